@@ -1,0 +1,1 @@
+"""Solvers, attacks, defenses and data for reproducible data-poisoning research."""

@@ -1,0 +1,1 @@
+"""Parameters, notebook runs, units of work, provenance and claims."""

@@ -1,0 +1,218 @@
+"""From ``claims.yaml`` and every notebook's ``metrics.json`` to the scorecard.
+
+A claim of a paper carries up to three rules, written before the run: ``direction`` (a effect is
+there), ``ordering`` (quantities rank as the paper says) and ``magnitude`` (our number is near
+the paper's). All hold: replicated. Some: partial. None: not replicated.
+"""
+
+import argparse
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lib.pipeline import params, paths
+
+BENCH = "bench"
+
+
+class ClaimsError(ValueError):
+    """``claims.yaml`` is not what it should be; one sentence."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Direction(_Strict):
+    """``metric`` exceeds ``than`` (a metric or a number) by at least ``by``."""
+
+    metric: str
+    than: str | float
+    by: float = 0.0
+
+
+class Magnitude(_Strict):
+    """``metric`` lies in [``at_least``, ``at_most``]; either bound may be absent."""
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+class Claim(_Strict):
+    """One claim of one paper and the rules that decide on it."""
+
+    id: str
+    paper: Literal["koh2021", "zhao2018", "carnerero2023", "wang2021"]
+    source: str = Field(description="where the paper says so")
+    statement: str
+    paper_value: float | None = None
+    notebook: str = Field(description="whose metrics decide: <paper>/<section>, or bench")
+    metric: str | None = Field(default=None, description="our number beside paper_value")
+    direction: list[Direction] = []
+    ordering: list[str] = Field(default=[], description="metrics, largest first")
+    magnitude: list[Magnitude] = []
+    out_of_scope: str | None = Field(default=None, description="why it is not tested")
+
+    @model_validator(mode="after")
+    def _has_a_rule(self) -> "Claim":
+        if self.out_of_scope is None and not (self.direction or self.ordering or self.magnitude):
+            raise ValueError(f"claim {self.id} has no rule: give direction, ordering or magnitude")
+        return self
+
+
+def load_claims(path: Path | None = None) -> list[Claim]:
+    """Read and check ``path`` (``claims.yaml`` unless given).
+
+    Raises:
+        ClaimsError: one sentence naming the first claim that is wrong.
+    """
+    path = path or paths.CLAIMS
+    try:
+        claims = [Claim.model_validate(item) for item in yaml.safe_load(path.read_text())]
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise ClaimsError(
+            f"{path.name}: {where} {problem['msg']} ({problem['input']!r})."
+        ) from None
+    ids = [claim.id for claim in claims]
+    for name in ids:
+        if ids.count(name) > 1:
+            raise ClaimsError(f"{path.name}: the id {name} stands twice.")
+    return claims
+
+
+def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
+    """The scorecard's row for one claim, given its notebook's ``metrics.json`` (None: no run)."""
+    row: dict[str, Any] = {
+        "id": claim.id,
+        "paper": claim.paper,
+        "source": claim.source,
+        "statement": " ".join(claim.statement.split()),
+        "paper_value": claim.paper_value,
+        "ours": None,
+        "ci95": None,
+        "n": None,
+        "direction": None,
+        "ordering": None,
+        "magnitude": None,
+    }
+    if claim.out_of_scope is not None:
+        return row | {"verdict": "out of scope", "reason": claim.out_of_scope}
+    if run is None:
+        return row | {"verdict": "not run", "reason": f"{claim.notebook} has no results here"}
+    standins = [name for name, variant in run["data"].items() if variant == "standin"]
+    if standins:
+        reason = f"stand-in data ({', '.join(standins)}): no claim counts as tested from it"
+        return row | {"verdict": "not run", "reason": reason}
+    metrics = run["metrics"]
+    missing = sorted(name for name in _names(claim) if name not in metrics)
+    if missing:
+        reason = f"{claim.notebook} gives no {', '.join(missing)} in this profile"
+        return row | {"verdict": "not run", "reason": reason}
+    if claim.metric is not None:
+        ours = metrics[claim.metric]
+        row |= {"ours": ours["value"], "ci95": ours["ci95"], "n": ours["n"]}
+    results, reasons = _apply(claim, {name: item["value"] for name, item in metrics.items()})
+    row |= results
+    held = [outcome for outcome in results.values() if outcome is not None]
+    verdict = "replicated" if all(held) else "partial" if any(held) else "not replicated"
+    return row | {"verdict": verdict, "reason": "; ".join(reasons)}
+
+
+def _names(claim: Claim) -> set[str]:
+    names = {rule.metric for rule in (*claim.direction, *claim.magnitude)} | set(claim.ordering)
+    names |= {rule.than for rule in claim.direction if isinstance(rule.than, str)}
+    return names | ({claim.metric} if claim.metric else set())
+
+
+def _apply(claim: Claim, value: dict[str, float]) -> tuple[dict[str, bool | None], list[str]]:
+    """Each kind of rule's outcome (None where there is no such rule) and a sentence on each."""
+    reasons = []
+    outcomes: dict[str, list[bool]] = {"direction": [], "ordering": [], "magnitude": []}
+    for rule in claim.direction:
+        than = value[rule.than] if isinstance(rule.than, str) else rule.than
+        holds = value[rule.metric] >= than + rule.by
+        outcomes["direction"].append(holds)
+        reasons.append(
+            f"{rule.metric} = {value[rule.metric]:.4g} is {'' if holds else 'not '}"
+            f"at least {than:.4g} + {rule.by:g}"
+        )
+    if claim.ordering:
+        ranked = [value[name] for name in claim.ordering]
+        holds = all(a > b for a, b in pairwise(ranked))
+        outcomes["ordering"].append(holds)
+        chain = " > ".join(f"{name} ({value[name]:.4g})" for name in claim.ordering)
+        reasons.append(f"the order {chain} {'holds' if holds else 'does not hold'}")
+    for rule in claim.magnitude:
+        low = -float("inf") if rule.at_least is None else rule.at_least
+        high = float("inf") if rule.at_most is None else rule.at_most
+        holds = low <= value[rule.metric] <= high
+        outcomes["magnitude"].append(holds)
+        reasons.append(
+            f"{rule.metric} = {value[rule.metric]:.4g} is {'' if holds else 'not '}"
+            f"in [{low:g}, {high:g}]"
+        )
+    return {kind: all(held) if held else None for kind, held in outcomes.items()}, reasons
+
+
+def scorecard(profile: str) -> list[dict[str, Any]]:
+    """Every claim's row, from the results of one profile."""
+    return [judge(claim, _metrics(profile, claim.notebook)) for claim in load_claims()]
+
+
+def _metrics(profile: str, notebook: str) -> dict[str, Any] | None:
+    """A notebook's metrics; those of ``bench`` are its numbers, ``<benchmark>.<key>``."""
+    results = paths.ROOT / "results"
+    if notebook != BENCH:
+        path = results / profile / notebook / "metrics.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+    path = results / "bench.json"
+    if profile == "demo" or not path.is_file():  # the benchmarks are no part of the demo
+        return None
+    benchmarks = json.loads(path.read_text())
+    return {
+        "data": {name: record["data"] for name, record in benchmarks.items()},
+        "metrics": {
+            f"{name}.{key}": {"value": value, "ci95": None, "n": record["n"]}
+            for name, record in benchmarks.items()
+            for key, value in record.items()
+            if isinstance(value, int | float)
+        },
+    }
+
+
+def scorecard_path(profile: str) -> Path:
+    """Where the scorecard of a profile lies."""
+    return paths.ROOT / "results" / profile / "scorecard.json"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write ``results/<profile>/scorecard.json``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", required=True, choices=params.PROFILES)
+    profile = parser.parse_args(arguments).profile
+    try:
+        rows = scorecard(profile)
+    except ClaimsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    path = scorecard_path(profile)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+    counts = {row["verdict"] for row in rows}
+    summary = ", ".join(
+        f"{sum(row['verdict'] == verdict for row in rows)} {verdict}" for verdict in sorted(counts)
+    )
+    print(f"{len(rows)} claims: {summary}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""``params.yaml``: every knob, its type and its range; checked before any compute.
+
+A knob is a plain value, or a mapping ``{quick: …, paper: …}`` (and ``demo:`` where it differs
+from quick). ``python -m lib.pipeline.params`` checks the whole file for every profile.
+"""
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lib.pipeline import paths
+
+PROFILES = ("demo", "quick", "paper")
+
+
+class ParameterError(ValueError):
+    """A knob is unknown, missing, of the wrong type or out of range; one sentence."""
+
+
+Fraction = Annotated[float, Field(gt=0, le=0.5)]
+Percentile = Annotated[float, Field(gt=0, le=100)]
+Count = Annotated[int, Field(ge=1, le=1000)]
+Lambda = Annotated[float, Field(gt=0, le=1000)]
+EPSILON = "a fraction of the clean training set (not a percentage), above 0, at most 0.5"
+BinaryDataset = Literal["enron", "imdb", "mnist-1-7", "dogfish"]
+
+
+class Knobs(BaseModel):
+    """A block of knobs: unknown keys and silent conversions are refused.
+
+    A field's ``description`` completes the sentence "it must be …".
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Workers(Knobs):
+    """How units of work are spread over processors."""
+
+    backend: Literal["serial", "loky", "dask"] = Field(description="serial, loky or dask")
+    jobs: int = Field(ge=1, le=1024, description="a number of processes, at least 1")
+    scheduler: str | None = Field(
+        description="a Dask scheduler's address such as tcp://host:8786, or null"
+    )
+
+
+class Profile(Knobs):
+    """What a profile computes from."""
+
+    data: Literal["standin", "real"] = Field(description="standin or real")
+
+
+class Koh2021Defenses(Knobs):
+    """``koh2021/defenses``: the setting and the five defenses."""
+
+    datasets: list[BinaryDataset] = Field(
+        min_length=1, description="a list from enron, imdb, mnist-1-7, dogfish"
+    )
+    multiclass: bool = Field(description="true or false (10-class MNIST in Table 1)")
+    splits: Count = Field(description="a whole number of random train/test splits, 1 to 1000")
+    remove: Fraction = Field(description="the fraction removed per class, above 0, at most 0.5")
+
+
+class Koh2021Concentration(Knobs):
+    """``koh2021/concentration``: Theorem 1 and the integer envelope."""
+
+    epsilon: Fraction = Field(description=EPSILON)
+    attacks: Count = Field(description="a whole number of random attacks to collapse, 1 to 1000")
+    remove: Fraction = Field(description="the fraction removed per class, above 0, at most 0.5")
+
+
+class Koh2021KKT(Knobs):
+    """``koh2021/kkt``: the KKT attack."""
+
+    dataset: Literal["enron"] = Field(description="enron")
+    epsilon: Fraction = Field(description=EPSILON)
+    splits: Count = Field(description="a whole number of random train/test splits, 1 to 1000")
+    radius_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
+    strong_radius_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
+    loss_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
+    repeats: Count = Field(description="how often each rounded point is repeated, 1 to 1000")
+    ratios: Count = Field(description="how many ratios of positive to negative poison, 1 to 1000")
+    decoy_quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        min_length=1, description="a list of numbers between 0 and 1"
+    )
+    decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
+    other_datasets: list[Literal["imdb", "mnist-1-7", "dogfish"]] = Field(
+        description="a list from imdb, mnist-1-7, dogfish"
+    )
+    remove: Fraction = Field(description="the fraction removed per class, above 0, at most 0.5")
+
+
+class Koh2021(Knobs):
+    """One block per notebook of Koh, Steinhardt & Liang 2021."""
+
+    defenses: Koh2021Defenses
+    concentration: Koh2021Concentration
+    kkt: Koh2021KKT
+
+
+class Params(Knobs):
+    """The whole of ``params.yaml``, resolved for one profile."""
+
+    seed: int = Field(ge=0, description="a whole number from 0")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto, cpu or cuda")
+    workers: Workers
+    profiles: dict[Literal["demo", "quick", "paper"], Profile]
+    koh2021: Koh2021
+
+    def section(self, name: str) -> dict[str, Any]:
+        """The knobs of notebook ``<paper>/<section>``; none for a notebook without a block."""
+        if "/" not in name:
+            return {}
+        paper, section = name.split("/")
+        return getattr(getattr(self, paper), section.replace("-", "_")).model_dump()
+
+
+def resolve(value: Any, profile: str) -> Any:
+    """Replace each ``{quick: …, paper: …}`` by ``profile``'s value; demo falls back to quick's."""
+    if isinstance(value, dict):
+        if {"quick", "paper"} <= set(value) <= set(PROFILES) and not any(
+            isinstance(v, dict) for v in value.values()
+        ):
+            return value.get(profile, value["quick"])
+        return {key: resolve(item, profile) for key, item in value.items()}
+    return value
+
+
+def load(profile: str, path: Path | None = None) -> Params:
+    """Read, resolve for ``profile`` and check ``path`` (``params.yaml`` unless given).
+
+    Raises:
+        ParameterError: one sentence naming the first bad knob, its value and what would be right.
+    """
+    if profile not in PROFILES:
+        raise ParameterError(f"profile {profile!r} is unknown: use {', '.join(PROFILES)}.")
+    path = path or paths.PARAMS
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ParameterError(f"{path.name} is not valid YAML: {problem}") from None
+    if not isinstance(raw, dict):
+        raise ParameterError(f"{path.name} holds no knobs: it must be a mapping.")
+    try:
+        return Params.model_validate(resolve(raw, profile))
+    except ValidationError as error:
+        raise ParameterError(_sentence(error, profile, path.name)) from None
+
+
+def _sentence(error: ValidationError, profile: str, file: str) -> str:
+    # A misspelt knob is both unknown and missing: only the first says what happened.
+    problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    location = [str(part) for part in problem["loc"] if part != "[key]"]
+    knob = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = list(_fields(location[:-1]))
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}."
+        return f"{file}: {knob} is not a knob; {hint}"
+    field = next(
+        (
+            _fields(location[:depth]).get(location[depth])
+            for depth in range(len(location) - 1, -1, -1)
+            if _fields(location[:depth]).get(location[depth]) is not None
+        ),
+        None,
+    )
+    wanted = field.description if field and field.description else problem["msg"]
+    if problem["type"] == "missing":
+        return f"{file}: {knob} is missing (profile {profile}): it must be {wanted}."
+    value = problem["input"]
+    hint = ""
+    if isinstance(value, str) and problem["type"].startswith(("float", "int")):
+        hint = ", a number and not text (no quotes; 1.0e-3, not 1e-3)"
+    return (
+        f"{file}: {knob} = {value!r} (profile {profile}) is not valid: it must be {wanted}{hint}."
+    )
+
+
+def _fields(location: list[str]) -> dict[str, Any]:
+    model: Any = Params
+    for part in location:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        model = getattr(field, "annotation", None)
+    return getattr(model, "model_fields", {})
+
+
+def main() -> int:
+    """Check ``params.yaml`` for every profile; print one sentence and return 1 if it is bad."""
+    try:
+        for profile in PROFILES:
+            load(profile)
+    except ParameterError as error:
+        print(error, file=sys.stderr)
+        return 1
+    valid = paths.ROOT / ".cache" / "params-valid"
+    valid.parent.mkdir(exist_ok=True)
+    valid.write_text("params.yaml is valid\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Units of work: one repeat of one setting, mapped over processes, each cached when done.
+
+A killed run resumes where it stopped; a result does not depend on the backend.
+"""
+
+import hashlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO
+
+import joblib
+import numpy as np
+from tqdm import tqdm
+
+from lib.pipeline import paths
+from lib.pipeline.params import Workers
+
+
+def seed_sequence(seed: int, *key: str | int) -> np.random.SeedSequence:
+    """A seed of its own for every (seed, paper, section, setting, repeat)."""
+    digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
+    return np.random.SeedSequence([seed, *np.frombuffer(digest[:16], dtype=np.uint32).tolist()])
+
+
+def map_units(
+    function: Callable[..., Any],
+    units: Sequence[dict[str, Any]],
+    workers: Workers,
+    label: str,
+) -> list[Any]:
+    """``[function(**unit) for unit in units]``, in order, in parallel, cached and with a bar.
+
+    ``function`` must be deterministic in its arguments and the sources of ``lib``; its result is
+    kept under ``.cache/units`` and read back while neither changes.
+    """
+    run = joblib.Memory(paths.unit_cache(), verbose=0).cache(_run_unit, ignore=["function", "unit"])
+    source = inspect.getsource(function)
+    keys = [joblib.hash((source, code_digest(), unit)) for unit in units]
+    with _backend(workers) as options, progress_stream() as stream:
+        results = joblib.Parallel(return_as="generator", **options)(
+            joblib.delayed(run)(key, function, unit) for key, unit in zip(keys, units, strict=True)
+        )
+        return list(tqdm(results, total=len(units), desc=label, file=stream, leave=False))
+
+
+def _run_unit(key: str, function: Callable[..., Any], unit: dict[str, Any]) -> Any:
+    return function(**unit)
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """SHA-256 of the solvers' sources: a cached unit never outlives the code that made it."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parents[1]
+    for path in sorted(folder.rglob("*.py")):
+        relative = path.relative_to(folder)
+        if relative.parts[0] not in {"pipeline", "plotting.py"}:
+            digest.update(str(relative).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _backend(workers: Workers) -> Iterator[dict[str, Any]]:
+    if workers.backend == "serial" or (workers.backend == "loky" and workers.jobs == 1):
+        yield {"n_jobs": 1}
+    elif workers.backend == "loky":
+        with joblib.parallel_config("loky", n_jobs=workers.jobs, inner_max_num_threads=1):
+            yield {}
+    else:
+        from distributed import Client, LocalCluster  # two seconds to import
+
+        cluster = workers.scheduler or LocalCluster(
+            n_workers=workers.jobs, threads_per_worker=1, dashboard_address=None
+        )
+        with Client(cluster, set_as_default=True), joblib.parallel_config("dask"):
+            yield {}
+        if workers.scheduler is None:
+            cluster.close()
+
+
+@contextmanager
+def progress_stream() -> Iterator[TextIO]:
+    """Where bars are drawn: the terminal that started the run, never a notebook's outputs."""
+    target = os.environ.get(paths.PROGRESS_VARIABLE)
+    if target is None:
+        yield sys.stderr
+        return
+    try:
+        with Path(target).open("a") as stream:
+            yield stream
+    except OSError:  # the terminal is gone; the work goes on
+        with Path(os.devnull).open("w") as stream:
+            yield stream

@@ -1,0 +1,93 @@
+"""The look of every figure: the paper's value drawn beside ours, the stand-in stamp."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+OURS = "#20639b"
+PAPER = "#d1495b"
+POSITIVE = "#2a6fbb"
+NEGATIVE = "#c8553d"
+POISON = "#111111"
+
+
+def use_style() -> None:
+    """Fonts, grid and colours; hashed SVG ids so that files are identical from run to run."""
+    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.9)
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 150,
+            "figure.constrained_layout.use": True,
+            "svg.hashsalt": "poisoning-replications",
+            "svg.fonttype": "none",
+            "axes.titlesize": "medium",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Write ``<stem>.svg`` and ``<stem>.png`` without a date in them."""
+    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(stem.with_suffix(".png"), metadata={"Software": None})
+
+
+def stamp(figure: Figure, text: str) -> None:
+    """Write ``text`` across the figure: nobody shall take it for the real experiment."""
+    figure.text(
+        0.5,
+        0.5,
+        text.upper(),
+        fontsize=30,
+        color="#b00020",
+        alpha=0.16,
+        ha="center",
+        va="center",
+        rotation=20,
+        zorder=100,
+    )
+
+
+def paper_value(axes: Axes, x: float, value: float, width: float, label: str | None = None) -> None:
+    """Draw the paper's number as a red dash over our bar at ``x``."""
+    axes.hlines(
+        value, x - width / 2, x + width / 2, colors=PAPER, linewidth=2.5, label=label, zorder=5
+    )
+
+
+def bars_with_paper(
+    axes: Axes,
+    names: Sequence[str],
+    values: Sequence[float],
+    errors: Sequence[tuple[float, float] | None],
+    paper: Sequence[float | None],
+    unit: str = "%",
+) -> None:
+    """One bar per name with its 95 % interval, and the paper's number as a dash beside it."""
+    for index, (value, interval, published) in enumerate(zip(values, errors, paper, strict=True)):
+        axes.bar(index, value, width=0.62, color=OURS, label="ours" if index == 0 else None)
+        if interval is not None:
+            axes.vlines(index, *interval, colors="black", linewidth=1.4, zorder=6)
+        if published is not None:
+            first = all(earlier is None for earlier in paper[:index])
+            paper_value(axes, index, published, 0.78, "paper" if first else None)
+        axes.annotate(
+            f"{value:.1f}", (index, 0), xytext=(0, 4), textcoords="offset points",
+            ha="center", color="white", fontsize="small",
+        )  # fmt: skip
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylabel(f"test error ({unit})")
+    axes.grid(axis="x", visible=False)
+    axes.legend(frameon=False, loc="upper right")
+
+
+def close_all() -> None:
+    """Release every open figure."""
+    plt.close("all")

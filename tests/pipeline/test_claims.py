@@ -1,0 +1,112 @@
+import json
+
+import pytest
+import yaml
+
+from lib.pipeline import claims, paths
+
+
+def claim(**rules):
+    return claims.Claim(
+        id="c", paper="koh2021", source="Table 2", statement="s", notebook="koh2021/kkt", **rules
+    )
+
+
+def run(variant="official", **values):
+    metrics = {
+        name.replace("__", "."): {"value": value, "ci95": None, "n": 1}
+        for name, value in values.items()
+    }
+    return {"data": {"enron": variant}, "profile": "quick", "metrics": metrics}
+
+
+DIRECTION = [{"metric": "a", "than": "b", "by": 0.1}]
+MAGNITUDE = [{"metric": "a", "at_least": 0.2, "at_most": 0.3}]
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ({"a": 0.25, "b": 0.1}, "replicated"),
+        ({"a": 0.45, "b": 0.1}, "partial"),
+        ({"a": 0.25, "b": 0.2}, "partial"),
+        ({"a": 0.1, "b": 0.2}, "not replicated"),
+    ],
+)
+def test_verdicts_follow_the_rules(values, verdict):
+    row = claims.judge(claim(direction=DIRECTION, magnitude=MAGNITUDE, metric="a"), run(**values))
+    assert row["verdict"] == verdict
+    assert row["ours"] == values["a"]
+    assert row["reason"]
+
+
+@pytest.mark.parametrize(("values", "holds"), [((3, 2, 1), True), ((3, 1, 2), False)])
+def test_ordering_is_largest_first(values, holds):
+    a, b, c = map(float, values)
+    row = claims.judge(claim(ordering=["a", "b", "c"]), run(a=a, b=b, c=c))
+    assert row["ordering"] is holds
+
+
+def test_standins_missing_runs_and_missing_metrics_are_not_run():
+    rules = claim(magnitude=MAGNITUDE)
+    assert claims.judge(rules, run("standin", a=0.25))["verdict"] == "not run"
+    assert claims.judge(rules, None)["verdict"] == "not run"
+    row = claims.judge(rules, run(b=0.25))
+    assert row["verdict"] == "not run"
+    assert "gives no a" in row["reason"]
+
+
+def test_out_of_scope_says_why():
+    row = claims.judge(claim(out_of_scope="needs humans"), run(a=1.0))
+    assert (row["verdict"], row["reason"]) == ("out of scope", "needs humans")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"magnitude": []}, "has no rule"),
+        ({"paper": "koh2020"}, "koh2020"),
+        ({"magnitud": MAGNITUDE}, "magnitud"),
+    ],
+)
+def test_a_bad_claims_file_is_refused_in_one_sentence(tmp_path, change, told):
+    content = claim(magnitude=MAGNITUDE).model_dump(exclude_defaults=True) | change
+    file = tmp_path / "claims.yaml"
+    file.write_text(yaml.safe_dump([content]))
+    with pytest.raises(claims.ClaimsError, match=told) as refusal:
+        claims.load_claims(file)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_id_stands_once(tmp_path):
+    content = claim(magnitude=MAGNITUDE).model_dump(exclude_defaults=True)
+    file = tmp_path / "claims.yaml"
+    file.write_text(yaml.safe_dump([content, content]))
+    with pytest.raises(claims.ClaimsError, match="stands twice"):
+        claims.load_claims(file)
+
+
+def test_every_claim_names_a_notebook_that_exists():
+    for item in claims.load_claims():
+        if item.notebook == claims.BENCH:
+            continue
+        assert (paths.NOTEBOOKS / f"{item.notebook}.ipynb").is_file(), item.id
+
+
+def test_the_scorecard_reads_each_notebooks_metrics(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    known = claims.load_claims()
+    monkeypatch.setattr(claims, "load_claims", lambda: known)
+    decided = next(c for c in known if c.magnitude)
+    values = {name: {"value": 0.2, "ci95": None, "n": 3} for name in claims._names(decided)}
+    folder = tmp_path / "results" / "quick" / decided.notebook
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(
+        json.dumps({"data": {"enron": "official"}, "profile": "quick", "metrics": values})
+    )
+    assert claims.main(["--profile", "quick"]) == 0
+    rows = json.loads((tmp_path / "results" / "quick" / "scorecard.json").read_text())
+    assert [row["id"] for row in rows] == [c.id for c in known]
+    row = next(row for row in rows if row["id"] == decided.id)
+    assert row["verdict"] != "not run"
+    assert f"{len(known)} claims" in capsys.readouterr().out
