@@ -1,0 +1,24 @@
+"""The papers' data sets: fetched, verified, prepared and loaded the same way every time.
+
+``fetch`` brings the published files to ``data/raw/<set>``, ``prepare`` turns them (or an embedded
+stand-in) into ``data/<source>/<set>``, and ``load`` reads that folder as a :class:`Dataset`.
+``data/sources.yaml`` says where the files come from and how each variant is recognised.
+"""
+
+from lib.datasets.dataset import Dataset, Split, binary, split
+from lib.datasets.download import fetch
+from lib.datasets.preparation import prepare
+from lib.datasets.sources import Source, registry
+from lib.datasets.store import load
+
+__all__ = [
+    "Dataset",
+    "Source",
+    "Split",
+    "binary",
+    "fetch",
+    "load",
+    "prepare",
+    "registry",
+    "split",
+]
