@@ -5,9 +5,12 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from lib.models.linear import LinearModel
 
 OURS = "#20639b"
 PAPER = "#d1495b"
@@ -55,13 +58,6 @@ def stamp(figure: Figure, text: str) -> None:
     )
 
 
-def paper_value(axes: Axes, x: float, value: float, width: float, label: str | None = None) -> None:
-    """Draw the paper's number as a red dash over our bar at ``x``."""
-    axes.hlines(
-        value, x - width / 2, x + width / 2, colors=PAPER, linewidth=2.5, label=label, zorder=5
-    )
-
-
 def bars_with_paper(
     axes: Axes,
     names: Sequence[str],
@@ -77,7 +73,9 @@ def bars_with_paper(
             axes.vlines(index, *interval, colors="black", linewidth=1.4, zorder=6)
         if published is not None:
             first = all(earlier is None for earlier in paper[:index])
-            paper_value(axes, index, published, 0.78, "paper" if first else None)
+            ends = index - 0.39, index + 0.39
+            label = "paper" if first else None
+            axes.hlines(published, *ends, colors=PAPER, linewidth=2.5, label=label, zorder=5)
         axes.annotate(
             f"{value:.1f}", (index, 0), xytext=(0, 4), textcoords="offset points",
             ha="center", color="white", fontsize="small",
@@ -86,6 +84,15 @@ def bars_with_paper(
     axes.set_ylabel(f"test error ({unit})")
     axes.grid(axis="x", visible=False)
     axes.legend(frameon=False, loc="upper right")
+
+
+def boundary(axes: Axes, model: LinearModel) -> None:
+    """Draw θ·x + b = 0 of a two-dimensional model within the present limits."""
+    point = -model.bias * model.theta / (model.theta @ model.theta)
+    limits = axes.get_xlim(), axes.get_ylim()
+    along = np.array([-model.theta[1], model.theta[0]])
+    axes.axline(point, point + along, color="black", linewidth=1.5)
+    axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def close_all() -> None:

@@ -1,7 +1,6 @@
 """What a notebook calls: its data, its seeds, and where its figures and numbers go."""
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import plotting
-from lib.datasets import Dataset
+from lib.datasets import Dataset, binary
 from lib.datasets import load as load_dataset
 from lib.metrics import Estimate
 from lib.pipeline import params, paths
 from lib.pipeline.units import map_units, seed_sequence
+
+PAIRS = {"mnist-1-7": ("mnist", 7, 1)}
+"""Two classes of a multi-class set, by the name papers give them: set, positive, negative."""
 
 
 class Notebook:
@@ -41,14 +43,18 @@ class Notebook:
 
     def load(self, name: str) -> Dataset:
         """The prepared data set of this profile: the real one, or its stand-in."""
-        dataset = load_dataset(paths.dataset(self.source, name))
+        whole, *classes = PAIRS.get(name, (name,))
+        dataset = load_dataset(paths.dataset(self.source, whole))
+        if classes:
+            dataset = binary(dataset, *classes)
         self._data[name] = dataset.variant
         self._digests[name] = dataset.manifest["content"]
         return dataset
 
     def available(self, name: str) -> bool:
         """Whether the data set can be loaded (a data set that cannot be had is "not run")."""
-        return (paths.dataset(self.source, name) / "manifest.json").is_file()
+        whole = PAIRS.get(name, (name,))[0]
+        return (paths.dataset(self.source, whole) / "manifest.json").is_file()
 
     def rng(self, *setting: str | int) -> np.random.Generator:
         """A generator of its own for every setting and repeat."""
@@ -60,7 +66,7 @@ class Notebook:
         """Run units of work in parallel; see :func:`lib.pipeline.units.map_units`."""
         return map_units(function, units, self.params.workers, label)
 
-    def metric(self, name: str, value: float | Estimate, n: int = 1) -> None:
+    def metric(self, name: str, value: float | int | Estimate, n: int = 1) -> None:
         """Record one number under the name other tools read."""
         estimate = value if isinstance(value, Estimate) else Estimate(float(value), None, n)
         interval = estimate.ci95
@@ -118,15 +124,3 @@ def _rounded(value: float) -> float:
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, sort_keys=True, default=float) + "\n")
-
-
-class Stopwatch:
-    """Seconds since it was made; a unit of work reports them beside its result."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the watch was made."""
-        return time.perf_counter() - self._start

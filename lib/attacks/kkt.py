@@ -1,0 +1,227 @@
+"""The KKT attack: choose what the defender should learn, then solve for poison that makes it so.
+
+Section 4.2, Algorithms 3 and 4, and Appendix B.2 of Koh et al. 2021. For decoy parameters
+(θ, b) the defender's optimum condition on clean data and poison is, with n = |D_c|, two distinct
+poisoned points x̃_± (Theorem 1) of weights ε_±, both support vectors, and the mean hinge loss,
+
+    (1/n) Σ_{D_c} ∂ℓ + (1 + ε)λθ − ε_+x̃_+ + ε_-x̃_- = 0.
+
+The norm of the left-hand side is minimised over the feasible set for every ratio ε_+ : ε_- on a
+grid; the solutions are rounded, and the candidate that does most harm behind its most effective
+defense wins. Eq. (17) writes λθ: the factor 1 + ε appears because the defender's mean is over
+(1 + ε)n points.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from lib.arrays import Matrix, vstack
+from lib.attacks.decoy import Decoy, find_decoys
+from lib.attacks.poisoned_set import PoisonedSet
+from lib.defenses.evaluation import Evaluation, Evaluator
+from lib.errors import SolverError
+from lib.feasible.rounding import budget, realise
+from lib.feasible.sets import FeasibleSet, InputDomain
+from lib.feasible.solver import EmptySetError, match_gradient
+from lib.models.linear import LinearModel
+
+ON_THE_HINGE = 1e-4  # margins this near 1 are 1: the decoy is only solved to its own tolerance
+
+
+@dataclass(frozen=True)
+class KKTSettings:
+    """The knobs; defaults are those of Appendix B.2 for Enron and of the authors' code.
+
+    ``epsilon``: poison as a fraction of the clean training set. ``radius_percentile`` and
+    ``slab_percentile``: the attacker stays within these percentiles of the clean distances;
+    ``loss_percentile``: and within this percentile of the clean losses under the decoy, class by
+    class. ``repeats``: copies of each rounded point. ``ratios``: how many ε_+ from 0 to ε are
+    tried, beside the one that balances the intercept. ``quantiles`` and ``decoy_repeats``: the
+    grid of decoys. ``target_error``: decoys of about this test error are tried first, which
+    changes how soon a good attack is found but not which one wins.
+    """
+
+    epsilon: float = 0.03
+    radius_percentile: float = 90.0
+    slab_percentile: float = 90.0
+    loss_percentile: float = 90.0
+    repeats: int = 2
+    ratios: int = 7
+    quantiles: tuple[float, ...] = tuple(round(0.05 * k, 2) for k in range(1, 12))
+    decoy_repeats: tuple[int, ...] = (1, 2, 3, 5, 8, 12, 18, 25, 33)
+    target_error: float = 0.26
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One decoy at one ratio, in the order tried.
+
+    ``objective`` and ``gap`` are those of problem (17), ½‖·‖². ``l2_error`` is the test error
+    behind the L2 defense. ``minimum_error`` is the least over the five defenses if ``complete``,
+    else an upper bound on it that an earlier candidate had already reached. ``seconds`` have
+    passed since the attack began; they are all that differs between two runs with one seed.
+    """
+
+    decoy: Decoy
+    epsilon_plus: float
+    objective: float
+    gap: float
+    l2_error: float
+    minimum_error: float
+    complete: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class KKTResult:
+    """The best attack, the decoy and ε_+ it came from, what it does, and all that was tried."""
+
+    poisoned: PoisonedSet
+    decoy: Decoy
+    epsilon_plus: float
+    evaluation: Evaluation
+    history: tuple[Candidate, ...]
+
+
+def kkt_attack(
+    evaluator: Evaluator,
+    domain: InputDomain,
+    settings: KKTSettings,
+    rng: np.random.Generator,
+    *,
+    enough: float = 1.0,
+    progress: Callable[[Candidate, int], None] | None = None,
+) -> KKTResult:
+    """Algorithms 3 and 4 against the clean data and the five defenses of ``evaluator``.
+
+    The winner has the highest minimum test error over the five defenses (the first of equals). A
+    candidate whose error behind one defense shows that it cannot win is not measured behind the
+    others. The search ends early when a candidate reaches ``enough``. ``progress`` is called with
+    every candidate and the number of decoys.
+
+    Raises ``SolverError`` if no decoy has a point in the feasible set, ``ValueError`` if ε leaves
+    no poisoned point.
+    """
+    begun = perf_counter()
+    X, y, n = evaluator.X, evaluator.y, len(evaluator.y)
+    if round(settings.epsilon * n) == 0:
+        raise ValueError(f"epsilon {settings.epsilon:g} of {n} points is not a single one.")
+    base = FeasibleSet.fit(X, y, domain, settings.radius_percentile, settings.slab_percentile)
+    decoys = find_decoys(
+        X, y, evaluator.X_test, evaluator.y_test, evaluator.lam, settings.quantiles,
+        settings.decoy_repeats, clean=evaluator.clean_svm.model,
+    )  # fmt: skip
+    # Seeds belong to decoys, not to the order in which they are tried.
+    streams = list(zip(decoys, rng.spawn(len(decoys)), strict=True))
+    streams.sort(key=lambda pair: abs(pair[0].test_error - settings.target_error))
+
+    history: list[Candidate] = []
+    best: tuple[Attempt, Candidate] | None = None
+    for decoy, stream in streams:
+        for attempt in attempts(X, y, evaluator.lam, base, decoy, settings, stream):
+            poisoned = attempt.poisoned
+            floor = -np.inf if best is None else best[1].minimum_error
+            l2_error = evaluator.evaluate(poisoned.X, poisoned.y, ("l2",))["l2"].test_error
+            least, complete = l2_error, False
+            if l2_error > floor:
+                measured = evaluator.minimum_error(poisoned.X, poisoned.y, floor)
+                least, complete = measured.test_error, measured.complete
+            candidate = Candidate(
+                decoy, attempt.epsilon_plus, attempt.objective, attempt.gap, l2_error, least,
+                complete, perf_counter() - begun,
+            )  # fmt: skip
+            history.append(candidate)
+            if progress is not None:
+                progress(candidate, len(decoys))
+            if least > floor:
+                best = attempt, candidate
+            if least >= enough:
+                break
+        if best is not None and best[1].minimum_error >= enough:
+            break
+    if best is None:
+        raise SolverError(
+            f"KKT attack: none of {len(decoys)} decoys has support vectors in the feasible set; "
+            "raise the percentiles"
+        )
+    poisoned, winner = best[0].poisoned, best[1]
+    evaluation = evaluator.evaluate(poisoned.X, poisoned.y)
+    return KKTResult(poisoned, winner.decoy, winner.epsilon_plus, evaluation, tuple(history))
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The poison found for one decoy and one ε_+, with problem (17)'s ½‖·‖² and certified gap."""
+
+    poisoned: PoisonedSet
+    epsilon_plus: float
+    objective: float
+    gap: float
+
+
+def attempts(
+    X: Matrix,
+    y: Float[ndarray, "n"],
+    lam: float,
+    base: FeasibleSet,
+    decoy: Decoy,
+    settings: KKTSettings,
+    rng: np.random.Generator,
+) -> list[Attempt]:
+    """Algorithm 4 for one decoy, up to the measurement: poison for every ratio ε_+ : ε_-.
+
+    ``base`` is the feasible set without decoy constraints. The attempts come in order of their
+    objective, so those that come nearest to the decoy are first. A ratio for which the feasible
+    set is empty is left out.
+    """
+    n, model = len(y), decoy.model
+    losses = model.hinge(X, y)
+    caps = tuple(
+        float(np.percentile(losses[y == label], settings.loss_percentile)) for label in (1.0, -1.0)
+    )
+    feasible = base.under_decoy(model.theta, model.bias, caps)
+    gradient, bias_gradient = clean_gradient(model, X, y, lam, settings.epsilon)
+    grid = ratio_grid(settings.epsilon, settings.ratios, bias_gradient, n)
+    found = []
+    for sizes, stream in zip(grid, rng.spawn(len(grid)), strict=True):
+        try:
+            solution = match_gradient(gradient, sizes[0] / n, sizes[1] / n, feasible)
+        except EmptySetError:
+            continue  # another ratio may need only the other class
+        domain = feasible.positive.domain
+        rows = [
+            realise(x, size, settings.repeats, domain, stream)
+            for x, size in zip(solution.points, sizes, strict=True)
+        ]
+        labels = np.repeat([1.0, -1.0], sizes)
+        poisoned = PoisonedSet(vstack([X[:0], *rows]), labels, n, settings.epsilon, domain)
+        found.append(Attempt(poisoned, sizes[0] / n, solution.objective, solution.gap))
+    return sorted(found, key=lambda attempt: attempt.objective)
+
+
+def clean_gradient(
+    model: LinearModel, X: Matrix, y: Float[ndarray, "n"], lam: float, epsilon: float
+) -> tuple[Float[ndarray, "d"], float]:
+    """(1/n) Σ ∂ℓ + (1 + ε)λ(θ, b) at ``model``: its part in θ (d,) and its part in b.
+
+    Of the subgradients at the hinge, those of points with margin exactly 1, 0 is chosen.
+    """
+    pulling = y * (model.margins(X, y) < 1.0 - ON_THE_HINGE) / len(y)
+    scale = (1.0 + epsilon) * lam
+    return scale * model.theta - X.T @ pulling, float(scale * model.bias - pulling.sum())
+
+
+def ratio_grid(epsilon: float, ratios: int, bias_gradient: float, n: int) -> list[tuple[int, int]]:
+    """The numbers of positive and negative poisoned points to try, in ascending order.
+
+    ``ratios`` values of ε_+ evenly from 0 to ε, and the one for which the poison, which adds
+    ε_- − ε_+ to the gradient in b, cancels ``bias_gradient``: problem (17) leaves b out.
+    """
+    balanced = float(np.clip((epsilon + bias_gradient) / 2.0, 0.0, epsilon))
+    shares = [*np.linspace(0.0, 1.0, ratios), balanced / epsilon]
+    return sorted({budget(epsilon, n, float(share)) for share in shares})

@@ -1,0 +1,296 @@
+"""What is left of an attack after each defense: the measurement behind every bar and curve.
+
+Section 5.2 of Koh et al. 2021: the defender fits a detector to clean and poisoned data together,
+discards a fraction p of each class, and trains on the rest. An attacker does not know which of the
+five detectors it will meet, so an attack is worth the least test error over the five.
+
+An attacker who chooses among hundreds of candidates against the same clean data repeats most of
+the work: ``Evaluator`` keeps, exactly, what the clean data contribute to each detector and model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from lib.arrays import Matrix, squared_norms, to_dense, vstack
+from lib.defenses.centroid import fit_l2, fit_slab
+from lib.defenses.detector import keep_mask
+from lib.defenses.filters import fit_oracle, fit_random
+from lib.defenses.knn import NEIGHBOURS, InnerProducts, nearest
+from lib.defenses.knn_kernels import merge_smallest
+from lib.defenses.loss import LossDetector
+from lib.defenses.spectrum import Spectrum, captured_with_rows, leading_spectrum, update_pays
+from lib.defenses.svd import TAIL, distance_outside
+from lib.models.linear import LinearModel
+from lib.models.svm import SVMSolution, train_svm
+
+FIVE = ("l2", "slab", "loss", "svd", "knn")
+"""The defenses of the paper, in its order."""
+
+_CHEAPEST_FIRST = ("l2", "slab", "loss", "knn", "svd")
+_SURPLUS = 300
+_FILTERS = ("none", "random", "oracle")
+
+
+@dataclass(frozen=True)
+class DefenseOutcome:
+    """One defense against one attack; all but the model are fractions in [0, 1].
+
+    ``poison_removed`` is NaN when there was no poison, ``clean_removed_*`` when the class was
+    empty.
+    """
+
+    test_error: float
+    poison_removed: float
+    clean_removed_positive: float
+    clean_removed_negative: float
+    model: LinearModel
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of every defense asked for, by name."""
+
+    outcomes: dict[str, DefenseOutcome]
+
+    def __getitem__(self, defense: str) -> DefenseOutcome:
+        return self.outcomes[defense]
+
+    @property
+    def minimum(self) -> float:
+        """The least test error over the five defenses: what an attack is worth.
+
+        Raises ``ValueError`` if one of the five was not evaluated.
+        """
+        missing = [name for name in FIVE if name not in self.outcomes]
+        if missing:
+            raise ValueError(f"minimum over five defenses, but {', '.join(missing)} did not run")
+        return min(self.outcomes[name].test_error for name in FIVE)
+
+
+@dataclass(frozen=True)
+class MinimumError:
+    """The least test error over the defenses run, and the defense that holds it.
+
+    If ``complete`` all five ran; otherwise ``test_error`` is an upper bound that already fails
+    to exceed the floor.
+    """
+
+    test_error: float
+    defense: str
+    complete: bool
+
+
+class Evaluator:
+    """Measures attacks against one clean data set.
+
+    ``X`` (n, d), ``y`` (n,) in ±1 are the clean training data, ``lam`` the defender's λ, and
+    ``remove`` the fraction p of each class that every defense discards.
+    """
+
+    def __init__(
+        self,
+        X: Matrix,
+        y: Float[ndarray, "n"],
+        X_test: Matrix,
+        y_test: Float[ndarray, "m"],
+        lam: float,
+        remove: float = 0.05,
+    ) -> None:
+        self.X, self.y, self.X_test, self.y_test = X, y, X_test, y_test
+        self.lam, self.remove = lam, remove
+
+    def evaluate(
+        self,
+        X_poison: Matrix,
+        y_poison: Float[ndarray, "r"],
+        defenses: Sequence[str] = ("none", *FIVE),
+        *,
+        rng: np.random.Generator | None = None,
+    ) -> Evaluation:
+        """Train behind each of ``defenses`` on clean data and poison together.
+
+        ``X_poison`` (r, d) may have no rows: then this is the price of the defenses alone. Beside
+        the five there are "none", "oracle" (removes all the poison and nothing else) and "random"
+        (removes the fraction blindly; needs ``rng``). Raises ``ValueError`` for other names.
+        """
+        unknown = set(defenses) - {*_FILTERS, *FIVE}
+        if unknown:
+            raise ValueError(
+                f"unknown defenses {sorted(unknown)}; there are {', '.join((*_FILTERS, *FIVE))}"
+            )
+        if "random" in defenses and rng is None:
+            raise ValueError("the random filter needs rng")
+        attacked = _Attacked(self, X_poison, y_poison)
+        return Evaluation({name: attacked.outcome(name, rng) for name in defenses})
+
+    def minimum_error(
+        self, X_poison: Matrix, y_poison: Float[ndarray, "r"], floor: float = -np.inf
+    ) -> MinimumError:
+        """The least test error over the five, the cheap defenses first.
+
+        Stops at the first defense whose test error is at most ``floor``: such a candidate cannot
+        beat one that has reached the floor, so choosing the best candidate this way is exact.
+        """
+        attacked = _Attacked(self, X_poison, y_poison)
+        worst, holder = np.inf, ""
+        for name in _CHEAPEST_FIRST:
+            error = attacked.model(attacked.keep(name, None)).error(self.X_test, self.y_test)
+            if error < worst:
+                worst, holder = error, name
+            if worst <= floor:
+                return MinimumError(worst, holder, name == _CHEAPEST_FIRST[-1])
+        return MinimumError(worst, holder, True)
+
+    @cached_property
+    def clean_svm(self) -> SVMSolution:
+        """The model of a world without poison."""
+        return train_svm(self.X, self.y, self.lam)
+
+    @cached_property
+    def _products(self) -> InnerProducts:
+        return InnerProducts(self.X)
+
+    @cached_property
+    def _clean_nearest(self) -> Float[ndarray, "n w"]:
+        """Squared distances of each clean point to itself and its nearest clean neighbours."""
+        best = np.full((self.X.shape[0], NEIGHBOURS + 1), np.inf)
+        nearest(self.X, self._products, np.ones(self.X.shape[0], dtype=np.int64), best)
+        return best
+
+    @cached_property
+    def _clean_spectrum(self) -> Spectrum:
+        return leading_spectrum(self.X, TAIL, surplus=_SURPLUS)
+
+
+class _Attacked:
+    """One poisoned training set, as every defense sees it."""
+
+    def __init__(self, clean: Evaluator, X_poison: Matrix, y_poison: Float[ndarray, "r"]) -> None:
+        self.clean = clean
+        self.X_poison = X_poison
+        self.X = vstack([clean.X, X_poison]) if X_poison.shape[0] else clean.X
+        self.y = np.concatenate([clean.y, y_poison])
+        self.poisoned = np.arange(len(self.y)) >= len(clean.y)
+
+    def outcome(self, name: str, rng: np.random.Generator | None) -> DefenseOutcome:
+        """Sanitise, train, test."""
+        keep = self.keep(name, rng)
+        model = self.model(keep)
+
+        def removed(members: Bool[ndarray, "n"]) -> float:
+            return float(1.0 - keep[members].mean()) if members.any() else float("nan")
+
+        return DefenseOutcome(
+            test_error=model.error(self.clean.X_test, self.clean.y_test),
+            poison_removed=removed(self.poisoned),
+            clean_removed_positive=removed(~self.poisoned & (self.y > 0.0)),
+            clean_removed_negative=removed(~self.poisoned & (self.y < 0.0)),
+            model=model,
+        )
+
+    def keep(self, name: str, rng: np.random.Generator | None) -> Bool[ndarray, "n"]:
+        """The points a defense leaves."""
+        if name == "none":
+            return np.ones(len(self.y), dtype=bool)
+        match name:
+            case "l2":
+                scores = fit_l2(self.X, self.y).score(self.X, self.y)
+            case "slab":
+                scores = fit_slab(self.X, self.y).score(self.X, self.y)
+            case "loss":
+                scores = LossDetector(self.undefended.model).score(self.X, self.y)
+            case "svd":
+                scores = self._svd_scores()
+            case "knn":
+                scores = self._knn_scores()
+            case "random":
+                scores = fit_random(self.X, self.y, rng=rng).scores
+            case _:
+                scores = fit_oracle(self.X, self.y, poisoned=self.poisoned).scores
+        return keep_mask(scores, self.y, self.clean.remove)
+
+    def model(self, keep: Bool[ndarray, "n"]) -> LinearModel:
+        """Eq. (2) on the points kept, started from the undefended solution."""
+        if keep.all():
+            return self.undefended.model
+        weights = keep.astype(np.float64)
+        start = self.undefended.alpha * (len(keep) / weights.sum())
+        return train_svm(self.X, self.y, self.clean.lam, weights=weights, alpha0=start).model
+
+    @cached_property
+    def undefended(self) -> SVMSolution:
+        """Eq. (2) on everything, started from the clean solution."""
+        known = self.clean.clean_svm
+        if not self.X_poison.shape[0]:
+            return known
+        start = np.zeros(len(self.y))
+        start[~self.poisoned] = known.alpha * (len(self.clean.y) / len(self.y))
+        return train_svm(self.X, self.y, self.clean.lam, alpha0=start)
+
+    @cached_property
+    def _distinct(self) -> tuple[Matrix, Int[ndarray, "u"], Int[ndarray, "r"]]:
+        """The distinct poisoned rows, their copies, and which of them each row is."""
+        return _distinct_rows(vstack([self.clean.X[:0], self.X_poison]))
+
+    @cached_property
+    def _cross(self) -> Float[ndarray, "n u"]:
+        """x·p for every clean row and every distinct poisoned row."""
+        return np.ascontiguousarray(self.clean._products(self._distinct[0]).T)
+
+    @cached_property
+    def _inner(self) -> Float[ndarray, "u u"]:
+        P = self._distinct[0]
+        return to_dense(P @ P.T)
+
+    def _knn_scores(self) -> Float[ndarray, "n"]:
+        best = self.clean._clean_nearest
+        if self.X_poison.shape[0]:
+            P, copies, which = self._distinct
+            norms, clean_norms = squared_norms(P), self.clean._products.norms
+            best = best.copy()
+            merge_smallest(self._cross, clean_norms, norms, copies, best)
+            of_poison = np.full((P.shape[0], best.shape[1]), np.inf)
+            once = np.ones(len(clean_norms), dtype=np.int64)
+            merge_smallest(np.ascontiguousarray(self._cross.T), norms, clean_norms, once, of_poison)
+            merge_smallest(self._inner, norms, norms, copies, of_poison)
+            best = np.vstack([best, of_poison[which]])
+        return np.sqrt(np.maximum(best[:, -1], 0.0))
+
+    def _svd_scores(self) -> Float[ndarray, "n"]:
+        spectrum = self.clean._clean_spectrum
+        if not self.X_poison.shape[0]:
+            return distance_outside(self.clean._products.norms, spectrum.captured)
+        P, copies, which = self._distinct
+        update = None
+        if update_pays(spectrum, P.shape[0]):
+            scale = np.sqrt(copies)
+            inner = self._inner * np.outer(scale, scale)
+            update = captured_with_rows(spectrum, self.clean.X, self._cross * scale, inner, TAIL)
+        if update is None:
+            return distance_outside(squared_norms(self.X), leading_spectrum(self.X, TAIL).captured)
+        of_clean, of_poison, _rank = update
+        captured = np.concatenate([of_clean, (of_poison / copies)[which]])
+        norms = np.concatenate([self.clean._products.norms, squared_norms(P)[which]])
+        return distance_outside(norms, captured)
+
+
+def _distinct_rows(X: Matrix) -> tuple[Matrix, Int[ndarray, "u"], Int[ndarray, "r"]]:
+    """The distinct rows in order of appearance, their copies, and the place of every row."""
+    if sp.issparse(X):
+        X = X.copy()
+        X.sum_duplicates()
+        X.eliminate_zeros()
+        bounds = [slice(a, b) for a, b in zip(X.indptr[:-1], X.indptr[1:], strict=True)]
+        keys = [(X.indices[s].tobytes(), X.data[s].tobytes()) for s in bounds]
+    else:
+        keys = [row.tobytes() for row in X + 0.0]  # + 0.0: minus zero is zero
+    places: dict = {}
+    which = np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
+    first = np.unique(which, return_index=True)[1]
+    return X[first], np.bincount(which), which

@@ -1,0 +1,1 @@
+"""The attacker's feasible set, and fast optimisation over it."""

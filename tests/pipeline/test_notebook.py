@@ -1,0 +1,117 @@
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import plotting
+from lib.datasets import prepare
+from lib.metrics import Estimate, mean_interval
+from lib.models.linear import LinearModel
+from lib.pipeline import paths
+from lib.pipeline.notebook import Notebook
+from lib.pipeline.provenance import provenance
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv(paths.RESULTS_VARIABLE, str(tmp_path / "results"))
+    made = Notebook("koh2021/kkt", "demo")
+    yield made
+    plotting.close_all()
+
+
+def picture():
+    figure, axes = plt.subplots(figsize=(4, 3))
+    plotting.bars_with_paper(
+        axes, ["l2", "svd"], [23.4, 22.0], [(22.0, 25.0), None], [None, 22.5]
+    )  # fmt: skip
+    plotting.boundary(axes, LinearModel(np.array([1.0, -2.0]), 0.5))
+    return figure
+
+
+def test_metrics_hold_data_profile_values_and_intervals_but_no_time(notebook):
+    notebook.metric("enron.kkt.min5.test_error", mean_interval([0.2, 0.22, 0.24]))
+    notebook.metric("enron.n", 4137)
+    notebook.timing("seconds", 1.5)
+    notebook.finish()
+    content = json.loads((notebook.folder / "metrics.json").read_text())
+    assert content["profile"] == "demo"
+    assert content["metrics"]["enron.n"] == {"value": 4137.0, "ci95": None, "n": 1}
+    estimate = content["metrics"]["enron.kkt.min5.test_error"]
+    assert estimate["value"] == pytest.approx(0.22)
+    assert estimate["ci95"][0] < 0.2 < 0.24 < estimate["ci95"][1]
+    assert estimate["n"] == 3
+    assert "1.5" not in (notebook.folder / "metrics.json").read_text()
+    assert json.loads((notebook.folder / "timings.json").read_text()) == {"seconds": 1.5}
+
+
+def test_a_single_repeat_has_no_interval(notebook):
+    notebook.metric("a", mean_interval([0.2]))
+    notebook.metric("b", Estimate(0.1, None, 1))
+    notebook.finish()
+    metrics = json.loads((notebook.folder / "metrics.json").read_text())["metrics"]
+    assert metrics["a"]["ci95"] is None
+    assert metrics["b"]["ci95"] is None
+
+
+def test_demo_figures_are_stamped_and_identical_from_run_to_run(notebook):
+    notebook.figure(picture(), "figure-3")
+    svg = (notebook.folder / "figures" / "figure-3.svg").read_bytes()
+    png = (notebook.folder / "figures" / "figure-3.png").read_bytes()
+    assert b"STAND-IN DATA" in svg
+    notebook.figure(picture(), "figure-3")
+    assert (notebook.folder / "figures" / "figure-3.svg").read_bytes() == svg
+    assert (notebook.folder / "figures" / "figure-3.png").read_bytes() == png
+
+
+def test_real_figures_are_not_stamped(tmp_path, monkeypatch):
+    monkeypatch.setenv(paths.RESULTS_VARIABLE, str(tmp_path))
+    notebook = Notebook("koh2021/kkt", "quick")
+    notebook.figure(picture(), "figure-3")
+    assert b"STAND-IN" not in (notebook.folder / "figures" / "figure-3.svg").read_bytes()
+
+
+def test_figures_with_seconds_lie_apart(notebook):
+    markdown = notebook.timed_figure(picture(), "figure-4")
+    assert markdown == "![figure-4](timed/figure-4.svg)"
+    assert (notebook.folder / "timed" / "figure-4.svg").is_file()
+    assert list((notebook.folder / "figures").iterdir()) == []
+
+
+def test_tables_are_rounded_so_that_they_do_not_hang_on_the_last_bit(notebook):
+    notebook.table(pd.DataFrame({"x": [1 / 3, 1 / 3 + 1e-12]}), "thirds")
+    lines = (notebook.folder / "tables" / "thirds.csv").read_text().split()
+    assert lines[1] == lines[2] == "0.333333"
+
+
+def test_data_come_from_the_profiles_source_and_are_recorded(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "dataset", lambda source, name: tmp_path / "data" / source / name)
+    assert not notebook.available("enron")
+    prepare("enron", "standin", data=tmp_path / "data")
+    prepare("mnist", "standin", data=tmp_path / "data")
+    assert notebook.available("mnist-1-7")
+    assert notebook.load("enron").variant == "standin"
+    ones_and_sevens = notebook.load("mnist-1-7")
+    assert set(np.unique(ones_and_sevens.y)) == {-1.0, 1.0}
+    notebook.finish()
+    content = json.loads((notebook.folder / "metrics.json").read_text())
+    assert content["data"] == {"enron": "standin", "mnist-1-7": "standin"}
+    digests = json.loads((notebook.folder / "data.json").read_text())
+    assert set(digests) == {"enron", "mnist-1-7"}
+
+
+def test_each_setting_and_repeat_has_its_own_generator(notebook):
+    draws = {notebook.rng("splits", i).integers(1 << 62) for i in range(3)}
+    assert len(draws) == 3
+    assert notebook.rng("splits", 0).integers(1 << 62) in draws
+
+
+def test_provenance_names_commit_environment_and_device():
+    record = provenance(1.234, {"device": "cpu", "epsilon": 0.03}, {"enron": "sha256:0"})
+    assert record["seconds"] == 1.2
+    assert record["device"] == "cpu"
+    assert len(record["requirements_sha256"]) == 64
+    assert record["versions"]["numpy"] == np.__version__
+    assert provenance(1.0, {"device": "auto"}, {})["device"]
