@@ -82,6 +82,7 @@ def bars_with_paper(
         )  # fmt: skip
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel(f"test error ({unit})")
+    axes.set_ylim(bottom=0.0)
     axes.grid(axis="x", visible=False)
     axes.legend(frameon=False, loc="upper right")
 

@@ -180,10 +180,7 @@ def attempts(
     set is empty is left out.
     """
     n, model = len(y), decoy.model
-    losses = model.hinge(X, y)
-    caps = tuple(
-        float(np.percentile(losses[y == label], settings.loss_percentile)) for label in (1.0, -1.0)
-    )
+    caps = loss_caps(model, X, y, settings.loss_percentile)
     feasible = base.under_decoy(model.theta, model.bias, caps)
     gradient, bias_gradient = clean_gradient(model, X, y, lam, settings.epsilon)
     grid = ratio_grid(settings.epsilon, settings.ratios, bias_gradient, n)
@@ -202,6 +199,18 @@ def attempts(
         poisoned = PoisonedSet(vstack([X[:0], *rows]), labels, n, settings.epsilon, domain)
         found.append(Attempt(poisoned, sizes[0] / n, solution.objective, solution.gap))
     return sorted(found, key=lambda attempt: attempt.objective)
+
+
+def loss_caps(
+    model: LinearModel, X: Matrix, y: Float[ndarray, "n"], percentile: float
+) -> tuple[float, float]:
+    """The percentile (0 to 100) of the clean hinge losses under ``model``, for +1 and for −1.
+
+    If the attack works, the defender's model is near the decoy, and so are the losses it sees.
+    """
+    losses = model.hinge(X, y)
+    positive, negative = (np.percentile(losses[y == label], percentile) for label in (1.0, -1.0))
+    return float(positive), float(negative)
 
 
 def clean_gradient(

@@ -37,7 +37,7 @@ from lib.feasible.solver_kernels import evaluate
 
 _FIRST_SIGMA = 0.003
 _SHRINK = 0.2
-_LAST_SIGMA = 1e-6  # smaller ones amplify rounding errors in the multipliers
+_LAST_SIGMA = 1e-9
 _OUTER_STEPS = 40
 _NEWTON_STEPS = 200
 _BACKTRACKS = 60
@@ -144,7 +144,7 @@ def _proximal_point(dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | No
     """Proximal point steps until the certified gap is small."""
     y = np.zeros(dual.ends_above.shape) if start is None else start
     x0 = np.zeros(dual.c.shape)
-    sigma = _FIRST_SIGMA * dual.curvature
+    sigma, least = _FIRST_SIGMA * dual.curvature, _LAST_SIGMA * dual.curvature
     bound = -np.inf
     gap = allowed = np.inf
     for steps in range(1, _OUTER_STEPS + 1):
@@ -157,8 +157,10 @@ def _proximal_point(dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | No
             points = tuple(step.x)
             violation = max(part.violation(x) for part, x in zip(dual.sets, points, strict=True))
             return Solution(points, objective, gap, violation, steps, dual.evaluations[0], step.y)
-        y, x0 = step.y, step.x
-        sigma = max(_SHRINK * sigma, _LAST_SIGMA * dual.curvature)
+        if step.violation > _FEASIBILITY:
+            # So small a σ amplifies rounding errors in the multipliers: go back, and stay there.
+            least = sigma / _SHRINK**2
+        y, x0, sigma = step.y, step.x, max(_SHRINK * sigma, least)
     raise _no_convergence(dual.name, gap, allowed, step.violation)
 
 
@@ -295,7 +297,7 @@ class _Dual:
                     break
                 # The derivative along the way has changed sign: aim where a line crosses 0.
                 overshoot = float(np.sum(new[2] * (y - trial)))
-                length *= min(max(rise / (rise + max(overshoot, 0.0)), 0.2), 0.5)
+                length *= min(max(rise / (abs(rise) + max(overshoot, 0.0)), 0.2), 0.5)
             else:
                 break
             y, (x, value, gradient, hessian) = trial, new

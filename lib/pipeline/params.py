@@ -92,6 +92,7 @@ class Koh2021KKT(Knobs):
         description="a list from imdb, mnist-1-7, dogfish"
     )
     remove: Fraction = Field(description="the fraction removed per class, above 0, at most 0.5")
+    sensitivity_splits: Count = Field(description="a whole number of splits, 1 to 1000")
 
 
 class Koh2021(Knobs):

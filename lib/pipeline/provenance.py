@@ -26,7 +26,7 @@ def provenance(seconds: float, parameters: dict[str, Any], data: dict[str, Any])
         "parameters": parameters,
         "data": data,
         "device": _device(parameters.get("device", "cpu")),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpus": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", "unset"),
         "python": platform.python_version(),
@@ -51,7 +51,8 @@ def _device(requested: str) -> str:
     return "cpu"
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's name, as the operating system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

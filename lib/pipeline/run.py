@@ -88,7 +88,12 @@ def _execute(
     os.environ.update(environment)
     try:
         return papermill.execute_notebook(
-            source, output, parameters=knobs, kernel_name="python3", cwd=paths.ROOT
+            source,
+            output,
+            parameters=knobs,
+            kernel_name="python3",
+            cwd=paths.ROOT,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its own loopback port
         )
     except PapermillExecutionError as error:
         failed.mkdir(parents=True, exist_ok=True)

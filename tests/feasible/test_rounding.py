@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.feasible.rounding import budget, repeated_roundings, randomised_rounding
-from lib.feasible.sets import expected_square
+from lib.feasible.rounding import budget, randomised_rounding, realise, repeated_roundings
+from lib.feasible.sets import InputDomain, expected_square
 
 
 def test_the_mean_is_kept_and_the_squared_norm_is_the_envelope():
@@ -35,7 +35,9 @@ def test_each_rounding_stands_r_times_in_a_row():
 
 def test_the_same_seed_gives_the_same_rows():
     x = np.linspace(0, 3, 50)
-    first, second = (randomised_rounding(x, 5, np.random.default_rng(3)).toarray() for _ in range(2))
+    first, second = (
+        randomised_rounding(x, 5, np.random.default_rng(3)).toarray() for _ in range(2)
+    )
     np.testing.assert_array_equal(first, second)
 
 
@@ -51,3 +53,19 @@ def test_the_budget_is_exact_whatever_the_shares(epsilon, n, share):
     assert positive >= 0 and negative >= 0
     assert positive + negative == round(epsilon * n)
     assert abs(positive - share * round(epsilon * n)) <= 0.5
+
+
+def test_a_share_is_a_fraction():
+    with pytest.raises(ValueError, match="share"):
+        budget(0.03, 100, 1.5)
+
+
+@pytest.mark.parametrize("kind", ["box01", "integer"])
+def test_realised_points_are_in_the_domain(kind):
+    domain = InputDomain.of(kind, np.ones((1, 3)))
+    x = np.array([0.25, 1.0 + 1e-12, 0.0])
+    rows = realise(x, 5, 2, domain, np.random.default_rng(0))
+    assert rows.shape == (5, 3)
+    assert domain.contains(rows).all()
+    if kind == "box01":
+        np.testing.assert_allclose(rows, np.tile(x, (5, 1)), atol=1e-9)

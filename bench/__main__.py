@@ -1,0 +1,61 @@
+"""``python -m bench [name …]``: run all entries, or those named, and write results/bench.json."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bench import ENTRIES
+from lib.pipeline import paths
+
+
+def machine() -> dict[str, str | int]:
+    """What the seconds were measured on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        cpu = platform.processor()
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count() or 0,
+        "threads": os.environ["OMP_NUM_THREADS"],
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("numpy", "numba", "cvxpy", "clarabel")},
+    }
+
+
+def main() -> int:
+    """Run, print a line per entry, merge into the file."""
+    names = [entry.NAME for entry in ENTRIES]
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(names)}")
+    chosen = parser.parse_args().names or names
+    unknown = sorted(set(chosen) - set(names))
+    if unknown:
+        parser.error(f"no entry {unknown[0]!r}; there are {', '.join(names)}")
+
+    target = paths.results() / "bench.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    records = json.loads(target.read_text()) if target.exists() else {}
+    for entry in ENTRIES:
+        if entry.NAME not in chosen:
+            continue
+        with tqdm(desc=entry.NAME, unit="run", file=sys.stderr) as bar:
+            record = entry.run(bar)
+        records[entry.NAME] = {**record, "machine": machine()}
+        # Written after each entry: a run cut short keeps what it has.
+        temporary = target.with_suffix(".tmp")
+        temporary.write_text(json.dumps(records, indent=2, sort_keys=True) + "\n")
+        temporary.replace(target)
+        print(f"{entry.NAME}: {entry.summary(record)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
