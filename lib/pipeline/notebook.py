@@ -80,11 +80,10 @@ class Notebook:
         """Record measured seconds; they never enter ``metrics.json``."""
         self._timings[name] = value
 
-    def figure(self, figure: Figure, name: str) -> Figure:
-        """Write the figure as SVG and PNG, stamped if it shows stand-in data, and return it."""
+    def figure(self, figure: Figure, name: str) -> None:
+        """Write the figure as SVG and PNG, stamped if it shows stand-in data."""
         self._stamp(figure)
         plotting.save(figure, self.folder / "figures" / name)
-        return figure
 
     def timed_figure(self, figure: Figure, name: str) -> str:
         """Write a figure that shows measured seconds, apart from what must be reproducible.
