@@ -35,7 +35,7 @@ ON_THE_HINGE = 1e-4  # margins this near 1 are 1: the decoy is only solved to it
 
 @dataclass(frozen=True)
 class KKTSettings:
-    """The knobs; defaults are those of Appendix B.2 for Enron and of the authors' code.
+    """The knobs; defaults as in Appendix B.2 for Enron, percentiles as in the authors' code.
 
     ``epsilon``: poison as a fraction of the clean training set. ``radius_percentile`` and
     ``slab_percentile``: the attacker stays within these percentiles of the clean distances;
@@ -43,7 +43,7 @@ class KKTSettings:
     class. ``repeats``: copies of each rounded point. ``ratios``: how many ε_+ from 0 to ε are
     tried, beside the one that balances the intercept. ``quantiles`` and ``decoy_repeats``: the
     grid of decoys. ``target_error``: decoys of about this test error are tried first, which
-    changes how soon a good attack is found but not which one wins.
+    changes how soon a good attack is found but not how good the winner is.
     """
 
     epsilon: float = 0.03

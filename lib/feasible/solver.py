@@ -186,7 +186,9 @@ class _Dual:
     """The dual of (P) with a proximal term. K classes, m = 1 + R constraints each.
 
     ``G`` (d, K, m) as the kernel wants it. A product may range over [``ends_below``,
-    ``ends_above``] (K, m); ``scales`` (K, m) turn an excess into a relative one.
+    ``ends_above``] (K, m); ``scales`` (K, m) turn an excess into a relative one. ``natural`` is
+    the size of objective and ``curvature`` that of a second derivative in x that (P) can have.
+    Two fields change: ``residual`` (d,), the last w, and ``evaluations``, a counter.
     """
 
     name: str
@@ -198,6 +200,8 @@ class _Dual:
     ends_below: Float[ndarray, "K m"]
     ends_above: Float[ndarray, "K m"]
     scales: Float[ndarray, "K m"]
+    natural: float
+    curvature: float
     residual: Float[ndarray, "d"]
     evaluations: list[int]
 
@@ -221,22 +225,13 @@ class _Dual:
         norms = np.stack([np.linalg.norm(part.rows, axis=1) for part in sets])
         radii = np.array([part.radius for part in sets])
         scales = np.hstack([radii[:, None] ** 2, norms * radii[:, None] + np.finfo(float).tiny])
-        return cls(name, g, s, c, sets, G, below, above, scales, g.copy(), [0])
-
-    @property
-    def natural(self) -> float:
-        """The size of objective that this problem can have."""
-        linear = sum(
-            np.linalg.norm(c) * part.radius for c, part in zip(self.c, self.sets, strict=True)
-        )
-        spread = sum((s * part.radius) ** 2 for s, part in zip(self.s, self.sets, strict=True))
-        return float(0.5 * self.g @ self.g + linear) or float(spread) or 1.0
-
-    @property
-    def curvature(self) -> float:
-        """The size of a second derivative in x that matters to (P)."""
-        radius = max(part.radius for part in self.sets)
-        return float(np.max(self.s**2) + np.linalg.norm(self.c) / radius) or 1.0
+        linear = float(np.linalg.norm(c, axis=1) @ radii)
+        return cls(
+            name, g, s, c, sets, G, below, above, scales,
+            float(0.5 * g @ g + linear) or float(s**2 @ radii**2) or 1.0,
+            float(np.max(s**2) + linear / np.max(radii) ** 2) or 1.0,
+            g.copy(), [0],
+        )  # fmt: skip
 
     def objective(self, x: Float[ndarray, "K d"]) -> float:
         """The objective of (P)."""
@@ -309,16 +304,11 @@ class _Dual:
         """Minimiser, value, projected gradient and minus the Hessian of the dual at ``y``."""
         self.evaluations[0] += 1
         domain = self.sets[0].domain
-        x, moments = np.empty_like(self.c), np.empty_like(y)
+        x, gradient = np.empty_like(self.c), np.empty_like(y)
         hessian = np.empty((y.size, y.size))
         value = evaluate(
-            self.G, self.c, self.g, self.s, domain.lower, domain.upper, domain.integer, sigma,
-            x0, y, x, self.residual, moments, hessian,
+            self.G, self.c, self.g, self.s, domain.lower, domain.upper, domain.integer, sigma, x0,
+            tuple(map(tuple, y.tolist())), self.ends_below, self.ends_above, x, self.residual,
+            gradient, hessian,
         )  # fmt: skip
-        over, under = moments - self.ends_above, moments - self.ends_below
-        up, down = y > 0.0, y < 0.0
-        # 0·∞ must be 0: an absent end has multiplier 0.
-        value -= float(y[up] @ self.ends_above[up] + y[down] @ self.ends_below[down])
-        gradient = np.where(up, over, np.where(down, under, np.maximum(over, 0.0)))
-        gradient = np.where(~up & ~down & (under < 0.0), under, gradient)
         return x, value, gradient, hessian

@@ -50,21 +50,26 @@ def square(x, integer):
     return x * x
 
 
-@njit(cache=True)
-def evaluate(G, c, g, s, lower, upper, integer, sigma, x0, y, x, w, moments, hessian):
-    """The separable part of the dual at multipliers ``y`` (K, m), K ≤ 2; its value is returned.
+@njit(cache=True, error_model="numpy")
+def evaluate(
+    G, c, g, s, lower, upper, integer, sigma, x0, y, below, above, x, w, gradient, hessian
+):
+    """The dual function at multipliers ``y``; its value is returned.
 
-    ``G`` (d, K, m) holds −2μ in column 0, then the rows; ``c``, ``x0``, ``x`` are (K, d). Written:
-    the minimiser ``x``, the residual ``w`` (d; its old value is the first guess), ``moments``
-    (K, m), which are Σf(x) − 2μ·x and the rows' products with x, and ``hessian`` (Km, Km), minus
-    a generalised second derivative of the dual.
+    ``y`` is a tuple of K ≤ 2 tuples of m numbers, so that the compiler knows K and m. ``G``
+    (d, K, m) holds −2μ in column 0, then the rows; ``c``, ``x0``, ``x`` are (K, d), ``below`` and
+    ``above`` (K, m) what Σf(x) − 2μ·x and the rows' products may range between. Written: the
+    minimiser ``x``, the residual ``w`` (d; its old value is the first guess), the ``gradient``
+    (K, m), 0 where it points out of the domain of a multiplier, and ``hessian`` (Km, Km), minus a
+    generalised second derivative.
     """
-    d, K, m = G.shape
+    d = G.shape[0]
+    K, m = len(y), len(y[0])
     two = K == 2
     last = K - 1  # with one class, "the other" is that class again, with weight and point 0
     inverse = 1.0 / sigma
     s0, s1 = s[0], (s[1] if two else 0.0)
-    tau0, tau1 = y[0, 0] * inverse, y[last, 0] * inverse
+    tau0, tau1 = y[0][0] * inverse, y[last][0] * inverse
     damp0, damp1 = sigma / (sigma + s0 * s0), sigma / (sigma + s1 * s1)
     alone0, alone1 = tau0 * damp0, tau1 * damp1
     shrink_alone0, shrink_alone1 = 1.0 / (1.0 + 2.0 * alone0), 1.0 / (1.0 + 2.0 * alone1)
@@ -74,20 +79,20 @@ def evaluate(G, c, g, s, lower, upper, integer, sigma, x0, y, x, w, moments, hes
     scale0, scale1 = 1.0 / (1.0 + 2.0 * tau0), 1.0 / (1.0 + 2.0 * tau1)
     x1, slope1, b1, t1 = 0.0, 0.0, 0.0, 0.0
     value = 0.0
-    moments[:] = 0.0
+    moments = np.zeros((2, m))
     direction = np.zeros((2, m))
     block0, block1, mixed = np.zeros((m, m)), np.zeros((m, m)), np.zeros((m, m))
     for i in range(d):
         gi = g[i]
         b0 = c[0, i]
         for j in range(m):
-            b0 += y[0, j] * G[i, 0, j]
+            b0 += y[0][j] * G[i, 0, j]
         t0 = x0[0, i] + (s0 * gi - b0) * inverse
         still = t0 <= (tau0 if integer else 0.0)
         if two:
             b1 = c[1, i]
             for j in range(m):
-                b1 += y[1, j] * G[i, 1, j]
+                b1 += y[1][j] * G[i, 1, j]
             t1 = x0[1, i] + (s1 * gi - b1) * inverse
             still &= t1 <= (tau1 if integer else 0.0)
         if still and lower[i] == 0.0:
@@ -146,14 +151,14 @@ def evaluate(G, c, g, s, lower, upper, integer, sigma, x0, y, x, w, moments, hes
 
         x[0, i] = v0
         f0 = square(v0, integer)
-        value += 0.5 * wi * wi + 0.5 * sigma * (v0 - x0[0, i]) ** 2 + y[0, 0] * f0 + b0 * v0
+        value += 0.5 * wi * wi + 0.5 * sigma * (v0 - x0[0, i]) ** 2 + y[0][0] * f0 + b0 * v0
         moments[0, 0] += f0
         for j in range(m):
             moments[0, j] += G[i, 0, j] * v0
         if two:
             x[1, i] = x1
             f1 = square(x1, integer)
-            value += 0.5 * sigma * (x1 - x0[1, i]) ** 2 + y[1, 0] * f1 + b1 * x1
+            value += 0.5 * sigma * (x1 - x0[1, i]) ** 2 + y[1][0] * f1 + b1 * x1
             moments[1, 0] += f1
             for j in range(m):
                 moments[1, j] += G[i, 1, j] * x1
@@ -193,4 +198,18 @@ def evaluate(G, c, g, s, lower, upper, integer, sigma, x0, y, x, w, moments, hes
             if two:
                 hessian[m + p, m + q] = block1[first, second]
                 hessian[p, m + q] = hessian[m + q, p] = mixed[p, q]
+    for k in range(K):
+        for j in range(m):
+            over, under = moments[k, j] - above[k, j], moments[k, j] - below[k, j]
+            if y[k][j] > 0.0 or (y[k][j] == 0.0 and over > 0.0):
+                gradient[k, j] = over
+            elif y[k][j] < 0.0 or under < 0.0:
+                gradient[k, j] = under
+            else:
+                gradient[k, j] = 0.0
+            # An end that is absent has multiplier 0, and 0·∞ must be 0.
+            if y[k][j] > 0.0:
+                value -= y[k][j] * above[k, j]
+            elif y[k][j] < 0.0:
+                value -= y[k][j] * below[k, j]
     return value

@@ -43,3 +43,10 @@ def test_the_budget_is_exact(rows):
 def test_labels_are_plus_or_minus_one():
     with pytest.raises(ValueError, match="labels"):
         poisoned(np.zeros((2, 2)), [1.0, 0.0])
+
+
+def test_rows_labels_and_features_must_fit():
+    with pytest.raises(ValueError, match="have 2 labels"):
+        poisoned(np.zeros((3, 2)), [1.0, -1.0])
+    with pytest.raises(ValueError, match="3 features"):
+        poisoned(np.zeros((2, 3)), [1.0, -1.0])

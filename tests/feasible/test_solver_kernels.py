@@ -34,7 +34,7 @@ def plain_dual(G, c, g, s, integer, sigma, x0, y, x):
 @pytest.mark.parametrize("integer", [True, False])
 @pytest.mark.parametrize("classes", [1, 2])
 @pytest.mark.parametrize("sigma", [0.3, 1e-3])
-def test_value_is_the_minimum_and_moments_and_hessian_are_its_derivatives(integer, classes, sigma):
+def test_value_is_the_minimum_with_its_derivatives(integer, classes, sigma):
     rng = np.random.default_rng(3 if integer else 4)
     d, m = 300, 3
     G = rng.normal(size=(d, classes, m))
@@ -45,18 +45,22 @@ def test_value_is_the_minimum_and_moments_and_hessian_are_its_derivatives(intege
     x0 = rng.uniform(0.0, 1.0, size=(classes, d)) * np.minimum(upper, 1.0)
     y = 0.2 * rng.normal(size=(classes, m))
     y[:, 0] = np.abs(y[:, 0])
+    below, above = np.sort(rng.normal(size=(2, classes, m)), axis=0)
+    below[:, 0] = -np.inf
 
     def at(y):
-        x, moments = np.empty((classes, d)), np.empty((classes, m))
+        x, gradient = np.empty((classes, d)), np.empty((classes, m))
         hessian, w = np.empty((classes * m, classes * m)), g.copy()
         value = evaluate(
-            G, c, g, s, lower, upper, integer, sigma, x0, y, x, w, moments, hessian
+            G, c, g, s, lower, upper, integer, sigma, x0, tuple(map(tuple, y)), below, above,
+            x, w, gradient, hessian,
         )  # fmt: skip
-        return value, x, w, moments, hessian
+        return value, x, w, gradient, hessian
 
-    value, x, w, moments, hessian = at(y)
+    value, x, w, gradient, hessian = at(y)
     best = plain_dual(G, c, g, s, integer, sigma, x0, y, x)
-    assert value == pytest.approx(best.sum(), rel=1e-12, abs=1e-12)
+    ends = np.where(y > 0.0, above, below)
+    assert value == pytest.approx(best.sum() - np.sum(y * ends), rel=1e-12)
     np.testing.assert_allclose(w, g - s @ x, atol=1e-12)
     assert np.all(x >= lower) and np.all(x <= upper)
     for scale in (1.0, 0.1, 1e-3):  # no other point is lower, in any coordinate
@@ -65,8 +69,17 @@ def test_value_is_the_minimum_and_moments_and_hessian_are_its_derivatives(intege
             assert np.all(plain_dual(G, c, g, s, integer, sigma, x0, y, other) >= best - 1e-12)
 
     f = expected_square(x) if integer else x**2
-    np.testing.assert_allclose(moments[:, 0], (f + G[:, :, 0].T * x).sum(axis=1), rtol=1e-9)
-    np.testing.assert_allclose(moments[:, 1:], np.einsum("ikj,ki->kj", G, x)[:, 1:], rtol=1e-9)
+    products = np.einsum("ikj,ki->kj", G, x)
+    products[:, 0] += f.sum(axis=1)
+    np.testing.assert_allclose(gradient, products - ends, rtol=1e-9)
+
+    # A multiplier of 0 stays unless its product leaves the range, and then rises or falls.
+    at_zero = at(np.zeros((classes, m)))
+    x = at_zero[1]
+    products = np.einsum("ikj,ki->kj", G, x)
+    products[:, 0] += (expected_square(x) if integer else x**2).sum(axis=1)
+    outside = np.maximum(products - above, 0.0) + np.minimum(products - below, 0.0)
+    np.testing.assert_allclose(at_zero[3], outside, rtol=1e-9, atol=1e-9)
 
     step = 1e-7
     for k in range(classes):
@@ -76,7 +89,7 @@ def test_value_is_the_minimum_and_moments_and_hessian_are_its_derivatives(intege
             ahead = at(moved)
             moved[k, j] -= 2.0 * step
             behind = at(moved)
-            assert (ahead[0] - behind[0]) / (2.0 * step) == pytest.approx(moments[k, j], rel=1e-4)
+            assert (ahead[0] - behind[0]) / (2.0 * step) == pytest.approx(gradient[k, j], rel=1e-4)
             change = -(ahead[3] - behind[3]).ravel() / (2.0 * step)
             np.testing.assert_allclose(
                 hessian[k * m + j], change, atol=2e-2 * np.abs(hessian).max()
