@@ -42,10 +42,17 @@ def map_units(
     source = inspect.getsource(function)
     keys = [joblib.hash((source, code_digest(), unit)) for unit in units]
     with _backend(workers) as options, progress_stream() as stream:
-        results = joblib.Parallel(return_as="generator", **options)(
-            joblib.delayed(run)(key, function, unit) for key, unit in zip(keys, units, strict=True)
+        # Unordered, so that the bar moves when any unit is done.
+        finished = joblib.Parallel(return_as="generator_unordered", **options)(
+            joblib.delayed(_numbered)(number, run, key, function, unit)
+            for number, (key, unit) in enumerate(zip(keys, units, strict=True))
         )
-        return list(tqdm(results, total=len(units), desc=label, file=stream, leave=False))
+        bar = tqdm(finished, total=len(units), desc=label, file=stream, leave=False)
+        return [result for _, result in sorted(bar, key=lambda pair: pair[0])]
+
+
+def _numbered(number: int, run: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
+    return number, run(*arguments)
 
 
 def _run_unit(key: str, function: Callable[..., Any], unit: dict[str, Any]) -> Any:
