@@ -6,23 +6,18 @@ import os
 import platform
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 from tqdm import tqdm
 
 from bench import ENTRIES
 from lib.pipeline import paths
+from lib.pipeline.provenance import cpu_model
 
 
 def machine() -> dict[str, str | int]:
     """What the seconds were measured on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor()
     return {
-        "cpu": cpu,
+        "cpu": cpu_model(),
         "cores": os.cpu_count() or 0,
         "threads": os.environ["OMP_NUM_THREADS"],
         "python": platform.python_version(),

@@ -110,3 +110,21 @@ def test_the_scorecard_reads_each_notebooks_metrics(tmp_path, monkeypatch, capsy
     row = next(row for row in rows if row["id"] == decided.id)
     assert row["verdict"] != "not run"
     assert f"{len(known)} claims" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variant", "verdict"), [("repacked", "replicated"), ("standin", "not run")]
+)
+def test_benchmarks_decide_claims_about_seconds(tmp_path, monkeypatch, variant, verdict):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    timed = claims.Claim(
+        id="c", paper="koh2021", source="Fig. 4", statement="s", notebook="bench",
+        metric="kkt.ours_s", magnitude=[{"metric": "kkt.ours_s", "at_most": 27}],
+    )  # fmt: skip
+    monkeypatch.setattr(claims, "load_claims", lambda: [timed])
+    (tmp_path / "results").mkdir()
+    assert claims.scorecard("quick")[0]["verdict"] == "not run"
+    record = {"kkt": {"ours_s": 0.5, "n": 5, "data": f"enron, {variant}", "machine": {}}}
+    (tmp_path / "results" / "bench.json").write_text(json.dumps(record))
+    assert claims.scorecard("quick")[0]["verdict"] == verdict
+    assert claims.scorecard("demo")[0]["verdict"] == "not run"
