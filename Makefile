@@ -36,7 +36,7 @@ repro: $(STAMP)  ## run every notebook: PROFILE=demo (4 min) | quick (15 min) | 
 	@echo "Profile $(PROFILE), from nothing: $(or $(COST_$(PROFILE)),unknown: use demo, quick or paper)."
 	dvc repro --glob '*@$(PROFILE)'
 
-test: $(STAMP) lint  ## lint, demo pipeline, unit tests with coverage, nbval on the demo (15 min)
+test: $(STAMP) lint  ## lint, demo pipeline, unit tests with coverage, nbval on the demo (12 min)
 	dvc repro --quiet --glob '*@demo'
 	python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 

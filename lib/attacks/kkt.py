@@ -27,7 +27,7 @@ from lib.defenses.evaluation import Evaluation, Evaluator
 from lib.errors import SolverError
 from lib.feasible.rounding import budget, realise
 from lib.feasible.sets import FeasibleSet, InputDomain
-from lib.feasible.solver import EmptySetError, match_gradient
+from lib.feasible.solver import match_gradient
 from lib.models.linear import LinearModel
 
 ON_THE_HINGE = 1e-4  # margins this near 1 are 1: the decoy is only solved to its own tolerance
@@ -176,8 +176,8 @@ def attempts(
     """Algorithm 4 for one decoy, up to the measurement: poison for every ratio ε_+ : ε_-.
 
     ``base`` is the feasible set without decoy constraints. The attempts come in order of their
-    objective, so those that come nearest to the decoy are first. A ratio for which the feasible
-    set is empty is left out.
+    objective, so those that come nearest to the decoy are first. A ratio is left out if the
+    feasible set is empty for it or problem (17) cannot be certified solved.
     """
     n, model = len(y), decoy.model
     caps = loss_caps(model, X, y, settings.loss_percentile)
@@ -188,8 +188,8 @@ def attempts(
     for sizes, stream in zip(grid, rng.spawn(len(grid)), strict=True):
         try:
             solution = match_gradient(gradient, sizes[0] / n, sizes[1] / n, feasible)
-        except EmptySetError:
-            continue  # another ratio may need only the other class
+        except SolverError:
+            continue  # no feasible point, or none certified: another ratio may have one
         domain = feasible.positive.domain
         rows = [
             realise(x, size, settings.repeats, domain, stream)

@@ -291,8 +291,10 @@ class _Dual:
                 if closer and new[1] >= value - 1e-14 * ceiling:
                     break
                 # The derivative along the way has changed sign: aim where a line crosses 0.
+                # (Both are 0 where clipping has eaten the step.)
                 overshoot = float(np.sum(new[2] * (y - trial)))
-                length *= min(max(rise / (abs(rise) + max(overshoot, 0.0)), 0.2), 0.5)
+                slope = abs(rise) + max(overshoot, 0.0)
+                length *= min(max(rise / slope, 0.2), 0.5) if slope > 0.0 else 0.5
             else:
                 break
             y, (x, value, gradient, hessian) = trial, new

@@ -25,6 +25,8 @@ Fraction = Annotated[float, Field(gt=0, le=0.5)]
 Percentile = Annotated[float, Field(gt=0, le=100)]
 Count = Annotated[int, Field(ge=1, le=1000)]
 Lambda = Annotated[float, Field(gt=0, le=1000)]
+Quantile = Annotated[float, Field(gt=0, lt=1)]
+QUANTILES = "a list of numbers between 0 and 1"
 EPSILON = "a fraction of the clean training set (not a percentage), above 0, at most 0.5"
 BinaryDataset = Literal["enron", "imdb", "mnist-1-7", "dogfish"]
 
@@ -84,13 +86,13 @@ class Koh2021KKT(Knobs):
     loss_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
     repeats: Count = Field(description="how often each rounded point is repeated, 1 to 1000")
     ratios: Count = Field(description="how many ratios of positive to negative poison, 1 to 1000")
-    decoy_quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
-        min_length=1, description="a list of numbers between 0 and 1"
-    )
+    decoy_quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
     decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
     other_datasets: list[Literal["imdb", "mnist-1-7", "dogfish"]] = Field(
         description="a list from imdb, mnist-1-7, dogfish"
     )
+    other_quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
+    other_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
     remove: Fraction = Field(description="the fraction removed per class, above 0, at most 0.5")
     sensitivity_splits: Count = Field(description="a whole number of splits, 1 to 1000")
 
