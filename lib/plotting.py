@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -94,8 +93,3 @@ def boundary(axes: Axes, model: LinearModel) -> None:
     along = np.array([-model.theta[1], model.theta[0]])
     axes.axline(point, point + along, color="black", linewidth=1.5)
     axes.set(xlim=limits[0], ylim=limits[1])
-
-
-def close_all() -> None:
-    """Release every open figure."""
-    plt.close("all")

@@ -8,11 +8,11 @@ poisoned points x̃_± (Theorem 1) of weights ε_±, both support vectors, and t
 
 The norm of the left-hand side is minimised over the feasible set for every ratio ε_+ : ε_- on a
 grid; the solutions are rounded, and the candidate that does most harm behind its most effective
-defense wins. Eq. (17) writes λθ: the factor 1 + ε appears because the defender's mean is over
-(1 + ε)n points.
+defense wins (:mod:`lib.attacks.selection`). Eq. (17) writes λθ: the factor 1 + ε appears because
+the defender's mean is over (1 + ε)n points.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -23,6 +23,7 @@ from numpy import ndarray
 from lib.arrays import Matrix, vstack
 from lib.attacks.decoy import Decoy, find_decoys
 from lib.attacks.poisoned_set import PoisonedSet
+from lib.attacks.selection import BestFirst
 from lib.defenses.evaluation import Evaluation, Evaluator
 from lib.errors import SolverError
 from lib.feasible.rounding import budget, realise
@@ -42,8 +43,9 @@ class KKTSettings:
     ``loss_percentile``: and within this percentile of the clean losses under the decoy, class by
     class. ``repeats``: copies of each rounded point. ``ratios``: how many ε_+ from 0 to ε are
     tried, beside the one that balances the intercept. ``quantiles`` and ``decoy_repeats``: the
-    grid of decoys. ``target_error``: decoys of about this test error are tried first, which
-    changes how soon a good attack is found but not how good the winner is.
+    grid of decoys. ``opening``: the (quantile, repeats) of the decoy tried while no other is
+    trained yet; others follow in the order of how near their test error is to that decoy's. It
+    decides how soon a good attack is found, hardly how good the winner is.
     """
 
     epsilon: float = 0.03
@@ -54,7 +56,7 @@ class KKTSettings:
     ratios: int = 7
     quantiles: tuple[float, ...] = tuple(round(0.05 * k, 2) for k in range(1, 12))
     decoy_repeats: tuple[int, ...] = (1, 2, 3, 5, 8, 12, 18, 25, 33)
-    target_error: float = 0.26
+    opening: tuple[float, int] = (0.4, 8)
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ class Candidate:
 
     ``objective`` and ``gap`` are those of problem (17), ½‖·‖². ``l2_error`` is the test error
     behind the L2 defense. ``minimum_error`` is the least over the five defenses if ``complete``,
-    else an upper bound on it that an earlier candidate had already reached. ``seconds`` have
-    passed since the attack began; they are all that differs between two runs with one seed.
+    else an upper bound on it that shows the candidate no better than the winner. ``seconds`` had
+    passed since the attack began when ``l2_error`` was known; they are all that differs between
+    two runs with one seed.
     """
 
     decoy: Decoy
@@ -79,13 +82,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class KKTResult:
-    """The best attack, the decoy and ε_+ it came from, what it does, and all that was tried."""
+    """The best attack, the decoy and ε_+ it came from, what it does, and all that was tried.
+
+    ``skipped`` counts the problems (17), one per decoy and ratio, that gave no candidate: no
+    feasible point, or no certified solution.
+    """
 
     poisoned: PoisonedSet
     decoy: Decoy
     epsilon_plus: float
     evaluation: Evaluation
     history: tuple[Candidate, ...]
+    skipped: int
 
 
 def kkt_attack(
@@ -94,15 +102,14 @@ def kkt_attack(
     settings: KKTSettings,
     rng: np.random.Generator,
     *,
-    enough: float = 1.0,
-    progress: Callable[[Candidate, int], None] | None = None,
+    enough: float = np.inf,
+    progress: Callable[[str], None] | None = None,
 ) -> KKTResult:
     """Algorithms 3 and 4 against the clean data and the five defenses of ``evaluator``.
 
-    The winner has the highest minimum test error over the five defenses (the first of equals). A
-    candidate whose error behind one defense shows that it cannot win is not measured behind the
-    others. The search ends early when a candidate reaches ``enough``. ``progress`` is called with
-    every candidate and the number of decoys.
+    The winner has the highest minimum test error over the five defenses (the first of equals).
+    The search ends early when a candidate reaches ``enough``. ``progress`` is called with a line
+    of text after every decoy.
 
     Raises ``SolverError`` if no decoy has a point in the feasible set, ``ValueError`` if ε leaves
     no poisoned point.
@@ -112,46 +119,58 @@ def kkt_attack(
     if round(settings.epsilon * n) == 0:
         raise ValueError(f"epsilon {settings.epsilon:g} of {n} points is not a single one.")
     base = FeasibleSet.fit(X, y, domain, settings.radius_percentile, settings.slab_percentile)
-    decoys = find_decoys(
-        X, y, evaluator.X_test, evaluator.y_test, evaluator.lam, settings.quantiles,
-        settings.decoy_repeats, clean=evaluator.clean_svm.model,
-    )  # fmt: skip
-    # Seeds belong to decoys, not to the order in which they are tried.
-    streams = list(zip(decoys, rng.spawn(len(decoys)), strict=True))
-    streams.sort(key=lambda pair: abs(pair[0].test_error - settings.target_error))
-
-    history: list[Candidate] = []
-    best: tuple[Attempt, Candidate] | None = None
-    for decoy, stream in streams:
-        for attempt in attempts(X, y, evaluator.lam, base, decoy, settings, stream):
-            poisoned = attempt.poisoned
-            floor = -np.inf if best is None else best[1].minimum_error
-            l2_error = evaluator.evaluate(poisoned.X, poisoned.y, ("l2",))["l2"].test_error
-            least, complete = l2_error, False
-            if l2_error > floor:
-                measured = evaluator.minimum_error(poisoned.X, poisoned.y, floor)
-                least, complete = measured.test_error, measured.complete
-            candidate = Candidate(
-                decoy, attempt.epsilon_plus, attempt.objective, attempt.gap, l2_error, least,
-                complete, perf_counter() - begun,
-            )  # fmt: skip
-            history.append(candidate)
-            if progress is not None:
-                progress(candidate, len(decoys))
-            if least > floor:
-                best = attempt, candidate
-            if least >= enough:
+    search = BestFirst(evaluator)
+    tried: list[tuple[Decoy, Attempt, float]] = []
+    skipped, winner = 0, None
+    for number, (decoy, stream) in enumerate(_decoys(evaluator, settings, rng), start=1):
+        found, failed = attempts(X, y, evaluator.lam, base, decoy, settings, stream)
+        skipped += failed
+        for attempt in found:
+            search.offer(attempt.poisoned)
+            tried.append((decoy, attempt, perf_counter() - begun))
+            winner = search.settle(enough)
+            if winner is not None:
                 break
-        if best is not None and best[1].minimum_error >= enough:
+        if progress is not None:
+            highest = max((search.bound(k) for k in range(len(tried))), default=float("nan"))
+            progress(f"decoy {number}: {len(tried)} candidates, at most {highest:.1%}")
+        if winner is not None:
             break
-    if best is None:
+    if not tried:
         raise SolverError(
-            f"KKT attack: none of {len(decoys)} decoys has support vectors in the feasible set; "
-            "raise the percentiles"
+            "KKT attack: no decoy has support vectors in the feasible set; raise the percentiles"
         )
-    poisoned, winner = best[0].poisoned, best[1]
-    evaluation = evaluator.evaluate(poisoned.X, poisoned.y)
-    return KKTResult(poisoned, winner.decoy, winner.epsilon_plus, evaluation, tuple(history))
+    winner = search.settle() if winner is None else winner
+    history = tuple(
+        Candidate(
+            decoy, attempt.epsilon_plus, attempt.objective, attempt.gap,
+            search.outcomes[k]["l2"].test_error, search.bound(k), search.complete(k), seconds,
+        )
+        for k, (decoy, attempt, seconds) in enumerate(tried)
+    )  # fmt: skip
+    decoy, best, _ = tried[winner]
+    return KKTResult(
+        best.poisoned, decoy, best.epsilon_plus, search.evaluation(winner), history, skipped
+    )
+
+
+def _decoys(
+    evaluator: Evaluator, settings: KKTSettings, rng: np.random.Generator
+) -> Iterator[tuple[Decoy, np.random.Generator]]:
+    """The opening decoy, then the grid's by how near they are to it; each with its own seed."""
+    data = evaluator.X, evaluator.y, evaluator.X_test, evaluator.y_test, evaluator.lam
+    clean = evaluator.clean_svm.model
+    q, r = settings.opening
+    (opening,) = find_decoys(*data, (q,), (r,), clean=clean)
+    first, rest = rng.spawn(2)
+    yield opening, first
+    grid = find_decoys(*data, settings.quantiles, settings.decoy_repeats, clean=clean)
+    # Seeds belong to decoys, not to the order in which they are tried.
+    streams = list(zip(grid, rest.spawn(len(grid)), strict=True))
+    streams.sort(key=lambda pair: abs(pair[0].test_error - opening.test_error))
+    yield from (
+        (decoy, stream) for decoy, stream in streams if (decoy.quantile, decoy.repeats) != (q, r)
+    )
 
 
 @dataclass(frozen=True)
@@ -172,12 +191,13 @@ def attempts(
     decoy: Decoy,
     settings: KKTSettings,
     rng: np.random.Generator,
-) -> list[Attempt]:
+) -> tuple[list[Attempt], int]:
     """Algorithm 4 for one decoy, up to the measurement: poison for every ratio ε_+ : ε_-.
 
     ``base`` is the feasible set without decoy constraints. The attempts come in order of their
     objective, so those that come nearest to the decoy are first. A ratio is left out if the
-    feasible set is empty for it or problem (17) cannot be certified solved.
+    feasible set is empty for it or problem (17) cannot be certified solved; the second answer
+    is how many were.
     """
     n, model = len(y), decoy.model
     caps = loss_caps(model, X, y, settings.loss_percentile)
@@ -189,7 +209,7 @@ def attempts(
         try:
             solution = match_gradient(gradient, sizes[0] / n, sizes[1] / n, feasible)
         except SolverError:
-            continue  # no feasible point, or none certified: another ratio may have one
+            continue
         domain = feasible.positive.domain
         rows = [
             realise(x, size, settings.repeats, domain, stream)
@@ -198,7 +218,8 @@ def attempts(
         labels = np.repeat([1.0, -1.0], sizes)
         poisoned = PoisonedSet(vstack([X[:0], *rows]), labels, n, settings.epsilon, domain)
         found.append(Attempt(poisoned, sizes[0] / n, solution.objective, solution.gap))
-    return sorted(found, key=lambda attempt: attempt.objective)
+    found.sort(key=lambda attempt: attempt.objective)
+    return found, len(grid) - len(found)
 
 
 def loss_caps(

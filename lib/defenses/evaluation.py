@@ -32,7 +32,6 @@ from lib.models.svm import SVMSolution, train_svm
 FIVE = ("l2", "slab", "loss", "svd", "knn")
 """The defenses of the paper, in its order."""
 
-_CHEAPEST_FIRST = ("l2", "slab", "loss", "knn", "svd")
 _SURPLUS = 300
 _FILTERS = ("none", "random", "oracle")
 
@@ -71,19 +70,6 @@ class Evaluation:
         if missing:
             raise ValueError(f"minimum over five defenses, but {', '.join(missing)} did not run")
         return min(self.outcomes[name].test_error for name in FIVE)
-
-
-@dataclass(frozen=True)
-class MinimumError:
-    """The least test error over the defenses run, and the defense that holds it.
-
-    If ``complete`` all five ran; otherwise ``test_error`` is an upper bound that already fails
-    to exceed the floor.
-    """
-
-    test_error: float
-    defense: str
-    complete: bool
 
 
 class Evaluator:
@@ -126,26 +112,12 @@ class Evaluator:
             )
         if "random" in defenses and rng is None:
             raise ValueError("the random filter needs rng")
-        attacked = _Attacked(self, X_poison, y_poison)
+        attacked = self.attacked(X_poison, y_poison)
         return Evaluation({name: attacked.outcome(name, rng) for name in defenses})
 
-    def minimum_error(
-        self, X_poison: Matrix, y_poison: Float[ndarray, "r"], floor: float = -np.inf
-    ) -> MinimumError:
-        """The least test error over the five, the cheap defenses first.
-
-        Stops at the first defense whose test error is at most ``floor``: such a candidate cannot
-        beat one that has reached the floor, so choosing the best candidate this way is exact.
-        """
-        attacked = _Attacked(self, X_poison, y_poison)
-        worst, holder = np.inf, ""
-        for name in _CHEAPEST_FIRST:
-            error = attacked.model(attacked.keep(name, None)).error(self.X_test, self.y_test)
-            if error < worst:
-                worst, holder = error, name
-            if worst <= floor:
-                return MinimumError(worst, holder, name == _CHEAPEST_FIRST[-1])
-        return MinimumError(worst, holder, True)
+    def attacked(self, X_poison: Matrix, y_poison: Float[ndarray, "r"]) -> "AttackedData":
+        """The clean data with this poison, to be measured behind one defense after another."""
+        return AttackedData(self, X_poison, y_poison)
 
     @cached_property
     def clean_svm(self) -> SVMSolution:
@@ -168,8 +140,8 @@ class Evaluator:
         return leading_spectrum(self.X, TAIL, surplus=_SURPLUS)
 
 
-class _Attacked:
-    """One poisoned training set, as every defense sees it."""
+class AttackedData:
+    """One poisoned training set, as every defense sees it; made by :meth:`Evaluator.attacked`."""
 
     def __init__(self, clean: Evaluator, X_poison: Matrix, y_poison: Float[ndarray, "r"]) -> None:
         self.clean = clean
@@ -178,8 +150,8 @@ class _Attacked:
         self.y = np.concatenate([clean.y, y_poison])
         self.poisoned = np.arange(len(self.y)) >= len(clean.y)
 
-    def outcome(self, name: str, rng: np.random.Generator | None) -> DefenseOutcome:
-        """Sanitise, train, test."""
+    def outcome(self, name: str, rng: np.random.Generator | None = None) -> DefenseOutcome:
+        """Sanitise by the defense of that name, train, test; ``rng`` is for "random" alone."""
         keep = self.keep(name, rng)
         model = self.model(keep)
 

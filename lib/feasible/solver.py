@@ -291,7 +291,7 @@ class _Dual:
                 if closer and new[1] >= value - 1e-14 * ceiling:
                     break
                 # The derivative along the way has changed sign: aim where a line crosses 0.
-                # (Both are 0 where clipping has eaten the step.)
+                # (Both are 0 where the step is lost in rounding and the value still fell.)
                 overshoot = float(np.sum(new[2] * (y - trial)))
                 slope = abs(rise) + max(overshoot, 0.0)
                 length *= min(max(rise / slope, 0.2), 0.5) if slope > 0.0 else 0.5

@@ -25,6 +25,22 @@ def shuffle(active, size, state):
         active[last], active[other] = active[other], active[last]
 
 
+@njit(cache=True, inline="always")
+def project(gradient, alpha, upper, highest, lowest):
+    """The projected gradient of one coordinate; NaN if the coordinate is to leave the list."""
+    if alpha == 0.0:
+        return np.nan if gradient > max(highest, 0.0) else min(gradient, 0.0)
+    if alpha == upper:
+        return np.nan if gradient < min(lowest, 0.0) else max(gradient, 0.0)
+    return gradient
+
+
+@njit(cache=True, inline="always")
+def bounds(highest, lowest):
+    """What the next epoch calls firmly outwards: the extreme projected gradients of this one."""
+    return highest if highest > 0.0 else np.inf, lowest if lowest < 0.0 else -np.inf
+
+
 @njit(cache=True)
 def descend_csr(
     data, indices, indptr, y, upper, diagonal, alpha, w, active, state, tolerance, max_epochs
@@ -44,19 +60,11 @@ def descend_csr(
                 score += w[indices[entry]] * data[entry]
             gradient = y[i] * score - 1.0
             old = alpha[i]
-            projected = gradient
-            if old == 0.0:
-                if gradient > max(highest, 0.0):
-                    size -= 1
-                    active[position], active[size] = active[size], active[position]
-                    continue
-                projected = min(gradient, 0.0)
-            elif old == upper[i]:
-                if gradient < min(lowest, 0.0):
-                    size -= 1
-                    active[position], active[size] = active[size], active[position]
-                    continue
-                projected = max(gradient, 0.0)
+            projected = project(gradient, old, upper[i], highest, lowest)
+            if np.isnan(projected):
+                size -= 1
+                active[position], active[size] = active[size], active[position]
+                continue
             new_highest = max(new_highest, projected)
             new_lowest = min(new_lowest, projected)
             if projected != 0.0:
@@ -70,8 +78,7 @@ def descend_csr(
             position += 1
         if size == 0 or new_highest - new_lowest <= tolerance:
             return epoch + 1
-        highest = new_highest if new_highest > 0.0 else np.inf
-        lowest = new_lowest if new_lowest < 0.0 else -np.inf
+        highest, lowest = bounds(new_highest, new_lowest)
     return max_epochs
 
 
@@ -90,19 +97,11 @@ def descend_dense(X, y, upper, diagonal, alpha, w, active, state, tolerance, max
             i = active[position]
             gradient = y[i] * (np.dot(X[i], theta) + w[bias]) - 1.0
             old = alpha[i]
-            projected = gradient
-            if old == 0.0:
-                if gradient > max(highest, 0.0):
-                    size -= 1
-                    active[position], active[size] = active[size], active[position]
-                    continue
-                projected = min(gradient, 0.0)
-            elif old == upper[i]:
-                if gradient < min(lowest, 0.0):
-                    size -= 1
-                    active[position], active[size] = active[size], active[position]
-                    continue
-                projected = max(gradient, 0.0)
+            projected = project(gradient, old, upper[i], highest, lowest)
+            if np.isnan(projected):
+                size -= 1
+                active[position], active[size] = active[size], active[position]
+                continue
             new_highest = max(new_highest, projected)
             new_lowest = min(new_lowest, projected)
             if projected != 0.0:
@@ -116,6 +115,5 @@ def descend_dense(X, y, upper, diagonal, alpha, w, active, state, tolerance, max
             position += 1
         if size == 0 or new_highest - new_lowest <= tolerance:
             return epoch + 1
-        highest = new_highest if new_highest > 0.0 else np.inf
-        lowest = new_lowest if new_lowest < 0.0 else -np.inf
+        highest, lowest = bounds(new_highest, new_lowest)
     return max_epochs

@@ -17,7 +17,7 @@ from lib.models.svm import train_svm
 
 LAMBDA = 0.05
 SETTINGS = KKTSettings(
-    epsilon=0.06, ratios=3, quantiles=(0.2, 0.4), decoy_repeats=(1, 4), target_error=0.2
+    epsilon=0.06, ratios=3, quantiles=(0.2, 0.4), decoy_repeats=(1, 4), opening=(0.4, 4)
 )
 
 
@@ -41,7 +41,7 @@ def attacked(request):
     seen = []
     result = kkt_attack(
         evaluator, domain, SETTINGS, np.random.default_rng(5),
-        progress=lambda candidate, decoys: seen.append((candidate, decoys)),
+        progress=seen.append,
     )  # fmt: skip
     return evaluator, domain, result, seen
 
@@ -97,32 +97,36 @@ def test_the_winner_is_the_best_of_all_candidates_measured_in_full(attacked):
     evaluator, domain, result, _ = attacked
     X, y, lam = evaluator.X, evaluator.y, evaluator.lam
     base = FeasibleSet.fit(X, y, domain)
-    decoys = find_decoys(
-        X, y, evaluator.X_test, evaluator.y_test, lam, SETTINGS.quantiles,
-        SETTINGS.decoy_repeats, clean=evaluator.clean_svm.model,
-    )  # fmt: skip
-    streams = np.random.default_rng(5).spawn(len(decoys))
-    values = [
-        evaluator.evaluate(attempt.poisoned.X, attempt.poisoned.y).minimum
-        for decoy, stream in zip(decoys, streams, strict=True)
-        for attempt in attempts(X, y, lam, base, decoy, SETTINGS, stream)
-    ]
+    data = X, y, evaluator.X_test, evaluator.y_test, lam
+    clean, (q, r) = evaluator.clean_svm.model, SETTINGS.opening
+    grid = find_decoys(*data, SETTINGS.quantiles, SETTINGS.decoy_repeats, clean=clean)
+    opening, rest = np.random.default_rng(5).spawn(2)
+    streams = zip(grid, rest.spawn(len(grid)), strict=True)
+    tried = [pair for pair in streams if (pair[0].quantile, pair[0].repeats) != (q, r)]
+    tried.append((find_decoys(*data, (q,), (r,), clean=clean)[0], opening))
+    values, skipped = [], 0
+    for decoy, stream in tried:
+        found, failed = attempts(X, y, lam, base, decoy, SETTINGS, stream)
+        values += [evaluator.evaluate(a.poisoned.X, a.poisoned.y).minimum for a in found]
+        skipped += failed
     assert result.evaluation.minimum == max(values)
     assert len(result.history) == len(values)
+    assert result.skipped == skipped
 
 
-def test_history_tells_the_order_and_the_best_so_far(attacked):
+def test_history_tells_the_order_and_what_was_measured(attacked):
     _, _, result, seen = attacked
-    assert [candidate for candidate, _ in seen] == list(result.history)
+    tried = list(dict.fromkeys((c.decoy.quantile, c.decoy.repeats) for c in result.history))
+    assert tried[0] == SETTINGS.opening
+    assert len(seen) == len(tried)
     seconds = [candidate.seconds for candidate in result.history]
     assert seconds == sorted(seconds)
-    complete = [candidate.minimum_error for candidate in result.history if candidate.complete]
-    assert max(complete) == result.evaluation.minimum
-    best = -np.inf
-    for candidate in result.history:
-        assert candidate.complete or candidate.minimum_error <= best
-        best = max(best, candidate.minimum_error)
-    distances = [abs(candidate.decoy.test_error - 0.2) for candidate in result.history]
+    best = result.evaluation.minimum
+    assert max(c.minimum_error for c in result.history if c.complete) == best
+    assert all(c.minimum_error <= best for c in result.history)
+    assert any(not c.complete for c in result.history)
+    opening = result.history[0].decoy.test_error
+    distances = [abs(candidate.decoy.test_error - opening) for candidate in result.history]
     assert distances == sorted(distances)
 
 
@@ -152,7 +156,8 @@ def test_attempts_obey_the_decoy_constraints_before_rounding():
     (decoy,) = find_decoys(X, y, X_test, y_test, LAMBDA, [0.3], [3], clean=clean)
     base = FeasibleSet.fit(X, y, InputDomain.of("box01", X))
     caps = dict(zip((1.0, -1.0), loss_caps(decoy.model, X, y, 90.0), strict=True))
-    found = attempts(X, y, LAMBDA, base, decoy, SETTINGS, np.random.default_rng(0))
+    found, skipped = attempts(X, y, LAMBDA, base, decoy, SETTINGS, np.random.default_rng(0))
+    assert len(found) + skipped in {3, 4}, "three ratios and the balancing one"
     assert [a.objective for a in found] == sorted(a.objective for a in found)
     for attempt in found:
         losses = decoy.model.hinge(attempt.poisoned.X, attempt.poisoned.y)
@@ -177,10 +182,22 @@ def test_decoys_without_feasible_support_vectors_are_an_error():
     X = rng.normal(size=(260, 2)) + y[:, None]
     evaluator = Evaluator(X[:200], y[:200], X[200:], y[200:], LAMBDA)
     narrow = KKTSettings(
-        radius_percentile=1e-3, loss_percentile=1e-3, quantiles=(0.2,), decoy_repeats=(1,)
+        radius_percentile=1e-3,
+        loss_percentile=1e-3,
+        quantiles=(0.2,),
+        decoy_repeats=(1,),
+        opening=(0.2, 1),
     )
+    domain = InputDomain.of("real", X)
     with pytest.raises(SolverError, match="raise the percentiles"):
-        kkt_attack(evaluator, InputDomain.of("real", X), narrow, rng)
+        kkt_attack(evaluator, domain, narrow, rng)
+    clean = evaluator.clean_svm.model
+    data = evaluator.X, evaluator.y, evaluator.X_test, evaluator.y_test, LAMBDA
+    (decoy,) = find_decoys(*data, [0.2], [1], clean=clean)
+    base = FeasibleSet.fit(evaluator.X, evaluator.y, domain, 1e-3)
+    found, skipped = attempts(evaluator.X, evaluator.y, LAMBDA, base, decoy, narrow, rng)
+    assert not found
+    assert skipped >= narrow.ratios, "every problem left out is counted"
 
 
 @pytest.mark.real

@@ -109,20 +109,6 @@ def test_minimum_is_over_the_five(data, poison):
         _ = clean.evaluate(sp.csr_array(P), yp, ["none", "l2", "slab", "loss", "knn"]).minimum
 
 
-def test_pruned_minimum_agrees_and_stops_early(data, poison):
-    P, yp = poison
-    clean = evaluator(data)
-    full = clean.evaluate(sp.csr_array(P), yp)
-    found = clean.minimum_error(sp.csr_array(P), yp)
-    assert found.complete
-    assert found.test_error == full.minimum == full[found.defense].test_error
-    pruned = clean.minimum_error(sp.csr_array(P), yp, floor=1.0)
-    assert not pruned.complete
-    assert pruned.test_error == full["l2"].test_error
-    below = clean.minimum_error(sp.csr_array(P), yp, floor=full.minimum - 1e-6)
-    assert below == found
-
-
 def test_many_distinct_rows_start_the_svd_afresh(data, poison, monkeypatch):
     P, yp = poison
     clean = evaluator(data)

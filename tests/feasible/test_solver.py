@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lib.feasible import reference
 from lib.feasible.sets import ClassSet, FeasibleSet, InputDomain
-from lib.feasible.solver import EmptySetError, match_gradient, minimise_linear, project
+from lib.feasible.solver import EmptySetError, _Dual, match_gradient, minimise_linear, project
 
 KINDS = ("integer", "box01", "nonnegative", "real")
 # Problem (17)'s objective is small beside Clarabel's default absolute tolerance.
@@ -168,3 +168,21 @@ def test_a_ball_alone_has_the_closed_form():
     )
     p = np.full(d, 7.0)
     np.testing.assert_allclose(project(p, ball).points[0], 1.0 + 2.0 / np.sqrt(d), atol=1e-6)
+
+
+class _Flat(_Dual):
+    """A dual so steep in curvature that no step changes its multipliers, and whose value wavers."""
+
+    def _evaluate(self, y, sigma, x0):
+        self.evaluations[0] += 1
+        curvature = 1e30 * np.eye(y.size)
+        return x0, -float(self.evaluations[0]), np.full(y.shape, 1e-3), curvature
+
+
+def test_a_line_search_whose_steps_vanish_in_rounding_ends_without_a_verdict():
+    feasible, g, _ = problem("real", 0)
+    dual = _Flat.of("KKT", g, np.ones(1), np.zeros((1, g.size)), [feasible.positive])
+    start = np.ones(dual.ends_above.shape)
+    step = dual.maximise(start, 1.0, np.zeros((1, g.size)))
+    assert np.array_equal(step.y, start)
+    assert step.violation > 0.0, "not claimed to be solved"

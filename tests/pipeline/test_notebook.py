@@ -19,7 +19,7 @@ def notebook(tmp_path, monkeypatch):
     monkeypatch.setenv(paths.RESULTS_VARIABLE, str(tmp_path / "results"))
     made = Notebook("koh2021/kkt", "demo")
     yield made
-    plotting.close_all()
+    plt.close("all")
 
 
 def picture():
