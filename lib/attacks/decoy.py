@@ -8,7 +8,7 @@ D_flip(q) being the test points that the clean model classifies worst, with thei
 model that errs on them, yet suits the clean data, and so is not far from what little poison can do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lib.arrays import Matrix, vstack
+from lib.defenses.evaluation import Evaluator
 from lib.models.linear import LinearModel
 from lib.models.svm import train_svm
 
@@ -69,6 +70,29 @@ def find_decoys(
             error = model.error(X_test, y_test)
             decoys.append(Decoy(model, error, train_loss, float(quantile), int(copies)))
     return prune(decoys)
+
+
+def likely_first(
+    evaluator: Evaluator,
+    quantiles: Sequence[float],
+    repeats: Sequence[int],
+    opening: tuple[float, int],
+    rng: np.random.Generator,
+) -> Iterator[tuple[Decoy, np.random.Generator]]:
+    """The decoy of ``opening`` (q, r), before any other is trained, then the pruned grid.
+
+    The grid's decoys come in the order of how near their test error is to the opening one's, which
+    makes a good attack come early. Each has randomness of its own, whatever the order.
+    """
+    data = evaluator.X, evaluator.y, evaluator.X_test, evaluator.y_test, evaluator.lam
+    clean = evaluator.clean_svm.model
+    (first,) = find_decoys(*data, opening[:1], opening[1:], clean=clean)
+    own, rest = rng.spawn(2)
+    yield first, own
+    grid = find_decoys(*data, quantiles, repeats, clean=clean)
+    streams = list(zip(grid, rest.spawn(len(grid)), strict=True))
+    streams.sort(key=lambda pair: abs(pair[0].test_error - first.test_error))
+    yield from (pair for pair in streams if (pair[0].quantile, pair[0].repeats) != opening)
 
 
 def prune(decoys: Sequence[Decoy]) -> list[Decoy]:

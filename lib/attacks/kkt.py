@@ -12,7 +12,7 @@ defense wins (:mod:`lib.attacks.selection`). Eq. (17) writes λθ: the factor 1 
 the defender's mean is over (1 + ε)n points.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -21,10 +21,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lib.arrays import Matrix, vstack
-from lib.attacks.decoy import Decoy, find_decoys
+from lib.attacks.decoy import Decoy, likely_first
 from lib.attacks.poisoned_set import PoisonedSet
-from lib.attacks.selection import BestFirst
-from lib.defenses.evaluation import Evaluation, Evaluator
+from lib.attacks.selection import AttackResult, select
+from lib.defenses.evaluation import Evaluator
 from lib.errors import SolverError
 from lib.feasible.rounding import budget, realise
 from lib.feasible.sets import FeasibleSet, InputDomain
@@ -60,40 +60,16 @@ class KKTSettings:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One decoy at one ratio, in the order tried.
+class KKTSource:
+    """One decoy at one ratio; ``objective`` and ``gap`` are those of problem (17), ½‖·‖².
 
-    ``objective`` and ``gap`` are those of problem (17), ½‖·‖². ``l2_error`` is the test error
-    behind the L2 defense. ``minimum_error`` is the least over the five defenses if ``complete``,
-    else an upper bound on it that shows the candidate no better than the winner. ``seconds`` had
-    passed since the attack began when ``l2_error`` was known; they are all that differs between
-    two runs with one seed.
+    They are NaN where the problem has no certified solution.
     """
 
     decoy: Decoy
     epsilon_plus: float
     objective: float
     gap: float
-    l2_error: float
-    minimum_error: float
-    complete: bool
-    seconds: float
-
-
-@dataclass(frozen=True)
-class KKTResult:
-    """The best attack, the decoy and ε_+ it came from, what it does, and all that was tried.
-
-    ``skipped`` counts the problems (17), one per decoy and ratio, that gave no candidate: no
-    feasible point, or no certified solution.
-    """
-
-    poisoned: PoisonedSet
-    decoy: Decoy
-    epsilon_plus: float
-    evaluation: Evaluation
-    history: tuple[Candidate, ...]
-    skipped: int
 
 
 def kkt_attack(
@@ -102,14 +78,15 @@ def kkt_attack(
     settings: KKTSettings,
     rng: np.random.Generator,
     *,
+    feasible: FeasibleSet | None = None,
     enough: float = np.inf,
     progress: Callable[[str], None] | None = None,
-) -> KKTResult:
+) -> AttackResult[KKTSource]:
     """Algorithms 3 and 4 against the clean data and the five defenses of ``evaluator``.
 
-    The winner has the highest minimum test error over the five defenses (the first of equals).
-    The search ends early when a candidate reaches ``enough``. ``progress`` is called with a line
-    of text after every decoy.
+    ``feasible`` is the set without decoy constraints, by default that of the clean data; iterative
+    optimisation (Algorithm 1) passes refitted ones. The winner is chosen by
+    :func:`lib.attacks.selection.select`, which explains ``enough`` and ``progress``.
 
     Raises ``SolverError`` if no decoy has a point in the feasible set, ``ValueError`` if ε leaves
     no poisoned point.
@@ -118,69 +95,18 @@ def kkt_attack(
     X, y, n = evaluator.X, evaluator.y, len(evaluator.y)
     if round(settings.epsilon * n) == 0:
         raise ValueError(f"epsilon {settings.epsilon:g} of {n} points is not a single one.")
-    base = FeasibleSet.fit(X, y, domain, settings.radius_percentile, settings.slab_percentile)
-    search = BestFirst(evaluator)
-    tried: list[tuple[Decoy, Attempt, float]] = []
-    skipped, winner = 0, None
-    for number, (decoy, stream) in enumerate(_decoys(evaluator, settings, rng), start=1):
-        found, failed = attempts(X, y, evaluator.lam, base, decoy, settings, stream)
-        skipped += failed
-        for attempt in found:
-            search.offer(attempt.poisoned)
-            tried.append((decoy, attempt, perf_counter() - begun))
-            winner = search.settle(enough)
-            if winner is not None:
-                break
-        if progress is not None:
-            highest = max((search.bound(k) for k in range(len(tried))), default=float("nan"))
-            progress(f"decoy {number}: {len(tried)} candidates, at most {highest:.1%}")
-        if winner is not None:
-            break
-    if not tried:
-        raise SolverError(
-            "KKT attack: no decoy has support vectors in the feasible set; raise the percentiles"
+    if feasible is None:
+        feasible = FeasibleSet.fit(
+            X, y, domain, settings.radius_percentile, settings.slab_percentile
         )
-    winner = search.settle() if winner is None else winner
-    history = tuple(
-        Candidate(
-            decoy, attempt.epsilon_plus, attempt.objective, attempt.gap,
-            search.outcomes[k]["l2"].test_error, search.bound(k), search.complete(k), seconds,
+    candidates = (
+        attempt
+        for decoy, stream in likely_first(
+            evaluator, settings.quantiles, settings.decoy_repeats, settings.opening, rng
         )
-        for k, (decoy, attempt, seconds) in enumerate(tried)
-    )  # fmt: skip
-    decoy, best, _ = tried[winner]
-    return KKTResult(
-        best.poisoned, decoy, best.epsilon_plus, search.evaluation(winner), history, skipped
+        for attempt in attempts(X, y, evaluator.lam, feasible, decoy, settings, stream)
     )
-
-
-def _decoys(
-    evaluator: Evaluator, settings: KKTSettings, rng: np.random.Generator
-) -> Iterator[tuple[Decoy, np.random.Generator]]:
-    """The opening decoy, then the grid's by how near they are to it; each with its own seed."""
-    data = evaluator.X, evaluator.y, evaluator.X_test, evaluator.y_test, evaluator.lam
-    clean = evaluator.clean_svm.model
-    q, r = settings.opening
-    (opening,) = find_decoys(*data, (q,), (r,), clean=clean)
-    first, rest = rng.spawn(2)
-    yield opening, first
-    grid = find_decoys(*data, settings.quantiles, settings.decoy_repeats, clean=clean)
-    # Seeds belong to decoys, not to the order in which they are tried.
-    streams = list(zip(grid, rest.spawn(len(grid)), strict=True))
-    streams.sort(key=lambda pair: abs(pair[0].test_error - opening.test_error))
-    yield from (
-        (decoy, stream) for decoy, stream in streams if (decoy.quantile, decoy.repeats) != (q, r)
-    )
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """The poison found for one decoy and one ε_+, with problem (17)'s ½‖·‖² and certified gap."""
-
-    poisoned: PoisonedSet
-    epsilon_plus: float
-    objective: float
-    gap: float
+    return select(evaluator, candidates, begun, enough=enough, progress=progress)
 
 
 def attempts(
@@ -191,35 +117,37 @@ def attempts(
     decoy: Decoy,
     settings: KKTSettings,
     rng: np.random.Generator,
-) -> tuple[list[Attempt], int]:
+) -> list[tuple[KKTSource, PoisonedSet | None]]:
     """Algorithm 4 for one decoy, up to the measurement: poison for every ratio ε_+ : ε_-.
 
     ``base`` is the feasible set without decoy constraints. The attempts come in order of their
-    objective, so those that come nearest to the decoy are first. A ratio is left out if the
-    feasible set is empty for it or problem (17) cannot be certified solved; the second answer
-    is how many were.
+    objective, so those that come nearest to the decoy are first; last, without poison, ratios whose
+    feasible set is empty or whose problem (17) cannot be certified solved.
     """
     n, model = len(y), decoy.model
     caps = loss_caps(model, X, y, settings.loss_percentile)
     feasible = base.under_decoy(model.theta, model.bias, caps)
     gradient, bias_gradient = clean_gradient(model, X, y, lam, settings.epsilon)
     grid = ratio_grid(settings.epsilon, settings.ratios, bias_gradient, n)
-    found = []
+    domain = feasible.positive.domain
+    found: list[tuple[KKTSource, PoisonedSet | None]] = []
+    failed: list[tuple[KKTSource, PoisonedSet | None]] = []
     for sizes, stream in zip(grid, rng.spawn(len(grid)), strict=True):
+        epsilon_plus = sizes[0] / n
         try:
-            solution = match_gradient(gradient, sizes[0] / n, sizes[1] / n, feasible)
+            solution = match_gradient(gradient, epsilon_plus, sizes[1] / n, feasible)
         except SolverError:
+            failed.append((KKTSource(decoy, epsilon_plus, np.nan, np.nan), None))
             continue
-        domain = feasible.positive.domain
         rows = [
             realise(x, size, settings.repeats, domain, stream)
             for x, size in zip(solution.points, sizes, strict=True)
         ]
         labels = np.repeat([1.0, -1.0], sizes)
         poisoned = PoisonedSet(vstack([X[:0], *rows]), labels, n, settings.epsilon, domain)
-        found.append(Attempt(poisoned, sizes[0] / n, solution.objective, solution.gap))
-    found.sort(key=lambda attempt: attempt.objective)
-    return found, len(grid) - len(found)
+        source = KKTSource(decoy, epsilon_plus, solution.objective, solution.gap)
+        found.append((source, poisoned))
+    return sorted(found, key=lambda pair: pair[0].objective) + failed
 
 
 def loss_caps(

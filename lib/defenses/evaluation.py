@@ -8,9 +8,10 @@ An attacker who chooses among hundreds of candidates against the same clean data
 the work: ``Evaluator`` keeps, exactly, what the clean data contribute to each detector and model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,7 +34,7 @@ FIVE = ("l2", "slab", "loss", "svd", "knn")
 """The defenses of the paper, in its order."""
 
 _SURPLUS = 300
-_FILTERS = ("none", "random", "oracle")
+_FILTERS = ("none", "all", "random", "oracle")
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,16 @@ class Evaluation:
         return min(self.outcomes[name].test_error for name in FIVE)
 
 
+Learner: TypeAlias = Callable[[Matrix, Float[ndarray, "n"], float], LinearModel]
+"""How a defender trains: from data, labels and λ to a model."""
+
+
 class Evaluator:
     """Measures attacks against one clean data set.
 
     ``X`` (n, d), ``y`` (n,) in ±1 are the clean training data, ``lam`` the defender's λ, and
-    ``remove`` the fraction p of each class that every defense discards.
+    ``remove`` the fraction p of each class that every defense discards. ``learner`` is how the
+    defender trains, before the loss defense and after every defense; by default Eq. (2), solved.
     """
 
     def __init__(
@@ -87,9 +93,11 @@ class Evaluator:
         y_test: Float[ndarray, "m"],
         lam: float,
         remove: float = 0.05,
+        *,
+        learner: Learner | None = None,
     ) -> None:
         self.X, self.y, self.X_test, self.y_test = X, y, X_test, y_test
-        self.lam, self.remove = lam, remove
+        self.lam, self.remove, self.learner = lam, remove, learner
 
     def evaluate(
         self,
@@ -102,8 +110,9 @@ class Evaluator:
         """Train behind each of ``defenses`` on clean data and poison together.
 
         ``X_poison`` (r, d) may have no rows: then this is the price of the defenses alone. Beside
-        the five there are "none", "oracle" (removes all the poison and nothing else) and "random"
-        (removes the fraction blindly; needs ``rng``). Raises ``ValueError`` for other names.
+        the five there are "none", "all" (discards what any of the five would), "oracle" (removes
+        all the poison and nothing else) and "random" (removes the fraction blindly; needs
+        ``rng``). Raises ``ValueError`` for other names.
         """
         unknown = set(defenses) - {*_FILTERS, *FIVE}
         if unknown:
@@ -121,7 +130,7 @@ class Evaluator:
 
     @cached_property
     def clean_svm(self) -> SVMSolution:
-        """The model of a world without poison."""
+        """Eq. (2) in a world without poison."""
         return train_svm(self.X, self.y, self.lam)
 
     @cached_property
@@ -149,11 +158,12 @@ class AttackedData:
         self.X = vstack([clean.X, X_poison]) if X_poison.shape[0] else clean.X
         self.y = np.concatenate([clean.y, y_poison])
         self.poisoned = np.arange(len(self.y)) >= len(clean.y)
+        self._kept: dict[str, Bool[ndarray, "n"]] = {}
 
     def outcome(self, name: str, rng: np.random.Generator | None = None) -> DefenseOutcome:
         """Sanitise by the defense of that name, train, test; ``rng`` is for "random" alone."""
         keep = self.keep(name, rng)
-        model = self.model(keep)
+        model = self.undefended if keep.all() else self.model(keep)
 
         def removed(members: Bool[ndarray, "n"]) -> float:
             return float(1.0 - keep[members].mean()) if members.any() else float("nan")
@@ -166,44 +176,53 @@ class AttackedData:
             model=model,
         )
 
-    def keep(self, name: str, rng: np.random.Generator | None) -> Bool[ndarray, "n"]:
+    def keep(self, name: str, rng: np.random.Generator | None = None) -> Bool[ndarray, "n"]:
         """The points a defense leaves."""
         if name == "none":
             return np.ones(len(self.y), dtype=bool)
+        if name == "all":
+            return np.logical_and.reduce([self.keep(one) for one in FIVE])
+        if name in self._kept:
+            return self._kept[name]
+        keep = keep_mask(self._scores(name, rng), self.y, self.clean.remove)
+        if name in FIVE:  # "random" draws anew
+            self._kept[name] = keep
+        return keep
+
+    def _scores(self, name: str, rng: np.random.Generator | None) -> Float[ndarray, "n"]:
         match name:
             case "l2":
-                scores = fit_l2(self.X, self.y).score(self.X, self.y)
+                return fit_l2(self.X, self.y).score(self.X, self.y)
             case "slab":
-                scores = fit_slab(self.X, self.y).score(self.X, self.y)
+                return fit_slab(self.X, self.y).score(self.X, self.y)
             case "loss":
-                scores = LossDetector(self.undefended.model).score(self.X, self.y)
+                return LossDetector(self.undefended).score(self.X, self.y)
             case "svd":
-                scores = self._svd_scores()
+                return self._svd_scores()
             case "knn":
-                scores = self._knn_scores()
+                return self._knn_scores()
             case "random":
-                scores = fit_random(self.X, self.y, rng=rng).scores
+                return fit_random(self.X, self.y, rng=rng).scores
             case _:
-                scores = fit_oracle(self.X, self.y, poisoned=self.poisoned).scores
-        return keep_mask(scores, self.y, self.clean.remove)
-
-    def model(self, keep: Bool[ndarray, "n"]) -> LinearModel:
-        """Eq. (2) on the points kept, started from the undefended solution."""
-        if keep.all():
-            return self.undefended.model
-        weights = keep.astype(np.float64)
-        start = self.undefended.alpha * (len(keep) / weights.sum())
-        return train_svm(self.X, self.y, self.clean.lam, weights=weights, alpha0=start).model
+                return fit_oracle(self.X, self.y, poisoned=self.poisoned).scores
 
     @cached_property
-    def undefended(self) -> SVMSolution:
-        """Eq. (2) on everything, started from the clean solution."""
-        known = self.clean.clean_svm
-        if not self.X_poison.shape[0]:
-            return known
-        start = np.zeros(len(self.y))
-        start[~self.poisoned] = known.alpha * (len(self.clean.y) / len(self.y))
-        return train_svm(self.X, self.y, self.clean.lam, alpha0=start)
+    def undefended(self) -> LinearModel:
+        """What the defender learns from everything."""
+        return self.model(np.ones(len(self.y), dtype=bool))
+
+    def model(self, keep: Bool[ndarray, "n"]) -> LinearModel:
+        """What the defender learns from the points kept."""
+        if keep.all() and not self.poisoned.any() and self.clean.learner is None:
+            return self.clean.clean_svm.model
+        if self.clean.learner is not None:
+            return self.clean.learner(self.X[keep], self.y[keep], self.clean.lam)
+        # Weights, not fewer rows: then α of the clean solution is a start. It is the same start
+        # whatever was evaluated before, and so is the model, to the last bit.
+        weights = keep.astype(np.float64)
+        start = np.zeros(len(keep))
+        start[~self.poisoned] = self.clean.clean_svm.alpha * (len(self.clean.y) / weights.sum())
+        return train_svm(self.X, self.y, self.clean.lam, weights=weights, alpha0=start).model
 
     @cached_property
     def _distinct(self) -> tuple[Matrix, Int[ndarray, "u"], Int[ndarray, "r"]]:

@@ -167,9 +167,10 @@ class _Problem:
         held = ((alpha == 0.0) & (gradient <= 0.0)) | ((alpha == self.upper) & (gradient >= 0.0))
         F = np.flatnonzero(~held)
         X, y = self.X[F], self.y[F]
+        Xt = X.T  # of a sparse X a new object every time, dearer than a small product
 
         def combine(v: Float[ndarray, "f"]) -> Float[ndarray, "d1"]:
-            return np.append(X.T @ (y * v), y @ v)
+            return np.append(Xt @ (y * v), y @ v)
 
         def gram(v: Float[ndarray, "f"]) -> Float[ndarray, "f"]:
             u = combine(v)

@@ -87,7 +87,7 @@ def test_the_evaluation_is_that_of_the_evaluator():
         search.offer(PoisonedSet(rows, np.full(3, label), 60, 0.05, domain))
     winner = search.settle()
     ours = search.evaluation(winner)
-    poisoned = search._candidates[winner]
+    poisoned = search.candidates[winner]
     theirs = evaluator.evaluate(poisoned.X, poisoned.y)
     assert set(ours.outcomes) == set(theirs.outcomes)
     for name, outcome in theirs.outcomes.items():

@@ -6,11 +6,12 @@ import scipy.sparse as sp
 
 from lib.defenses import evaluation
 from lib.defenses.centroid import fit_l2, fit_slab
-from lib.defenses.detector import sanitize
+from lib.defenses.detector import keep_mask, sanitize
 from lib.defenses.evaluation import FIVE, Evaluator
 from lib.defenses.knn import fit_knn
 from lib.defenses.loss import fit_loss
 from lib.defenses.svd import fit_svd
+from lib.models.logistic import train_logistic
 from lib.models.svm import train_svm
 
 LAM = 0.05
@@ -107,6 +108,40 @@ def test_minimum_is_over_the_five(data, poison):
     assert outcome.minimum == min(outcome[name].test_error for name in FIVE)
     with pytest.raises(ValueError, match="svd"):
         _ = clean.evaluate(sp.csr_array(P), yp, ["none", "l2", "slab", "loss", "knn"]).minimum
+
+
+def test_all_discards_what_any_of_the_five_would(data, poison):
+    P, yp = poison
+    attacked = evaluator(data).attacked(sp.csr_array(P), yp)
+    together = attacked.keep("all")
+    assert np.array_equal(together, np.logical_and.reduce([attacked.keep(name) for name in FIVE]))
+    assert together.sum() < min(attacked.keep(name).sum() for name in FIVE)
+    outcome = attacked.outcome("all")
+    assert outcome.poison_removed == pytest.approx(1.0 - together[400:].mean())
+
+
+@pytest.mark.parametrize("name", ["none", "l2", "loss"])
+def test_another_learner_trains_behind_every_defense_and_inside_the_loss_defense(
+    data, poison, name
+):
+    (X, y), (X_test, y_test) = data
+    P, yp = poison
+
+    def logistic(X, y, lam):
+        return train_logistic(X, y, lam).model
+
+    clean = Evaluator(X, y, X_test, y_test, LAM, learner=logistic)
+    outcome = clean.evaluate(P, yp, [name])[name]
+    everything, labels = np.vstack([X, P]), np.r_[y, yp]
+    keep = np.ones(len(labels), dtype=bool)
+    if name == "loss":
+        margins = logistic(everything, labels, LAM).margins(everything, labels)
+        keep = keep_mask(-margins, labels, 0.05)
+    elif name == "l2":
+        keep = sanitize(fit_l2, everything, labels)
+    model = logistic(everything[keep], labels[keep], LAM)
+    assert outcome.test_error == model.error(X_test, y_test)
+    assert np.allclose(outcome.model.theta, model.theta)
 
 
 def test_many_distinct_rows_start_the_svd_afresh(data, poison, monkeypatch):
