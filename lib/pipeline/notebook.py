@@ -56,9 +56,18 @@ class Notebook:
         whole = PAIRS.get(name, (name,))[0]
         return (paths.dataset(self.source, whole) / "manifest.json").is_file()
 
-    def rng(self, *setting: str | int) -> np.random.Generator:
-        """A generator of its own for every setting and repeat."""
-        return np.random.default_rng(seed_sequence(self.params.seed, self.name, *setting))
+    def shared(self, block: str) -> dict[str, Any]:
+        """The knobs of a block of ``params.yaml`` that several notebooks share."""
+        return self.params.section(block)
+
+    def rng(self, *setting: str | int, section: str | None = None) -> np.random.Generator:
+        """A generator of its own for every setting and repeat.
+
+        ``section`` names the block of knobs that the randomness belongs to, by default this
+        notebook's: notebooks that run the same units of a shared block find them in the cache.
+        """
+        key = self.params.seed, section or self.name, *setting
+        return np.random.default_rng(seed_sequence(*key))
 
     def map(
         self, function: Callable[..., Any], units: Sequence[dict[str, Any]], label: str

@@ -29,6 +29,11 @@ Quantile = Annotated[float, Field(gt=0, lt=1)]
 QUANTILES = "a list of numbers between 0 and 1"
 EPSILON = "a fraction of the clean training set (not a percentage), above 0, at most 0.5"
 BinaryDataset = Literal["enron", "imdb", "mnist-1-7", "dogfish"]
+Step = Annotated[float, Field(gt=0, le=1e6)]
+STEPS = "a list of step lengths above 0"
+DATASETS = "a list from enron, imdb, mnist-1-7, dogfish"
+SPLITS = "a whole number of random train/test splits, 1 to 1000"
+REMOVE = "the fraction removed per class, above 0, at most 0.5"
 
 
 class Knobs(BaseModel):
@@ -59,12 +64,10 @@ class Profile(Knobs):
 class Koh2021Defenses(Knobs):
     """``koh2021/defenses``: the setting and the five defenses."""
 
-    datasets: list[BinaryDataset] = Field(
-        min_length=1, description="a list from enron, imdb, mnist-1-7, dogfish"
-    )
+    datasets: list[BinaryDataset] = Field(min_length=1, description=DATASETS)
     multiclass: bool = Field(description="true or false (10-class MNIST in Table 1)")
-    splits: Count = Field(description="a whole number of random train/test splits, 1 to 1000")
-    remove: Fraction = Field(description="the fraction removed per class, above 0, at most 0.5")
+    splits: Count = Field(description=SPLITS)
+    remove: Fraction = Field(description=REMOVE)
 
 
 class Koh2021Concentration(Knobs):
@@ -72,7 +75,7 @@ class Koh2021Concentration(Knobs):
 
     epsilon: Fraction = Field(description=EPSILON)
     attacks: Count = Field(description="a whole number of random attacks to collapse, 1 to 1000")
-    remove: Fraction = Field(description="the fraction removed per class, above 0, at most 0.5")
+    remove: Fraction = Field(description=REMOVE)
 
 
 class Koh2021KKT(Knobs):
@@ -80,7 +83,7 @@ class Koh2021KKT(Knobs):
 
     dataset: Literal["enron"] = Field(description="enron")
     epsilon: Fraction = Field(description=EPSILON)
-    splits: Count = Field(description="a whole number of random train/test splits, 1 to 1000")
+    splits: Count = Field(description=SPLITS)
     radius_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
     strong_radius_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
     loss_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
@@ -93,16 +96,95 @@ class Koh2021KKT(Knobs):
     )
     other_quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
     other_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
-    remove: Fraction = Field(description="the fraction removed per class, above 0, at most 0.5")
+    remove: Fraction = Field(description=REMOVE)
     sensitivity_splits: Count = Field(description="a whole number of splits, 1 to 1000")
 
 
+class Koh2021Suite(Knobs):
+    """The attacks as every notebook from ``koh2021/attacks`` on deploys them."""
+
+    epsilon: Fraction = Field(description=EPSILON)
+    radius_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
+    repeats: Count = Field(description="how often each rounded point is repeated, 1 to 1000")
+    loss_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
+    loss_cap: float = Field(ge=0, le=100, description="a hinge loss, from 0 to 100")
+    ratios: Count = Field(description="how many ratios of positive to negative poison, 1 to 1000")
+    influence_steps: list[Step] = Field(min_length=1, description=STEPS)
+    influence_iterations: Count = Field(description="a whole number of steps, 1 to 1000")
+    decoy_quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
+    decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
+
+
+class Koh2021Attacks(Knobs):
+    """``koh2021/attacks``: Figures 3 and 4, Table 2."""
+
+    datasets: list[BinaryDataset] = Field(min_length=1, description=DATASETS)
+    splits: Count = Field(description=SPLITS)
+    remove: Fraction = Field(description=REMOVE)
+
+
+class Koh2021LabelFlips(Knobs):
+    """``koh2021/label-flips``: Figure 13."""
+
+    splits: Count = Field(description=SPLITS)
+    remove: Fraction = Field(description=REMOVE)
+    epsilons: list[Fraction] = Field(min_length=1, description="a list of " + EPSILON)
+
+
+class Koh2021Transfer(Knobs):
+    """``koh2021/transfer``: Figures 9 to 11."""
+
+    splits: Count = Field(description=SPLITS)
+    remove: Fraction = Field(description=REMOVE)
+    lambdas: list[Lambda] = Field(min_length=1, description="a list of numbers above 0")
+
+
+class Koh2021Iterative(Knobs):
+    """``koh2021/iterative``: Figure 5."""
+
+    splits: Count = Field(description=SPLITS)
+    rounds: Count = Field(description="a whole number of rounds, 1 to 1000")
+    attacks: list[Literal["influence", "kkt", "minmax"]] = Field(
+        min_length=1, description="a list from influence, kkt, minmax"
+    )
+    quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
+    decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
+    large_epsilon: Fraction = Field(description=EPSILON)
+    large_rounds: Count = Field(description="a whole number of rounds, 1 to 1000")
+    remove: Fraction = Field(description=REMOVE)
+
+
+class Koh2021Datasets(Knobs):
+    """``koh2021/datasets``: Figure 12."""
+
+    splits: Count = Field(description=SPLITS)
+    remove: Fraction = Field(description=REMOVE)
+
+
+class Koh2021Matrix(Knobs):
+    """``koh2021/matrix``: every attack against every defense, and two cleverer defenders."""
+
+    datasets: list[BinaryDataset] = Field(min_length=1, description=DATASETS)
+    splits: Count = Field(description=SPLITS)
+    remove: Fraction = Field(description=REMOVE)
+    removals: list[Annotated[float, Field(ge=0, le=0.5)]] = Field(
+        min_length=1, description="a list of fractions from 0 to 0.5"
+    )
+
+
 class Koh2021(Knobs):
-    """One block per notebook of Koh, Steinhardt & Liang 2021."""
+    """One block per notebook of Koh, Steinhardt & Liang 2021, and one that several share."""
 
     defenses: Koh2021Defenses
     concentration: Koh2021Concentration
     kkt: Koh2021KKT
+    suite: Koh2021Suite
+    attacks: Koh2021Attacks
+    label_flips: Koh2021LabelFlips
+    transfer: Koh2021Transfer
+    iterative: Koh2021Iterative
+    datasets: Koh2021Datasets
+    matrix: Koh2021Matrix
 
 
 class Params(Knobs):

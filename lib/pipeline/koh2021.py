@@ -1,0 +1,45 @@
+"""What the notebooks of Koh et al. 2021 share: the paper's constants, and knobs as settings."""
+
+from typing import Any
+
+from lib.attacks.influence import InfluenceSettings
+from lib.attacks.kkt import KKTSettings
+from lib.attacks.min_max import MinMaxSettings
+from lib.attacks.suite import Suite
+
+LAMBDA = {"enron": 0.09, "imdb": 0.01, "mnist-1-7": 0.01, "dogfish": 1.10}
+"""The defender's λ, Table 1."""
+
+LABELS = {
+    "flip": "random flips",
+    "alfa": "alfa flips",
+    "influence": "influence",
+    "kkt": "KKT",
+    "minmax": "min-max",
+}
+"""Names of attacks as pictures show them."""
+
+
+def suite(knobs: dict[str, Any]) -> Suite:
+    """The settings of all attacks from the block ``koh2021.suite`` of ``params.yaml``."""
+    common = {
+        "epsilon": knobs["epsilon"],
+        "radius_percentile": knobs["radius_percentile"],
+        "slab_percentile": knobs["radius_percentile"],
+        "repeats": knobs["repeats"],
+    }
+    grid = {
+        "quantiles": tuple(knobs["decoy_quantiles"]),
+        "decoy_repeats": tuple(knobs["decoy_repeats"]),
+    }
+    return Suite(
+        InfluenceSettings(
+            **common,
+            step_sizes=tuple(knobs["influence_steps"]),
+            iterations=knobs["influence_iterations"],
+        ),
+        KKTSettings(
+            **common, **grid, loss_percentile=knobs["loss_percentile"], ratios=knobs["ratios"]
+        ),
+        MinMaxSettings(**common, **grid, loss_cap=knobs["loss_cap"]),
+    )
