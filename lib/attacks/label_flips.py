@@ -18,6 +18,7 @@ from lib.arrays import Matrix, squared_distances, vstack
 from lib.attacks.poisoned_set import PoisonedSet
 from lib.errors import SolverError
 from lib.feasible.sets import FeasibleSet, InputDomain
+from lib.feasible.solver import EmptySetError
 from lib.models.linear import LinearModel
 from lib.models.svm import train_svm
 
@@ -92,8 +93,8 @@ def alfa(
     (p,) the pool before the flip. Only points in ``domain`` are added, and with ``feasible`` only
     those that lie in it after the flip. The attack uses no randomness.
 
-    Raises ``ValueError`` if fewer than εn points may be added, ``SolverError`` if q still moves
-    after ``max_rounds``.
+    Raises ``EmptySetError`` if no point may be added, ``ValueError`` if too few may,
+    ``SolverError`` if q still moves after ``max_rounds``.
     """
     n = len(y)
     total = round(epsilon * n)
@@ -147,5 +148,7 @@ def _allowed(
     if feasible is not None:
         legal &= flippable(X_pool, y_pool, feasible)
     if not legal.any():
-        raise ValueError("No point of the pool lies in the feasible set once its label is flipped.")
+        raise EmptySetError(
+            "label flips: no point of the pool is feasible once its label is turned round"
+        )
     return np.flatnonzero(legal)

@@ -16,7 +16,7 @@ import numpy as np
 
 from lib.attacks.poisoned_set import PoisonedSet
 from lib.defenses.evaluation import AttackedData, DefenseOutcome, Evaluation, Evaluator
-from lib.errors import SolverError
+from lib.feasible.solver import EmptySetError
 
 CHEAPEST_FIRST = ("l2", "slab", "loss", "knn", "svd")
 
@@ -68,7 +68,7 @@ def select(
     when a candidate is worth ``enough``. Seconds count from ``begun`` (``time.perf_counter``).
     ``progress`` is called with a line of text after every candidate.
 
-    Raises ``SolverError`` if no source has poison.
+    Raises ``EmptySetError`` if no source has poison.
     """
     search = BestFirst(evaluator)
     tried: list[tuple[Source, float]] = []
@@ -86,7 +86,7 @@ def select(
             break
     winner = search.settle() if winner is None else winner
     if winner is None:
-        raise SolverError(
+        raise EmptySetError(
             f"attack: none of {skipped} problems has a solution in the feasible set; "
             "raise its percentiles or the cap on the loss"
         )

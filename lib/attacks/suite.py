@@ -13,6 +13,7 @@ from lib.attacks.selection import AttackResult, select
 from lib.datasets import Dataset, split
 from lib.defenses.evaluation import Evaluator
 from lib.feasible.sets import FeasibleSet, InputDomain
+from lib.feasible.solver import EmptySetError
 
 ATTACKS = ("flip", "alfa", "influence", "kkt", "minmax")
 """Two label-flip baselines and the paper's three, by the names of metrics."""
@@ -97,8 +98,10 @@ def launch_on_split(
     rng: np.random.Generator,
     *,
     blind: bool = False,
-) -> AttackResult:
+) -> AttackResult | None:
     """One attack on one random split of a data set: the unit of work that notebooks share.
+
+    None if there is no such attack: nothing that it could play is feasible.
 
     ``blind`` hides the test data from the attacker, who optimises against the clean training data
     in their place (Section 6.1); so does the evaluation in the result.
@@ -106,4 +109,7 @@ def launch_on_split(
     part = split(dataset, split_rng)
     target = (part.X, part.y) if blind else (part.X_test, part.y_test)
     evaluator = Evaluator(part.X, part.y, *target, lam, remove)
-    return launch(name, evaluator, InputDomain.of(dataset.domain, part.X), suite, rng)
+    try:
+        return launch(name, evaluator, InputDomain.of(dataset.domain, part.X), suite, rng)
+    except EmptySetError:
+        return None

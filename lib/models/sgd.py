@@ -1,6 +1,7 @@
 """A defender who does not solve: one pass of stochastic gradient descent over the data."""
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Float
 from numpy import ndarray
 from sklearn.linear_model import SGDClassifier
@@ -23,6 +24,10 @@ def train_one_pass(
     learner = SGDClassifier(
         loss="hinge", alpha=lam, max_iter=1, tol=None, shuffle=False, average=average
     )
-    learner.fit(X[order], y[order])
+    shuffled = X[order]
+    if sp.issparse(shuffled):  # scikit-learn takes 32-bit indices only
+        indices, indptr = (part.astype(np.int32) for part in (shuffled.indices, shuffled.indptr))
+        shuffled = sp.csr_array((shuffled.data, indices, indptr), shape=shuffled.shape)
+    learner.fit(shuffled, y[order])
     sign = 1.0 if learner.classes_[-1] == 1.0 else -1.0
     return LinearModel(sign * learner.coef_[0], float(sign * learner.intercept_[0]))

@@ -29,6 +29,7 @@ _FREE_EPOCHS = 20
 _NEWTON_BELOW = 1e-3  # relative gap under which the undecided set is worth a Newton step
 _CG_STEPS = 100
 _CG_TOLERANCE = 0.03
+_DETOURS = 50  # bounds met one by one in a Newton step
 
 
 @dataclass(frozen=True)
@@ -162,29 +163,46 @@ class _Problem:
         """Projected Newton (Bertsekas 1982) on the points no bound holds, in place.
 
         With F those points, d solves Q_FF d = gradient_F by conjugate gradients, and
-        α_F ← clip(α_F + t d), t halved until the dual rises enough; otherwise nothing changes.
+        α_F ← clip(α_F + t d), t halved until the dual rises enough. Where it never does, as between
+        near copies of one point, α_F goes along d to the first bound, and on without that point.
         """
         held = ((alpha == 0.0) & (gradient <= 0.0)) | ((alpha == self.upper) & (gradient >= 0.0))
         F = np.flatnonzero(~held)
-        X, y = self.X[F], self.y[F]
+        X, y, upper, start = self.X[F], self.y[F], self.upper[F], alpha[F]
         Xt = X.T  # of a sparse X a new object every time, dearer than a small product
+        free = np.ones(F.size, dtype=bool)
 
         def combine(v: Float[ndarray, "f"]) -> Float[ndarray, "d1"]:
             return np.append(Xt @ (y * v), y @ v)
 
         def gram(v: Float[ndarray, "f"]) -> Float[ndarray, "f"]:
             u = combine(v)
-            return y * (X @ u[:-1] + u[-1])
+            return free * (y * (X @ u[:-1] + u[-1]))
 
-        direction = _conjugate_gradient(gram, gradient[F], 1.0 / self.diagonal[F])
-        for halvings in range(11):
-            moved = np.clip(alpha[F] + 0.5**halvings * direction, 0.0, self.upper[F]) - alpha[F]
-            dw = combine(moved)
-            rise = moved.sum() - w @ dw - 0.5 * dw @ dw
-            if rise > 1e-4 * (gradient[F] @ moved) > 0.0:
-                alpha[F] = np.clip(alpha[F] + moved, 0.0, self.upper[F])
-                w += dw
-                return
+        for _ in range(_DETOURS):
+            here = alpha[F]
+            slope = free * (gradient[F] - gram(here - start))
+            direction = _conjugate_gradient(gram, slope, 1.0 / self.diagonal[F])
+            for halvings in range(11):
+                moved = np.clip(here + 0.5**halvings * direction, 0.0, upper) - here
+                dw = combine(moved)
+                rise = slope @ moved - 0.5 * dw @ dw
+                if rise > 1e-4 * (slope @ moved) > 0.0:
+                    alpha[F] = np.clip(here + moved, 0.0, upper)
+                    w += dw
+                    return
+            room = np.where(direction > 0.0, upper - here, here)
+            steps = np.divide(
+                room, np.abs(direction), out=np.full(F.size, np.inf), where=direction != 0.0
+            )
+            first = int(np.argmin(steps))
+            if steps[first] >= 1.0:
+                return  # no bound is in the way: what is left is rounding
+            moved = np.clip(here + steps[first] * direction, 0.0, upper) - here
+            moved[first] = (upper[first] if direction[first] > 0.0 else 0.0) - here[first]
+            alpha[F] = here + moved
+            w += combine(moved)
+            free[first] = False
 
 
 def _conjugate_gradient(

@@ -35,6 +35,7 @@ def suite(knobs: dict[str, Any]) -> Suite:
     return Suite(
         InfluenceSettings(
             **common,
+            positive_shares=tuple(knobs["influence_shares"]),
             step_sizes=tuple(knobs["influence_steps"]),
             iterations=knobs["influence_iterations"],
         ),

@@ -110,6 +110,9 @@ class Koh2021Suite(Knobs):
     loss_cap: float = Field(ge=0, le=100, description="a hinge loss, from 0 to 100")
     ratios: Count = Field(description="how many ratios of positive to negative poison, 1 to 1000")
     influence_steps: list[Step] = Field(min_length=1, description=STEPS)
+    influence_shares: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        min_length=1, description="a list of fractions from 0 to 1"
+    )
     influence_iterations: Count = Field(description="a whole number of steps, 1 to 1000")
     decoy_quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
     decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
@@ -129,6 +132,31 @@ class Koh2021LabelFlips(Knobs):
     splits: Count = Field(description=SPLITS)
     remove: Fraction = Field(description=REMOVE)
     epsilons: list[Fraction] = Field(min_length=1, description="a list of " + EPSILON)
+
+
+class Koh2021Ablations(Knobs):
+    """``koh2021/ablations``: Figures 6 and 7, and the certificate."""
+
+    splits: Count = Field(description=SPLITS)
+    remove: Fraction = Field(description=REMOVE)
+    certificate_epsilons: list[Fraction] = Field(min_length=1, description="a list of " + EPSILON)
+    certificate_gap: Fraction = Field(description="a relative gap, above 0, at most 0.5")
+
+
+class Koh2021Multiclass(Knobs):
+    """``koh2021/multiclass``: Figure 8."""
+
+    epsilon: Fraction = Field(description=EPSILON)
+    orders: Count = Field(description="a whole number of training orders, 1 to 1000")
+    decoy_seeds: Count = Field(description="a whole number of decoys per setting, 1 to 1000")
+    quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
+    decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
+    copies: Count = Field(description="how often each poisoned point is repeated, 1 to 1000")
+    step: Step = Field(description="a step length above 0")
+    burn_in: float = Field(ge=0, le=100, description="a multiple of the attack's steps, 0 to 100")
+    radius_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
+    loss_cap: float = Field(ge=0, le=100, description="a hinge loss, from 0 to 100")
+    remove: Fraction = Field(description=REMOVE)
 
 
 class Koh2021Transfer(Knobs):
@@ -181,6 +209,8 @@ class Koh2021(Knobs):
     suite: Koh2021Suite
     attacks: Koh2021Attacks
     label_flips: Koh2021LabelFlips
+    ablations: Koh2021Ablations
+    multiclass: Koh2021Multiclass
     transfer: Koh2021Transfer
     iterative: Koh2021Iterative
     datasets: Koh2021Datasets

@@ -14,6 +14,7 @@ from lib.datasets import fetch, load, prepare, split
 from lib.defenses.evaluation import Evaluator
 from lib.errors import SolverError
 from lib.feasible.sets import FeasibleSet, InputDomain
+from lib.feasible.solver import EmptySetError
 from lib.models.svm import train_svm
 
 LAMBDA, EPSILON = 0.05, 0.06
@@ -129,7 +130,7 @@ def test_points_outside_the_domain_are_left_out():
 def test_a_pool_too_small_is_an_error():
     narrow = FeasibleSet.fit(X, Y, DOMAIN, 1e-3, 1e-3)
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="once its label is flipped"):
+    with pytest.raises(EmptySetError, match="once its label is turned"):
         random_flips(X_POOL, Y_POOL, 200, EPSILON, DOMAIN, rng, feasible=narrow)
     with pytest.raises(ValueError, match="fewer than the 12"):
         alfa(X, Y, X_POOL[:3], Y_POOL[:3], LAMBDA, EPSILON, DOMAIN, clean=CLEAN, copies=2)

@@ -207,3 +207,16 @@ def test_kernels_do_what_plain_numpy_does(tolerance):
         assert run[0] == done
         assert np.allclose(run[1], alpha, atol=1e-9)
         assert np.allclose(run[2], w, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [1, 5, 9])
+def test_near_copies_of_one_point_do_not_stall_training(seed):
+    # Poison looks like this. Between near copies the dual is nearly flat: a Newton direction there
+    # is long, and runs into the bounds of a point that has to give way before the others can move.
+    rng = np.random.default_rng(seed)
+    y = np.where(rng.random(120) < 0.5, 1.0, -1.0)
+    X = rng.random((120, 40)) + 0.3 * y[:, None] * rng.random(40)
+    copies = X[y < 0.0].mean(axis=0) + 0.01 * rng.normal(size=(12, 40))
+    X, y = np.vstack([X, copies]), np.append(y, np.ones(12))
+    solution = train_svm(X, y, 0.001, max_epochs=4_000)
+    assert solution.gap <= 1e-6 * solution.objective
