@@ -7,7 +7,7 @@ STAMP   := $(VENV)/.installed
 
 # Minutes are for two cores and start after installation.
 COST_demo  := 4 minutes, no download, 20 MB of disk, embedded stand-in data
-COST_quick := 15 minutes, 130 MB of download, 500 MB of disk
+COST_quick := 6 minutes, 130 MB of download, 500 MB of disk
 COST_paper := 60 minutes, 130 MB of download, 500 MB of disk
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -31,7 +31,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-repro: $(STAMP)  ## run every notebook: PROFILE=demo (4 min) | quick (15 min) | paper (1 h)
+repro: $(STAMP)  ## run every notebook: PROFILE=demo (4 min) | quick (6 min) | paper (1 h)
 	@python -m lib.pipeline.params
 	@echo "Profile $(PROFILE), from nothing: $(or $(COST_$(PROFILE)),unknown: use demo, quick or paper)."
 	dvc repro --glob '*@$(PROFILE)'
