@@ -16,6 +16,9 @@ from lib.metrics import Estimate
 from lib.pipeline import params, paths
 from lib.pipeline.units import map_units, seed_sequence
 
+USED = "used.json"
+"""What only the notebook knows of its inputs, on its way to ``provenance.json``."""
+
 PAIRS = {"mnist-1-7": ("mnist", 7, 1)}
 """Two classes of a multi-class set, by the name papers give them: set, positive, negative."""
 
@@ -35,6 +38,7 @@ class Notebook:
         self.folder = paths.section_results(profile, name)
         self._data: dict[str, str] = {}
         self._digests: dict[str, str] = {}
+        self._shared: dict[str, dict[str, Any]] = {}
         self._metrics: dict[str, dict[str, Any]] = {}
         self._timings: dict[str, Any] = {}
         for part in ("figures", "tables", "timed"):
@@ -58,7 +62,8 @@ class Notebook:
 
     def shared(self, block: str) -> dict[str, Any]:
         """The knobs of a block of ``params.yaml`` that several notebooks share."""
-        return self.params.section(block)
+        self._shared[block] = self.params.section(block)
+        return self._shared[block]
 
     def rng(self, *setting: str | int, section: str | None = None) -> np.random.Generator:
         """A generator of its own for every setting and repeat.
@@ -118,7 +123,7 @@ class Notebook:
         }
         _write_json(self.folder / "metrics.json", metrics)
         _write_json(self.folder / "timings.json", self._timings)
-        _write_json(self.folder / "data.json", self._digests)
+        _write_json(self.folder / USED, {"data": self._digests, "shared": self._shared})
 
     def _stamp(self, figure: Figure) -> None:
         if self.source == "standin":

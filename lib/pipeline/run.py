@@ -19,6 +19,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from lib.pipeline import params, paths
+from lib.pipeline.notebook import USED
 from lib.pipeline.provenance import provenance
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -50,10 +51,10 @@ def run_notebook(name: str, profile: str) -> Path:
         seconds = time.perf_counter() - start
         folder = Path(staging) / profile / name
         nbformat.write(strip_noise(executed), folder / source.name)
-        used = {**knobs, "seed": checked.seed, "device": checked.device}
-        digests = folder / "data.json"
-        record = provenance(seconds, used, json.loads(digests.read_text()))
-        digests.unlink()
+        inputs = json.loads((folder / USED).read_text())
+        (folder / USED).unlink()
+        used = {**knobs, **inputs["shared"], "seed": checked.seed, "device": checked.device}
+        record = provenance(seconds, used, inputs["data"])
         (folder / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
         if target.exists():
             shutil.rmtree(target)

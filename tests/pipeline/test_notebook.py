@@ -95,11 +95,14 @@ def test_data_come_from_the_profiles_source_and_are_recorded(notebook, tmp_path,
     assert notebook.load("enron").variant == "standin"
     ones_and_sevens = notebook.load("mnist-1-7")
     assert set(np.unique(ones_and_sevens.y)) == {-1.0, 1.0}
+    knobs = notebook.shared("koh2021/suite")
+    assert 0.0 < knobs["epsilon"] < 1.0
     notebook.finish()
     content = json.loads((notebook.folder / "metrics.json").read_text())
     assert content["data"] == {"enron": "standin", "mnist-1-7": "standin"}
-    digests = json.loads((notebook.folder / "data.json").read_text())
-    assert set(digests) == {"enron", "mnist-1-7"}
+    used = json.loads((notebook.folder / "used.json").read_text())
+    assert set(used["data"]) == {"enron", "mnist-1-7"}
+    assert used["shared"] == {"koh2021/suite": knobs}
 
 
 def test_each_setting_and_repeat_has_its_own_generator(notebook):

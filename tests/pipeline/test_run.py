@@ -49,7 +49,7 @@ from pathlib import Path
 folder = Path(os.environ["POISON_RESULTS"]) / profile / "koh2021" / "concentration"
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "metrics.json").write_text(json.dumps({"epsilon": epsilon}))
-(folder / "data.json").write_text("{}")
+(folder / "used.json").write_text('{"data": {}, "shared": {}}')
 print("done")
 """
 
