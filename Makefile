@@ -6,7 +6,7 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 
 # Minutes are for two cores and start after installation.
-COST_demo  := 4 minutes, no download, 20 MB of disk, embedded stand-in data
+COST_demo  := 6 minutes, no download, 20 MB of disk, embedded stand-in data
 COST_quick := 6 minutes, 130 MB of download, 500 MB of disk
 COST_paper := 60 minutes, 130 MB of download, 500 MB of disk
 
@@ -31,12 +31,12 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-repro: $(STAMP)  ## run every notebook: PROFILE=demo (4 min) | quick (6 min) | paper (1 h)
+repro: $(STAMP)  ## run every notebook: PROFILE=demo (6 min) | quick (6 min) | paper (1 h)
 	@python -m lib.pipeline.params
 	@echo "Profile $(PROFILE), from nothing: $(or $(COST_$(PROFILE)),unknown: use demo, quick or paper)."
 	dvc repro --glob '*@$(PROFILE)'
 
-test: $(STAMP) lint  ## lint, demo pipeline, unit tests with coverage, nbval on the demo (12 min)
+test: $(STAMP) lint  ## lint, demo pipeline, unit tests with coverage, nbval on the demo (20 min)
 	dvc repro --quiet --glob '*@demo'
 	python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
@@ -49,7 +49,7 @@ lint: $(STAMP)  ## ruff, layer contracts, stripped notebooks (10 s)
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	jupyter lab notebooks
 
-bench: $(STAMP)  ## solvers beside generic formulations, writes results/bench.json (10 min)
+bench: $(STAMP)  ## solvers beside generic formulations, writes results/bench.json (20 min)
 	python -m bench
 
 clean:  ## remove the environment, data, caches and demo/quick results (paper results stay)

@@ -1,8 +1,8 @@
 """Solvers beside general-purpose formulations: ``python -m bench`` writes results/bench.json.
 
-An entry is a module of this package with ``NAME``, ``run(progress bar) -> record`` and
-``summary(record) -> line``. It measures both sides in one process, in alternation. To add one,
-write the module and name it in ``ENTRIES``.
+An entry is a module or an object of this package with ``NAME``, ``run(progress bar) -> record`` and
+``summary(record) -> line``. What it compares it measures in one process, in alternation. To add
+one, write it and name it in ``ENTRIES``.
 """
 
 import os
@@ -11,6 +11,10 @@ import os
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-from bench import kkt_problem, kkt_to_17pct  # noqa: E402
+from bench import growth, influence_projection, kkt_problem, min_max_lp  # noqa: E402
+from bench.evaluation import ENRON, IMDB  # noqa: E402
+from bench.to_17pct import INFLUENCE, KKT, MINMAX  # noqa: E402
 
-ENTRIES = (kkt_problem, kkt_to_17pct)
+ENTRIES = (
+    kkt_problem, min_max_lp, influence_projection, KKT, MINMAX, INFLUENCE, ENRON, growth, IMDB
+)  # fmt: skip

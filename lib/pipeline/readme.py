@@ -39,7 +39,7 @@ def results_section() -> str:
     parts += ["", "**Benchmarks** (`make bench`, medians of one run):", ""]
     parts += ["| what | ours | peer | ratio | data |", "|---|---|---|---|---|"]
     parts += [
-        f"| `{name}` | {_seconds(record['ours_s'])} | {record.get('peer', '–')} "
+        f"| `{name}` | {_seconds(record['ours_s'])} | {record.get('peer') or '–'} "
         f"{_seconds(record.get('peer_s'))} | {_ratio(record.get('ratio'))} | {record['data']} |"
         for name, record in sorted(benchmarks.items())
     ]
