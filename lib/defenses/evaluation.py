@@ -25,7 +25,14 @@ from lib.defenses.filters import fit_oracle, fit_random
 from lib.defenses.knn import NEIGHBOURS, InnerProducts, nearest
 from lib.defenses.knn_kernels import merge_smallest
 from lib.defenses.loss import LossDetector
-from lib.defenses.spectrum import Spectrum, captured_with_rows, leading_spectrum, update_pays
+from lib.defenses.spectrum import (
+    EXACT,
+    ROUGH,
+    Spectrum,
+    captured_with_rows,
+    leading_spectrum,
+    update_pays,
+)
 from lib.defenses.svd import TAIL, distance_outside
 from lib.models.linear import LinearModel
 from lib.models.svm import SVMSolution, train_svm
@@ -33,7 +40,7 @@ from lib.models.svm import SVMSolution, train_svm
 FIVE = ("l2", "slab", "loss", "svd", "knn")
 """The defenses of the paper, in its order."""
 
-_SURPLUS = 300
+_REACH = 0.55  # of λ_k: how far beyond the top k the clean singular vectors are worth keeping
 _FILTERS = ("none", "all", "random", "oracle")
 
 
@@ -42,7 +49,7 @@ class DefenseOutcome:
     """One defense against one attack; all but the model are fractions in [0, 1].
 
     ``poison_removed`` is NaN when there was no poison, ``clean_removed_*`` when the class was
-    empty.
+    empty. ``svd_residual`` is that of :class:`AttackedData` where it matters, else 0.
     """
 
     test_error: float
@@ -50,6 +57,7 @@ class DefenseOutcome:
     clean_removed_positive: float
     clean_removed_negative: float
     model: LinearModel
+    svd_residual: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ class Evaluator:
 
     @cached_property
     def _clean_spectrum(self) -> Spectrum:
-        return leading_spectrum(self.X, TAIL, surplus=_SURPLUS)
+        return leading_spectrum(self.X, TAIL, reach=_REACH)
 
 
 class AttackedData:
@@ -174,6 +182,7 @@ class AttackedData:
             clean_removed_positive=removed(~self.poisoned & (self.y > 0.0)),
             clean_removed_negative=removed(~self.poisoned & (self.y < 0.0)),
             model=model,
+            svd_residual=self.svd_residual if name in ("svd", "all") else 0.0,
         )
 
     def keep(self, name: str, rng: np.random.Generator | None = None) -> Bool[ndarray, "n"]:
@@ -253,22 +262,42 @@ class AttackedData:
             best = np.vstack([best, of_poison[which]])
         return np.sqrt(np.maximum(best[:, -1], 0.0))
 
+    @property
+    def svd_residual(self) -> float:
+        """max ‖XᵀXv − λv‖ / λ over the k singular vectors behind the SVD defense's scores.
+
+        At most ``EXACT`` of :mod:`lib.defenses.spectrum` unless only a rougher update of the clean
+        ones is quick, then at most ``ROUGH``. :func:`lib.defenses.svd.fit_svd` is always exact.
+        """
+        return self._svd[1]
+
     def _svd_scores(self) -> Float[ndarray, "n"]:
+        return self._svd[0]
+
+    @cached_property
+    def _svd(self) -> tuple[Float[ndarray, "n"], float]:
+        """The scores of the SVD defense, and their ``svd_residual``."""
         spectrum = self.clean._clean_spectrum
+        norms = self.clean._products.norms
         if not self.X_poison.shape[0]:
-            return distance_outside(self.clean._products.norms, spectrum.captured)
+            return distance_outside(norms, spectrum.captured), spectrum.residual
         P, copies, which = self._distinct
-        update = None
-        if update_pays(spectrum, P.shape[0]):
-            scale = np.sqrt(copies)
+        scale = np.sqrt(copies)
+        for tol in (EXACT, ROUGH):
+            if not update_pays(spectrum, P.shape[0], tol):
+                continue
             inner = self._inner * np.outer(scale, scale)
-            update = captured_with_rows(spectrum, self.clean.X, self._cross * scale, inner, TAIL)
-        if update is None:
-            return distance_outside(squared_norms(self.X), leading_spectrum(self.X, TAIL).captured)
-        of_clean, of_poison, _rank = update
-        captured = np.concatenate([of_clean, (of_poison / copies)[which]])
-        norms = np.concatenate([self.clean._products.norms, squared_norms(P)[which]])
-        return distance_outside(norms, captured)
+            update = captured_with_rows(
+                spectrum, self.clean.X, self._cross * scale, inner, TAIL, tol=tol
+            )
+            if update is None:
+                break
+            captured = np.concatenate([update.clean, (update.added / copies)[which]])
+            norms = np.concatenate([norms, squared_norms(P)[which]])
+            residual = max(update.residual, spectrum.residual)
+            return distance_outside(norms, captured), residual
+        fresh = leading_spectrum(self.X, TAIL)
+        return distance_outside(squared_norms(self.X), fresh.captured), fresh.residual
 
 
 def _distinct_rows(X: Matrix) -> tuple[Matrix, Int[ndarray, "u"], Int[ndarray, "r"]]:
