@@ -7,8 +7,8 @@ STAMP   := $(VENV)/.installed
 
 # Minutes are for two cores and start after installation.
 COST_demo  := 6 minutes, no download, 20 MB of disk, embedded stand-in data
-COST_quick := 6 minutes, 130 MB of download, 500 MB of disk
-COST_paper := 60 minutes, 130 MB of download, 500 MB of disk
+COST_quick := 20 minutes, 130 MB of download, 500 MB of disk
+COST_paper := 180 minutes, 130 MB of download, 500 MB of disk
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -31,7 +31,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-repro: $(STAMP)  ## run every notebook: PROFILE=demo (6 min) | quick (6 min) | paper (1 h)
+repro: $(STAMP)  ## run every notebook: PROFILE=demo (6 min) | quick (20 min) | paper (3 h)
 	@python -m lib.pipeline.params
 	@echo "Profile $(PROFILE), from nothing: $(or $(COST_$(PROFILE)),unknown: use demo, quick or paper)."
 	dvc repro --glob '*@$(PROFILE)'
