@@ -16,6 +16,7 @@ import numpy as np
 
 from lib.attacks.poisoned_set import PoisonedSet
 from lib.defenses.evaluation import AttackedData, DefenseOutcome, Evaluation, Evaluator
+from lib.defenses.spectrum import EXACT
 from lib.feasible.solver import EmptySetError
 
 CHEAPEST_FIRST = ("l2", "slab", "loss", "knn", "svd")
@@ -137,9 +138,16 @@ class BestFirst:
         return None
 
     def evaluation(self, number: int) -> Evaluation:
-        """What a candidate does undefended and behind the defenses it has met."""
-        undefended = self._data(number).outcome("none")
-        return Evaluation({"none": undefended, **self.outcomes[number]})
+        """What a candidate does undefended and behind the defenses it has met, all of them exact.
+
+        On large data the search itself makes do with a rough SVD (``svd_residual``).
+        """
+        outcomes = {"none": self._data(number).outcome("none"), **self.outcomes[number]}
+        if "svd" in outcomes and outcomes["svd"].svd_residual > EXACT:
+            poisoned = self.candidates[number]
+            exact = self._evaluator.attacked(poisoned.X, poisoned.y, exact=True)
+            outcomes["svd"] = exact.outcome("svd")
+        return Evaluation(outcomes)
 
     def _data(self, number: int) -> AttackedData:
         if self._attacked is None or self._attacked[0] != number:

@@ -21,16 +21,23 @@ ATTACKS = ("flip", "alfa", "influence", "kkt", "minmax")
 
 @dataclass(frozen=True)
 class Suite:
-    """The settings of every attack. The baselines obey ε and the percentiles of ``kkt``."""
+    """The settings of every attack. The baselines obey ε and the percentiles of ``kkt``.
+
+    ``alfa_copies``: how often alfa may add the same point; None, as in the paper, is no limit.
+    """
 
     influence: InfluenceSettings = field(default_factory=InfluenceSettings)
     kkt: KKTSettings = field(default_factory=KKTSettings)
     minmax: MinMaxSettings = field(default_factory=MinMaxSettings)
+    alfa_copies: int | None = None
 
     def at(self, epsilon: float) -> "Suite":
         """The same with another fraction of poison."""
-        return Suite(
-            *(replace(one, epsilon=epsilon) for one in (self.influence, self.kkt, self.minmax))
+        return replace(
+            self,
+            influence=replace(self.influence, epsilon=epsilon),
+            kkt=replace(self.kkt, epsilon=epsilon),
+            minmax=replace(self.minmax, epsilon=epsilon),
         )
 
 
@@ -57,7 +64,7 @@ def launch(
         case "minmax":
             return min_max_attack(evaluator, domain, suite.minmax, rng, feasible=feasible)
         case "flip" | "alfa":
-            return _label_flips(name, evaluator, domain, suite.kkt, rng, feasible)
+            return _label_flips(name, evaluator, domain, suite, rng, feasible)
     raise ValueError(f"there is no attack {name!r}; there are {', '.join(ATTACKS)}")
 
 
@@ -65,12 +72,12 @@ def _label_flips(
     name: str,
     evaluator: Evaluator,
     domain: InputDomain,
-    settings: KKTSettings,
+    suite: Suite,
     rng: np.random.Generator,
     feasible: FeasibleSet | None,
 ) -> AttackResult:
     begun = perf_counter()
-    X, y = evaluator.X, evaluator.y
+    X, y, settings = evaluator.X, evaluator.y, suite.kkt
     if feasible is None:
         feasible = FeasibleSet.fit(
             X, y, domain, settings.radius_percentile, settings.slab_percentile
@@ -83,7 +90,7 @@ def _label_flips(
     else:
         poisoned = alfa(
             X, y, *pool, evaluator.lam, settings.epsilon, domain, feasible=feasible,
-            clean=evaluator.clean_svm.model,
+            clean=evaluator.clean_svm.model, copies=suite.alfa_copies,
         )  # fmt: skip
     return select(evaluator, [(name, poisoned)], begun)
 

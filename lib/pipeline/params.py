@@ -132,6 +132,7 @@ class Koh2021LabelFlips(Knobs):
     splits: Count = Field(description=SPLITS)
     remove: Fraction = Field(description=REMOVE)
     epsilons: list[Fraction] = Field(min_length=1, description="a list of " + EPSILON)
+    alfa_copies: Count = Field(description="a whole number of copies, at least 1")
 
 
 class Koh2021Ablations(Knobs):

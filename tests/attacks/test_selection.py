@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lib.attacks.poisoned_set import PoisonedSet
 from lib.attacks.selection import CHEAPEST_FIRST, BestFirst
+from lib.defenses import spectrum
 from lib.defenses.evaluation import AttackedData, DefenseOutcome, Evaluator
 from lib.feasible.sets import InputDomain
 from lib.models.linear import LinearModel
@@ -93,3 +94,19 @@ def test_the_evaluation_is_that_of_the_evaluator():
     for name, outcome in theirs.outcomes.items():
         assert ours[name].test_error == outcome.test_error
         assert ours[name].poison_removed == pytest.approx(outcome.poison_removed, nan_ok=True)
+
+
+def test_the_winner_is_reported_behind_the_exact_svd(monkeypatch):
+    rng = np.random.default_rng(1)
+    y = np.where(np.arange(400) % 2, 1.0, -1.0)
+    rates = 2.0 / np.arange(1, 501) ** 0.7
+    X = rng.poisson(rates * rng.gamma(1.0, 1.0, (400, 1)), (400, 500)).astype(float)
+    monkeypatch.setattr(spectrum, "_SMALL_BASIS", 0)
+    monkeypatch.setattr(spectrum, "_MINUTES", 0.0)  # as if the data were as large as IMDB
+    evaluator = Evaluator(X, y, X[:50], y[:50], 0.05)
+    search = BestFirst(evaluator)
+    rows = X[y < 0][:20]
+    search.offer(PoisonedSet(rows, np.ones(20), 400, 0.05, InputDomain.of("integer", X)))
+    winner = search.settle()
+    assert search.outcomes[winner]["svd"].svd_residual > spectrum.EXACT
+    assert search.evaluation(winner)["svd"].svd_residual <= spectrum.EXACT

@@ -197,6 +197,8 @@ def test_the_evaluator_says_how_exact_its_singular_vectors_are(kind, monkeypatch
     assert found["l2"].svd_residual == 0.0
     low, high = (EXACT, ROUGH) if kind == "rough" else (0.0, EXACT)
     assert low <= found["svd"].svd_residual <= high
+    precise = evaluator.attacked(sp.csr_array(P), np.ones(40), exact=True)
+    assert precise.svd_residual <= EXACT
     keep = evaluator.attacked(sp.csr_array(P), np.ones(40)).keep("svd")
     scores = np.square(np.vstack([X, P])).sum(1) - exact(np.vstack([X, P]))[2]
     labels = np.r_[y, np.ones(40)]
