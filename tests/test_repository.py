@@ -1,6 +1,5 @@
 """What the repository promises about itself: pins, stages, stripped sources, honest commands."""
 
-import ast
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from lib.pipeline import params, paths
+from lib.pipeline.sources import imported
 
 ROOT = paths.ROOT
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -53,25 +53,6 @@ def test_source_notebooks_hold_no_outputs():
             assert cell.get("execution_count") is None, source
 
 
-def modules_of(source):
-    """Files of lib that Python code imports, directly or not, as dvc.yaml would name them."""
-    found, queue = set(), [source]
-    while queue:
-        names = set()
-        for node in ast.walk(ast.parse(queue.pop())):
-            if isinstance(node, ast.Import):
-                names |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        for name in names:
-            base = ROOT / name.replace(".", "/")
-            for file in (base.with_suffix(".py"), base / "__init__.py"):
-                if name.startswith("lib") and file.is_file() and file not in found:
-                    found.add(file)
-                    queue.append(file.read_text())
-    return {str(file.relative_to(ROOT)) for file in found}
-
-
 def covers(dependencies, module):
     return any(module == d or module.startswith(f"{d.rstrip('/')}/") for d in dependencies)
 
@@ -87,7 +68,7 @@ def test_a_stage_depends_on_what_its_notebook_uses_and_nothing_else(source):
     exempt = ("lib/pipeline/", "lib/errors.py")
     needed = {
         module
-        for module in modules_of(code)
+        for module in imported(code)
         if not module.startswith(exempt) and not module.endswith("__init__.py")
         and not module.startswith("lib/datasets/")  # their effect is the prepared data
     }  # fmt: skip

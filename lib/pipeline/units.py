@@ -4,12 +4,10 @@ A killed run resumes where it stopped; a result does not depend on the backend.
 """
 
 import hashlib
-import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +17,7 @@ from tqdm import tqdm
 
 from lib.pipeline import paths
 from lib.pipeline.params import Workers
+from lib.pipeline.sources import fingerprint
 
 
 def seed_sequence(seed: int, *key: str | int) -> np.random.SeedSequence:
@@ -35,12 +34,13 @@ def map_units(
 ) -> list[Any]:
     """``[function(**unit) for unit in units]``, in order, in parallel, cached and with a bar.
 
-    ``function`` must be deterministic in its arguments and the sources of ``lib``; its result is
-    kept under ``.cache/units`` and read back while neither changes.
+    ``function`` must be deterministic in its arguments and its code
+    (:func:`lib.pipeline.sources.fingerprint`); its result is kept under ``.cache/units`` and read
+    back while neither changes.
     """
     run = joblib.Memory(paths.unit_cache(), verbose=0).cache(_run_unit, ignore=["function", "unit"])
-    source = inspect.getsource(function)
-    keys = [joblib.hash((source, code_digest(), unit)) for unit in units]
+    code = fingerprint(function)
+    keys = [joblib.hash((code, unit)) for unit in units]
     with _backend(workers) as options, progress_stream() as stream:
         # Unordered, so that the bar moves when any unit is done.
         finished = joblib.Parallel(return_as="generator_unordered", **options)(
@@ -57,18 +57,6 @@ def _numbered(number: int, run: Callable[..., Any], *arguments: Any) -> tuple[in
 
 def _run_unit(key: str, function: Callable[..., Any], unit: dict[str, Any]) -> Any:
     return function(**unit)
-
-
-@lru_cache(maxsize=1)
-def code_digest() -> str:
-    """SHA-256 of the solvers' sources: a cached unit never outlives the code that made it."""
-    digest = hashlib.sha256()
-    folder = Path(__file__).parents[1]
-    for path in sorted(folder.rglob("*.py")):
-        relative = path.relative_to(folder)
-        if relative.parts[0] not in {"pipeline", "plotting.py"}:
-            digest.update(str(relative).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 @contextmanager

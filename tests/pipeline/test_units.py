@@ -53,7 +53,7 @@ def test_a_finished_unit_is_not_run_again(own_cache):
 def test_a_unit_is_run_again_when_the_solvers_change(own_cache, monkeypatch):
     log = str(own_cache / "log")
     units.map_units(draw, [{"seed": 1, "log": log}], workers("serial"), "draws")
-    monkeypatch.setattr(units, "code_digest", lambda: "other code")
+    monkeypatch.setattr(units, "fingerprint", lambda function: "other code")
     units.map_units(draw, [{"seed": 1, "log": log}], workers("serial"), "draws")
     assert Path(log).read_text().split() == ["1", "1"]
 
