@@ -116,6 +116,10 @@ class Koh2021Suite(Knobs):
     influence_iterations: Count = Field(description="a whole number of steps, 1 to 1000")
     decoy_quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
     decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
+    imdb_decoy_quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
+    imdb_decoy_repeats: list[Count] = Field(
+        min_length=1, description="a list of whole numbers from 1"
+    )
 
 
 class Koh2021Attacks(Knobs):
