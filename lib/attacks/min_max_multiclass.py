@@ -100,25 +100,27 @@ def multiclass_decoy(
     y: Int[ndarray, "n"],
     X_test: Float[ndarray, "m d"],
     y_test: Int[ndarray, "m"],
-    clean: MulticlassModel,
+    reference: MulticlassModel,
     quantile: float,
     copies: int,
     rng: np.random.Generator,
 ) -> MulticlassModel:
     """Algorithm 3 with more than two classes: learn a fraction of the test data wrongly.
 
-    Every test point is offered with its most likely wrong label, the j ≠ y of highest θ_c,j·x; the
-    fraction ``quantile`` of them with the lowest loss under that label joins the clean data
-    ``copies`` times. The paper defines decoys for two classes only.
+    Every test point is offered with its most likely wrong label, the j ≠ y of highest θ_j·x under
+    the ``reference``; the fraction ``quantile`` of them with the lowest loss under that label joins
+    the clean data ``copies`` times. The paper defines decoys for two classes only, and its
+    reference is the clean model; a model that an earlier attack has poisoned knows better which
+    mistakes poison can cause.
     """
-    scores = X_test @ clean.theta.T
+    scores = X_test @ reference.theta.T
     scores[np.arange(len(y_test)), y_test] = -np.inf
     flipped = np.argmax(scores, axis=1)
-    losses = clean.losses(X_test, flipped)
+    losses = reference.losses(X_test, flipped)
     chosen = np.flatnonzero(losses <= np.quantile(losses, quantile))
     rows = np.repeat(chosen, copies)
     return train_multiclass_svm(
-        np.vstack([X, X_test[rows]]), np.concatenate([y, flipped[rows]]), len(clean.theta), rng
+        np.vstack([X, X_test[rows]]), np.concatenate([y, flipped[rows]]), len(reference.theta), rng
     )
 
 

@@ -154,6 +154,7 @@ class Koh2021Multiclass(Knobs):
     epsilon: Fraction = Field(description=EPSILON)
     orders: Count = Field(description="a whole number of training orders, 1 to 1000")
     decoy_seeds: Count = Field(description="a whole number of decoys per setting, 1 to 1000")
+    rounds: Count = Field(description="a whole number of rounds, 1 to 1000")
     quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
     decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
     copies: Count = Field(description="how often each poisoned point is repeated, 1 to 1000")
