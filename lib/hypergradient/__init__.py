@@ -1,0 +1,1 @@
+"""Hypergradients by reverse mode, forward mode and implicit differentiation."""

@@ -1,0 +1,84 @@
+"""Krylov methods for many symmetric systems at once: conjugate gradients and Lanczos.
+
+Vectors are (…, p) tensors; each leading index is a system of its own, with its own step lengths and
+its own moment of convergence.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Operator = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """H x ≈ b: ``residual`` ‖b − Hx‖/‖b‖ recomputed from x, 0 for b = 0; ``curved``: H > 0 seen."""
+
+    x: Float[Tensor, "*k p"]
+    residual: Float[Tensor, "*k"]
+    iterations: int
+    curved: Bool[Tensor, "*k"]
+
+
+def conjugate_gradients(
+    product: Operator, b: Float[Tensor, "*k p"], tolerance: float | Tensor, max_iterations: int
+) -> Solution:
+    """Hestenes and Stiefel from x = 0, until ‖b − Hx‖ ≤ tolerance·‖b‖ in every system.
+
+    A direction of no positive curvature ends its system at the iterate so far (at b itself if it is
+    the first), with ``curved`` False. Whether the tolerance was reached is for the caller to judge
+    by ``residual``, which is computed anew: the recursion's drifts from the truth.
+    """
+    x = torch.zeros_like(b)
+    r, direction = b, b
+    rr = (r * r).sum(-1)
+    wanted = (tolerance**2) * rr
+    open_ = rr > 0
+    curved = torch.ones_like(open_)
+    iterations = 0
+    while iterations < max_iterations and bool(open_.any()):
+        Hd = product(direction)
+        curvature = (direction * Hd).sum(-1)
+        flat = open_ & (curvature <= 0)
+        if bool(flat.any()):
+            curved = curved & ~flat
+            x = torch.where(flat.unsqueeze(-1) & (iterations == 0), b, x)
+            open_ = open_ & ~flat
+        length = torch.where(open_, rr / torch.where(open_, curvature, 1.0), 0.0).unsqueeze(-1)
+        x = x + length * direction
+        r = r - length * Hd
+        rr, before = torch.where(open_, (r * r).sum(-1), rr), rr
+        open_ = open_ & (rr > wanted)
+        ratio = torch.where(open_, rr / torch.where(open_, before, 1.0), 0.0).unsqueeze(-1)
+        direction = torch.where(open_.unsqueeze(-1), r + ratio * direction, 0.0)
+        iterations += 1
+    left = torch.linalg.vector_norm(b - product(x), dim=-1)
+    size = torch.linalg.vector_norm(b, dim=-1)
+    return Solution(x, torch.where(size > 0, left / size, 0.0), iterations, curved)
+
+
+def largest_eigenvalue(
+    product: Operator, start: Float[Tensor, "K p"], tolerance: float = 1e-3, most: int = 40
+) -> Float[Tensor, "K"]:
+    """λ_max to a relative ``tolerance``, by Lanczos with full reorthogonalisation."""
+    most = min(most, start.shape[-1])
+    basis = [start / torch.linalg.vector_norm(start, dim=-1, keepdim=True)]
+    tridiagonal = start.new_zeros(len(start), most, most)
+    for i in range(most):
+        q = product(basis[-1])
+        tridiagonal[:, i, i] = (q * basis[-1]).sum(-1)
+        for _ in range(2):  # twice is enough
+            for b in basis:
+                q = q - (q * b).sum(-1, keepdim=True) * b
+        beta = torch.linalg.vector_norm(q, dim=-1)
+        ritz, vectors = torch.linalg.eigh(tridiagonal[:, : i + 1, : i + 1])
+        off = beta * vectors[:, -1, -1].abs()
+        if i + 1 == most or bool((off <= tolerance * ritz[:, -1].abs()).all()):
+            break
+        tridiagonal[:, i, i + 1] = tridiagonal[:, i + 1, i] = beta
+        basis.append(q / beta.clamp_min(torch.finfo(q.dtype).tiny).unsqueeze(-1))
+    return ritz[:, -1]

@@ -1,0 +1,379 @@
+"""The bilevel problems of Carnerero-Cano et al. 2023, many at a time, and their hypergradients.
+
+Problem k trains parameters w on shared clean rows and poison rows of its own,
+
+    F(w) = (1/N) Σ c_i ℓ(f_w(x_i), y_i) + (1/N) Σ ℓ(f_w(x^p_i), y^p_i) + Σ_j r_λ(w_j)
+
+with N = Σ c + m, ℓ the logistic loss log(1 + exp(−y f)), r_λ(w) = e^λ w²/2 (L2) or e^λ|w| (L1)
+with one λ for all parameters, one per layer or one per parameter. Training is Eq. (6), T steps of
+
+    w ← w − η ∇F(w)                                       L2: gradient descent,
+    w ← soft(w − η ∇data(w), η e^λ)                       L1: its proximal form,
+
+and an outer objective A is evaluated at w^(T). A hypergradient is dA/dX_p and dA/dλ.
+
+L1 has no derivative at zero. The subgradient step jumps whenever a weight changes sign, so its
+trajectory is a discontinuous function of the poison; the proximal step (soft-thresholding) is
+continuous and piecewise smooth, reaches exact zeros, and its derivative is 1 where the weight
+survives the threshold and 0 where it does not. Only where |w − η∇data| = η e^λ exactly, a null set,
+is there a choice: 0 is taken.
+
+Arrays are torch tensors with a leading dimension K of problems; device and dtype are those of the
+poison. Labels are −1/+1.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn.functional import softplus
+
+_COLUMNS = 64  # of a Hessian, computed at once
+
+Penalty: TypeAlias = Literal["l2", "l1"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Labelled examples x = scale·X + offset with labels ``y`` of ±1; pixels may stay uint8.
+
+    What is derived from them is kept: reuse the object from one problem to the next.
+    """
+
+    X: UInt8[Tensor, "n d"] | Float[Tensor, "n d"]
+    y: Float[Tensor, "n"]
+    scale: float = 1.0
+    offset: float = 0.0
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not bool((self.y.abs() == 1).all()):
+            raise ValueError("labels must be -1 or +1")
+
+    def values(self, dtype: torch.dtype) -> Float[Tensor, "n d"]:
+        """The examples as floating point numbers."""
+        return self.keep(("values", dtype), lambda: self.X.to(dtype) * self.scale + self.offset)
+
+    def transposed(self, dtype: torch.dtype) -> Float[Tensor, "d n"]:
+        """The same by columns: sums over rows then run along memory."""
+        return self.keep(("transposed", dtype), lambda: self.values(dtype).T.contiguous())
+
+    def keep(self, key: Any, make: Callable[[], Any]) -> Any:
+        """``make()``, made once."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+def log_loss(scores: Float[Tensor, "K v"], y: Float[Tensor, "... v"]) -> Float[Tensor, "K"]:
+    """Mean of log(1 + exp(−y f)) for every problem."""
+    return softplus(-y * scores).mean(dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """An outer objective A: ``loss(f_w(X), y)``, by default the mean logistic loss.
+
+    ``X`` (v, d) and ``y`` (v,) for all problems, or (K, v, d) and (K, v) with a leading dimension
+    of problems. The defender's L on D_val and the attacker's A on D_target (Eq. 2) are two of
+    them; ``loss`` maps scores (K, v) and ``y`` to (K,) and must be differentiable by torch.
+    """
+
+    X: Float[Tensor, "*K v d"]
+    y: Float[Tensor, "*K v"]
+    loss: Callable[[Tensor, Tensor], Tensor] = log_loss
+
+
+@dataclass(frozen=True)
+class Linearisation:
+    """The data term at w: gradient, ``loss()`` (K,), and the ``state`` its products start from."""
+
+    gradient: Float[Tensor, "K p"]
+    loss: Callable[[], Tensor]
+    state: Any
+
+
+@dataclass(frozen=True)
+class Tape:
+    """A stretch of training: w^(0) … w^(s), and what the way back reuses from each step."""
+
+    w: Float[Tensor, "s1 K p"]
+    states: Any
+    bytes: int
+
+
+class Model(ABC):
+    """What is trained: f_w, and first and second derivatives of the data term of F."""
+
+    @abstractmethod
+    def layers(self, d: int) -> Int[Tensor, "p"]:
+        """The layer (0, 1, …) of each parameter when examples have d features."""
+
+    @abstractmethod
+    def scores(self, w: Float[Tensor, "K p"], X: Float[Tensor, "*K v d"]) -> Float[Tensor, "K v"]:
+        """f_w(x), differentiable by torch."""
+
+    @abstractmethod
+    def linearise(self, problem: "Problem", w: Float[Tensor, "K p"]) -> Linearisation:
+        """The data term at w."""
+
+    @abstractmethod
+    def product(
+        self,
+        problem: "Problem",
+        state: Any,
+        v: Float[Tensor, "J K p"],
+        moved: Float[Tensor, "J K free d"] | None = None,
+    ) -> tuple[Float[Tensor, "J K p"], Any]:
+        """∇²v + (∇_w∇_X) moved, and (∇_X∇_w)ᵀv in a form that :meth:`gather` understands.
+
+        The first is the derivative of ∇_w when w moves along v and the poison along ``moved``: the
+        R-operator (Pearlmutter 1994; Eq. 5).
+        """
+
+    @abstractmethod
+    def gather(self, crosses: list[Any]) -> Float[Tensor, "J K free d"]:
+        """Σ over the steps of (∇_X∇_w)ᵀv, all at once."""
+
+    @abstractmethod
+    def bytes(self, state: Any) -> int:
+        """What a state occupies."""
+
+    def hessian(self, problem: "Problem", state: Any) -> Float[Tensor, "K p p"]:
+        """The data term's Hessian, column by column."""
+        p = problem.initial.shape[1]
+        units = torch.eye(p).to(problem.poison).unsqueeze(1).expand(-1, len(problem.poison), -1)
+        parts = [self.product(problem, state, part)[0] for part in units.split(_COLUMNS)]
+        return torch.cat(parts).permute(1, 2, 0)
+
+    def curvature_point(self, problem: "Problem") -> Float[Tensor, "K p"]:
+        """Where the largest curvature is looked for; see :attr:`curvature_is_bound`."""
+        return problem.initial
+
+    curvature_is_bound: bool = False
+    """Whether the Hessian at :meth:`curvature_point` bounds the Hessian everywhere."""
+
+    def train(self, problem: "Problem", w: Float[Tensor, "K p"], steps: int) -> Tensor:
+        """w after some steps; nothing is kept."""
+        for _ in range(steps):
+            w = problem.step(w, self.linearise(problem, w).gradient)
+        return w
+
+    def record(self, problem: "Problem", w: Float[Tensor, "K p"], steps: int) -> Tape:
+        """The same, and everything the way back reuses."""
+        states, way = [], [w]
+        for _ in range(steps):
+            point = self.linearise(problem, way[-1])
+            states.append(point.state)
+            way.append(problem.step(way[-1], point.gradient))
+        kept = torch.stack(way)
+        return Tape(kept, states, kept.nbytes + sum(map(self.bytes, states)))
+
+    def pull(
+        self, problem: "Problem", tape: Tape, p: Float[Tensor, "J K p"]
+    ) -> tuple[Float[Tensor, "J K p"], Float[Tensor, "J K free d"], Float[Tensor, "J K p"]]:
+        """Lines 7–13 of Alg. 1 along the tape, from its end, where the adjoint is ``p``.
+
+        The adjoint at its beginning, and the sums for the poison and for λ, parameter by parameter.
+        """
+        crosses = []
+        d_lam = torch.zeros_like(p)
+        for t in range(len(tape.states) - 1, -1, -1):
+            p, direct = problem.through_threshold(tape.w[t + 1], p)
+            d_lam += direct - problem.eta * problem.decay * tape.w[t] * p
+            Hp, cross = self.product(problem, tape.states[t], p)
+            crosses.append(cross)
+            p = p - problem.eta * (Hp + problem.decay * p)
+        return p, -problem.eta.unsqueeze(-1) * self.gather(crosses), d_lam
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """K inner problems on shared ``clean`` rows, and the outer objectives of them all.
+
+    ``poison`` (K, m, d) with labels ``poison_y`` (K, m); its first ``frozen`` rows train but are
+    not differentiated. ``weights`` (K, n) are the c_i ≥ 0, by default all 1: 0 for a clean row that
+    poison replaces. ``lam`` (K, G) holds the exponents λ: G is 1, the number of layers or that of
+    parameters; −∞ is no regularisation. ``penalty`` is one for all problems or one for each.
+    ``rate`` is η, likewise. ``initial`` (K, p) is w^(0), ``steps`` is T.
+
+    Raises ``ValueError`` for labels other than ±1, sizes that do not fit, or η ≤ 0.
+    """
+
+    model: Model
+    clean: Rows
+    poison: Float[Tensor, "K m d"]
+    poison_y: Float[Tensor, "K m"]
+    objectives: tuple[Objective, ...]
+    lam: Float[Tensor, "K G"]
+    rate: float | Float[Tensor, "K"]
+    steps: int
+    initial: Float[Tensor, "K p"]
+    penalty: Penalty | tuple[Penalty, ...] = "l2"
+    frozen: int = 0
+    weights: Float[Tensor, "K n"] | None = None
+
+    def __post_init__(self) -> None:
+        K, m, d = self.poison.shape
+        layers = self.model.layers(d)
+        if not bool((self.poison_y.abs() == 1).all()):
+            raise ValueError("poison labels must be -1 or +1")
+        if not 0 <= self.frozen <= m:
+            raise ValueError(f"frozen is {self.frozen}, but there are {m} poison rows")
+        if not bool((self.eta > 0).all()):
+            raise ValueError("the step size must be positive")
+        if self.steps < 1:
+            raise ValueError(f"training needs at least one step, got {self.steps}")
+        if self.initial.shape[1] != len(layers):
+            raise ValueError(f"the model has {len(layers)} parameters, not {self.initial.shape[1]}")
+        if self.lam.shape[1] not in {1, int(layers.max()) + 1, len(layers)}:
+            raise ValueError(
+                f"{self.lam.shape[1]} exponents: there is one, one for each of the "
+                f"{int(layers.max()) + 1} layers or one for each of the {len(layers)} parameters"
+            )
+        if not isinstance(self.penalty, str) and len(self.penalty) != K:
+            raise ValueError(f"{len(self.penalty)} penalties for {K} problems")
+        if len(self.objectives) == 0:
+            raise ValueError("a hypergradient needs an outer objective")
+
+    @cached_property
+    def eta(self) -> Float[Tensor, "K 1"]:
+        """η of every problem."""
+        rate = torch.as_tensor(self.rate, dtype=self.poison.dtype, device=self.poison.device)
+        return rate.expand(len(self.poison)).unsqueeze(1)
+
+    @cached_property
+    def groups(self) -> Int[Tensor, "p"]:
+        """Which exponent regularises each parameter."""
+        layers = self.model.layers(self.poison.shape[2]).to(self.poison.device)
+        if self.lam.shape[1] == 1:
+            return torch.zeros_like(layers)
+        if self.lam.shape[1] == int(layers.max()) + 1:
+            return layers
+        return torch.arange(len(layers), device=layers.device)
+
+    @cached_property
+    def l1(self) -> Tensor:
+        """(K, 1): which problems have the L1 penalty."""
+        chosen = (
+            [self.penalty] * len(self.poison) if isinstance(self.penalty, str) else self.penalty
+        )
+        marks = [[penalty == "l1"] for penalty in chosen]
+        return torch.tensor(marks, device=self.poison.device)
+
+    @cached_property
+    def strength(self) -> Float[Tensor, "K p"]:
+        """e^λ of every parameter."""
+        return self.lam.exp()[:, self.groups]
+
+    @cached_property
+    def decay(self) -> Float[Tensor, "K p"]:
+        """e^λ under L2, 0 under L1."""
+        return torch.where(self.l1, 0.0, self.strength)
+
+    @cached_property
+    def shrinkage(self) -> Float[Tensor, "K p"]:
+        """e^λ under L1, 0 under L2."""
+        return torch.where(self.l1, self.strength, 0.0)
+
+    @cached_property
+    def counts(self) -> Float[Tensor, "K n"]:
+        """The c_i."""
+        K, n = len(self.poison), len(self.clean.y)
+        return self.poison.new_ones(K, n) if self.weights is None else self.weights
+
+    @cached_property
+    def total(self) -> Float[Tensor, "K"]:
+        """N = Σ c + m."""
+        return self.counts.sum(dim=1) + self.poison.shape[1]
+
+    @cached_property
+    def targets(self) -> Float[Tensor, "K n_m"]:
+        """Labels of all rows, clean and poison, as 0/1."""
+        clean = self.clean.y.to(self.poison.dtype).expand(len(self.poison), -1)
+        return 0.5 * (torch.cat([clean, self.poison_y], dim=1) + 1.0)
+
+    def data_loss(self, scores: Float[Tensor, "K n_m"]) -> Float[Tensor, "K"]:
+        """Σ (c_i/N) log(1 + exp(−y_i f_i)) over all rows."""
+        return (self.shares * (softplus(scores) - self.targets * scores)).sum(1)
+
+    @cached_property
+    def shares(self) -> Float[Tensor, "K n_m"]:
+        """c_i/N of all rows, 1/N for poison."""
+        K, m, _ = self.poison.shape
+        return torch.cat([self.counts, self.counts.new_ones(K, m)], dim=1) / self.total[:, None]
+
+    def step(self, w: Float[Tensor, "K p"], gradient: Float[Tensor, "K p"]) -> Tensor:
+        """One step of Eq. (6), ``gradient`` of the data term given."""
+        u = w - self.eta * (gradient + self.decay * w)
+        return u.sign() * (u.abs() - self.eta * self.shrinkage).clamp_min(0.0)
+
+    def through_threshold(
+        self, w: Float[Tensor, "K p"], p: Float[Tensor, "J K p"]
+    ) -> tuple[Float[Tensor, "J K p"], Float[Tensor, "J K p"]]:
+        """The adjoint before soft-thresholding, which left ``w``; and what λ gets directly."""
+        dead = (self.shrinkage > 0) & (w == 0)
+        return p.masked_fill(dead, 0.0), -self.eta * self.shrinkage * w.sign() * p
+
+    def per_exponent(self, values: Float[Tensor, "J K p"]) -> Float[Tensor, "J K G"]:
+        """Sums over the parameters that share an exponent."""
+        sums = values.new_zeros(*values.shape[:2], self.lam.shape[1])
+        return sums.index_add_(2, self.groups, values)
+
+    def outer(self, w: Float[Tensor, "K p"]) -> tuple[Float[Tensor, "J K"], Float[Tensor, "J K p"]]:
+        """Value and gradient in w of every objective."""
+        values, gradients = [], []
+        with torch.enable_grad():
+            leaf = w.detach().requires_grad_()
+            for objective in self.objectives:
+                value = objective.loss(self.model.scores(leaf, objective.X), objective.y)
+                gradients.append(torch.autograd.grad(value.sum(), leaf)[0])
+                values.append(value.detach())
+        return torch.stack(values), torch.stack(gradients)
+
+    def stationarity(self, w: Float[Tensor, "K p"], gradient: Float[Tensor, "K p"]) -> Tensor:
+        """(K, p): the subgradient of F at w of least norm, ``gradient`` of the data term given."""
+        smooth = gradient + self.decay * w
+        at_zero = smooth.sign() * (smooth.abs() - self.shrinkage).clamp_min(0.0)
+        return torch.where(w == 0, at_zero, smooth + self.shrinkage * w.sign())
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """How a hypergradient was obtained.
+
+    ``gradient_norm`` (K,): norm at ``w`` of the least subgradient of F, 0 where training has
+    converged. ``stable_step`` (K,): 2/λ_max of F's Hessian, bounded for logistic regression, at
+    w^(0) for networks; None if nothing was stepped. ``kept_bytes``: the most that was kept of the
+    trajectory at any time, in bytes. ``residual`` (J, K): ‖Hv − ∇A‖/‖∇A‖ of the implicit solve.
+    ``iterations``: training steps, or Newton steps of the implicit method; ``solver_iterations``:
+    those of conjugate gradients. ``reversal_error`` (K,): distance of the w^(0) that was arrived at
+    backwards from the true one, over the largest |w|.
+    """
+
+    gradient_norm: Float[Tensor, "K"]
+    iterations: int
+    kept_bytes: int
+    stable_step: Float[Tensor, "K"] | None = None
+    residual: Float[Tensor, "J K"] | None = None
+    solver_iterations: int = 0
+    reversal_error: Float[Tensor, "K"] | None = None
+
+
+@dataclass(frozen=True)
+class Hypergradient:
+    """dA/dX_p, dA/dλ, the trained w and A itself, for J objectives and K problems.
+
+    ``poison`` (J, K, m − frozen, d) is None where the method was not asked for it.
+    """
+
+    poison: Float[Tensor, "J K free d"] | None
+    lam: Float[Tensor, "J K G"]
+    w: Float[Tensor, "K p"]
+    values: Float[Tensor, "J K"]
+    diagnostics: Diagnostics
