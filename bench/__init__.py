@@ -14,10 +14,11 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 from bench import growth, influence_projection, kkt_problem, min_max_lp, online_sgd  # noqa: E402
 from bench.evaluation import ENRON, IMDB  # noqa: E402
 from bench.hypergradient import AgainstPeers, Batched, Growth  # noqa: E402
+from bench.lower_level import ENTRIES as LOWER_LEVEL  # noqa: E402
+from bench.patom_iteration import ENTRIES as PATOM_ITERATION  # noqa: E402
 from bench.to_17pct import INFLUENCE, KKT, MINMAX  # noqa: E402
 
 ENTRIES = (
     kkt_problem, min_max_lp, influence_projection, KKT, MINMAX, INFLUENCE, ENRON, growth, IMDB,
-    AgainstPeers, Batched, Growth,
-    online_sgd,
+    *LOWER_LEVEL, *PATOM_ITERATION, AgainstPeers, Batched, Growth, online_sgd,
 )  # fmt: skip

@@ -33,6 +33,10 @@ Step = Annotated[float, Field(gt=0, le=1e6)]
 STEPS = "a list of step lengths above 0"
 DATASETS = "a list from enron, imdb, mnist-1-7, dogfish"
 SPLITS = "a whole number of random train/test splits, 1 to 1000"
+BUDGET = "a fraction of a task's clean examples (not a percentage), above 0, at most 0.5"
+DRAWS = "a whole number of training sets, 1 to 1000"
+ITERATIONS = "a whole number of iterations, 1 to 1000"
+MultiTaskDataset = Literal["sarcos", "landmine", "mnist"]
 REMOVE = "the fraction removed per class, above 0, at most 0.5"
 
 
@@ -223,6 +227,100 @@ class Koh2021(Knobs):
     matrix: Koh2021Matrix
 
 
+class Zhao2018Setting(Knobs):
+    """What all notebooks of Zhao et al. 2018 share: data, learner, attacker's ball and update."""
+
+    lambda1: Lambda = Field(description="a number above 0")
+    lambda2: Lambda = Field(description="a number above 0")
+    radius: Lambda = Field(description="a radius above 0")
+    step: Step = Field(description="a step length above 0")
+    batch: Count = Field(description="a whole multiple of the clean examples, 1 to 1000")
+    labels: Literal["uniform", "clean", "constant"] = Field(
+        description="uniform, clean or constant"
+    )
+    sarcos_train: Count = Field(description="a whole number of examples, 1 to 1000")
+    sarcos_test: Count = Field(description="a whole number of examples, 1 to 1000")
+    landmine_fraction: Quantile = Field(description="a fraction of each task, between 0 and 1")
+    mnist_per_class: Count = Field(description="a whole number of images, 1 to 1000")
+    mnist_components: Annotated[int, Field(ge=1, le=784)] = Field(
+        description="a whole number of principal components, 1 to 784"
+    )
+
+
+class Zhao2018Convergence(Knobs):
+    """``zhao2018/convergence``: Figure 1."""
+
+    budget: Fraction = Field(description=BUDGET)
+    draws: Count = Field(description=DRAWS)
+    starts: Count = Field(description="a whole number of random starts, 1 to 1000")
+    start_draws: Count = Field(description=DRAWS)
+    iterations: Count = Field(description=ITERATIONS)
+    small_step: Step = Field(description="a step length above 0")
+
+
+class Zhao2018Quality(Knobs):
+    """``zhao2018/quality``: Figure 2."""
+
+    datasets: list[MultiTaskDataset] = Field(
+        min_length=1, description="a list from sarcos, landmine, mnist"
+    )
+    pairs: Count = Field(description="a whole number of pairs of task sets, 1 to 1000")
+    budgets: list[Fraction] = Field(min_length=1, description="a list; each is " + BUDGET)
+    draws: Count = Field(description=DRAWS)
+    sweeps: Count = Field(description=ITERATIONS)
+    iterations: Count = Field(description=ITERATIONS)
+    small_lambda: Lambda = Field(description="a number above 0")
+
+
+class Zhao2018Relationships(Knobs):
+    """``zhao2018/relationships``: Figure 3, and the defense it suggests."""
+
+    budget: Fraction = Field(description=BUDGET)
+    draws: Count = Field(description=DRAWS)
+    attacks: Count = Field(description="a whole number of sets of attacking tasks, 1 to 1000")
+    sweeps: Count = Field(description=ITERATIONS)
+    iterations: Count = Field(description=ITERATIONS)
+    small_lambda: Lambda = Field(description="a number above 0")
+    examined: Fraction = Field(description="a fraction of a task's examples, at most 0.5")
+
+
+class Zhao2018Gradients(Knobs):
+    """``zhao2018/gradients``: three gradients against finite differences, and as attacks."""
+
+    budget: Fraction = Field(description=BUDGET)
+    draws: Count = Field(description=DRAWS)
+    probes: Count = Field(description="a whole number of directions, 1 to 1000")
+    difference: Annotated[float, Field(gt=0, le=0.1)] = Field(
+        description="a step of finite differences, above 0, at most 0.1"
+    )
+    iterations: Count = Field(description=ITERATIONS)
+    small_lambda: Lambda = Field(description="a number above 0")
+
+
+class Zhao2018LowerLevel(Knobs):
+    """``zhao2018/lower-level``: the joint problem solved exactly and by alternation."""
+
+    draws: Count = Field(description=DRAWS)
+    stops: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1, description=QUANTILES)
+    floors: list[Annotated[float, Field(ge=0, le=0.01)]] = Field(
+        min_length=1, description="a list of numbers from 0 to 0.01"
+    )
+    lambdas: list[Lambda] = Field(min_length=1, description="a list of numbers above 0")
+    budget: Fraction = Field(description=BUDGET)
+    iterations: Count = Field(description=ITERATIONS)
+
+
+class Zhao2018(Knobs):
+    """One block per notebook of Zhao et al. 2018, and one that all share."""
+
+    setting: Zhao2018Setting
+    convergence: Zhao2018Convergence
+    quality: Zhao2018Quality
+    relationships: Zhao2018Relationships
+    gradients: Zhao2018Gradients
+    lower_level: Zhao2018LowerLevel
+
+
 class Params(Knobs):
     """The whole of ``params.yaml``, resolved for one profile."""
 
@@ -231,6 +329,7 @@ class Params(Knobs):
     workers: Workers
     profiles: dict[Literal["demo", "quick", "paper"], Profile]
     koh2021: Koh2021
+    zhao2018: Zhao2018
 
     def section(self, name: str) -> dict[str, Any]:
         """The knobs of notebook ``<paper>/<section>``; none for a notebook without a block."""

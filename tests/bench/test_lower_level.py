@@ -1,0 +1,61 @@
+"""The entries on the lower level: both races on a small problem, and how it grows."""
+
+import json
+
+import numpy as np
+import pytest
+from tqdm import tqdm
+
+import bench
+from bench import lower_level
+from lib.models.mtrl import TaskData, solve_mtrl
+
+
+def problem(loss, m=3, n=30):
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(m, n, 4)) / 2.0, np.ones((m, n, 1))], axis=-1)
+    y = X @ rng.normal(size=5) + 0.2 * rng.normal(size=(m, n))
+    y = y if loss == "square" else np.sign(y)
+    return TaskData(X, y, np.full((m, n), 1.0 / n))
+
+
+def test_there_is_an_entry_for_each_data_set():
+    names = {entry.NAME for entry in bench.ENTRIES}
+    assert names >= {f"zhao2018.lower_level.{name}" for name in ("sarcos", "landmine", "mnist")}
+
+
+@pytest.mark.parametrize("loss", ["square", "hinge"])
+def test_cvxpy_is_given_the_same_problem(loss):
+    data = problem(loss)
+    ours = solve_mtrl(data, loss, lower_level.LAMBDA, lower_level.LAMBDA)
+    assert lower_level.by_cvxpy(data, loss) == pytest.approx(float(ours.objective), rel=1e-5)
+
+
+def test_an_entry_holds_both_races(monkeypatch):
+    draws = [problem("square"), problem("square")]
+    monkeypatch.setattr(lower_level, "tasks", lambda name, count: ("square", draws[:count], name))
+    entry = lower_level.LowerLevelEntry("any", 2)
+    with tqdm(disable=True) as bar:
+        record = entry.run(bar)
+    json.dumps(record, allow_nan=False)
+    assert record["n"] == 2
+    assert record["agreement"] < 1e-5
+    assert record["alternating_excess"] > -1e-9
+    assert record["ratio"] > 0.0
+    assert "cvxpy/SCS" in entry.summary(record)
+
+
+def test_growth_has_a_power_for_every_way(monkeypatch):
+    problems = [
+        (name, way, "hinge", problem("hinge", **{size: 20 * k}))
+        for name, way, size in (("landmine", "tasks", "m"), ("mnist", "examples", "n"))
+        for k in range(1, 6)
+    ]
+    entry = lower_level.Growth()
+    monkeypatch.setattr(lower_level.Growth, "_problems", lambda _: problems)
+    with tqdm(disable=True) as bar:
+        record = entry.run(bar)
+    json.dumps(record, allow_nan=False)
+    assert [row["tasks"] for row in record["growth"]] == [20, 40, 60, 80, 100] + 5 * [3]
+    assert set(record["exponents"]) == {"landmine", "mnist"}
+    assert "100 tasks in" in entry.summary(record)
