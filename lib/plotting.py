@@ -81,7 +81,7 @@ def bars_with_paper(
         )  # fmt: skip
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel(f"test error ({unit})")
-    axes.set_ylim(bottom=0.0)
+    axes.set_ylim(bottom=0.0, auto=True)  # the top still adapts to neighbours that share it
     axes.grid(axis="x", visible=False)
     axes.legend(frameon=False, loc="upper right")
 
