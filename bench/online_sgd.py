@@ -17,7 +17,7 @@ from scipy.linalg.blas import sgemm
 from tqdm import tqdm
 
 from bench.data import examples
-from bench.timing import timed
+from bench.timing import ratio, timed
 from lib.models.two_layer import TwoLayerNets, train_online
 
 NAME = "wang2021.online_sgd"
@@ -70,9 +70,9 @@ def run(bar: tqdm) -> dict[str, Any]:
         "agreement": float(agreement),
         "ours_s": float(np.median(blocks)),
         "peer_s": float(np.median(autograds)),
-        **_ratio("", autograds / blocks),
+        **ratio(autograds / blocks),
         "loop_s": float(np.median(loops)),
-        **_ratio("loop_", loops / blocks),
+        **ratio(loops / blocks, "loop_"),
         "gemm_fraction": float(np.median(products / blocks)),
         "growth": growth,
         "many_runs": {
@@ -118,13 +118,6 @@ def _per_example(side: Callable, nets: TwoLayerNets, X: np.ndarray, y: np.ndarra
 def _least(call: Callable[[], Any]) -> float:
     """The least of a few runs: a busy machine only ever adds to them."""
     return min(timed(call)[0] for _ in range(3))
-
-
-def _ratio(prefix: str, ratios: np.ndarray) -> dict[str, Any]:
-    return {
-        f"{prefix}ratio": float(np.exp(np.log(ratios).mean())),
-        f"{prefix}spread": [float(ratios.min()), float(ratios.max())],
-    }
 
 
 def _blocks(nets: TwoLayerNets, X: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -18,6 +18,14 @@ def timed(function: Callable, *arguments: Any, **options: Any) -> tuple[float, A
     return perf_counter() - begun, result
 
 
+def ratio(ratios: np.ndarray, prefix: str = "") -> dict[str, Any]:
+    """Ratios pair by pair: their geometric mean and their extremes."""
+    return {
+        f"{prefix}ratio": float(np.exp(np.log(ratios).mean())),
+        f"{prefix}spread": [float(ratios.min()), float(ratios.max())],
+    }
+
+
 class Race:
     """Seconds of ours and of a peer, a pair for every problem.
 
@@ -41,12 +49,10 @@ class Race:
 
     def record(self, prefix: str = "") -> dict[str, Any]:
         """Medians; the ratio pair by pair, its geometric mean and its extremes."""
-        ratios = np.array(self.theirs) / np.array(self.ours)
         return {
             f"{prefix}ours_s": float(np.median(self.ours)),
             f"{prefix}peer_s": float(np.median(self.theirs)),
-            f"{prefix}ratio": float(np.exp(np.log(ratios).mean())),
-            f"{prefix}spread": [float(ratios.min()), float(ratios.max())],
+            **ratio(np.array(self.theirs) / np.array(self.ours), prefix),
         }
 
 

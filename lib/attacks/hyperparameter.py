@@ -124,9 +124,7 @@ class HyperparameterAttack:
 
     def weights(self, stage: int, n: int) -> Float[Tensor, "K n"]:
         """1 for clean rows that are still there at a stage, 0 for replaced ones."""
-        weights = self.poison.new_ones(len(self.poison), n)
-        weights[:, self.replaced[: stage * self.batch]] = 0.0
-        return weights
+        return _still_there(self.poison, n, self.replaced[: stage * self.batch])
 
 
 def attack_hyperparameters(
@@ -270,8 +268,6 @@ class _State:
         """Lines 5 and 6: fresh parameters, and Alg. 1."""
         settings = self.settings
         end = poison.shape[1]
-        weights = poison.new_ones(len(live), len(self.clean.y))
-        weights[:, self.replaced[:end]] = 0.0
         problem = Problem(
             model=self.model,
             clean=self.clean,
@@ -284,7 +280,7 @@ class _State:
             initial=self._initial(live, starts),
             penalty=tuple(self.policies[k].penalty for k in live.tolist()),
             frozen=end - free,
-            weights=weights,
+            weights=_still_there(poison, len(self.clean.y), self.replaced[:end]),
         )
         if settings.method == "rmd":
             return rmd(problem)
@@ -361,6 +357,15 @@ class _Steps:
 
 def _adapt(length: Tensor, agree: Tensor) -> Tensor:
     return torch.where(agree > 0, LONGER * length, torch.where(agree < 0, SHORTER * length, length))
+
+
+def _still_there(
+    poison: Float[Tensor, "K s d"], n: int, replaced: Int[Tensor, "r"]
+) -> Float[Tensor, "K n"]:
+    """1 for each of n clean rows in each problem, 0 for those ``replaced``."""
+    weights = poison.new_ones(len(poison), n)
+    weights[:, replaced] = 0.0
+    return weights
 
 
 def initial_parameters(model: MLP, d: int, generator: torch.Generator) -> Float[Tensor, "1 p"]:

@@ -21,10 +21,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from lib.models.oracle_sgd import OracleCall, OraclePoison
-from lib.models.two_layer import TwoLayerNets
-
-Array: TypeAlias = Any
-"""``numpy.ndarray`` or ``torch.Tensor``: not named, for torch takes seconds to import."""
+from lib.models.two_layer import Array, TwoLayerNets
 
 InputGradient: TypeAlias = Callable[[Array, Array], Array]
 """(X, y) → ∂ℓ₋₋(z_i)/∂x_i, a row for every example."""

@@ -39,6 +39,7 @@ from lib.models.mtrl import (
     Array,
     Loss,
     TaskData,
+    combine,
     loss_slopes,
     loss_values,
     phi,
@@ -198,7 +199,7 @@ def attack_utility(
     scores = task_scores(clean.X, W)
     utility = xp.sum(counted * loss_values(scores, clean.y, loss), axis=(-2, -1))
     slopes = counted * loss_slopes(scores, clean.y, loss)
-    return utility, (slopes[..., None, :] @ clean.X)[..., 0, :]
+    return utility, combine(slopes, clean.X)
 
 
 def project_to_ball(X: Float[Array, "*b f"], radius: float) -> Float[Array, "*b f"]:

@@ -39,7 +39,16 @@ from array_api_compat import array_namespace, device
 from jaxtyping import Bool, Float
 
 from lib.errors import SolverError
-from lib.models.mtrl import Array, Loss, TaskData, loss_slopes, prox, task_scores
+from lib.models.mtrl import (
+    Array,
+    Loss,
+    TaskData,
+    combine,
+    loss_curvatures,
+    loss_slopes,
+    prox,
+    task_scores,
+)
 
 _FEW = 300
 """Unknowns m·d up to which the system is factorised. That costs there at most twice what conjugate
@@ -90,17 +99,9 @@ def attack_gradient(
     scores = task_scores(X, W)
     along = (weight * loss_slopes(scores, y, loss))[..., None] * u[..., None, :-1]
     if method != "paper":
-        bend = weight * _loss_curvatures(scores, y, loss) * task_scores(X, u)
+        bend = weight * loss_curvatures(scores, y, loss) * task_scores(X, u)
         along = along + bend[..., None] * W[..., None, :-1]
     return -along
-
-
-def _loss_curvatures(scores: Array, y: Array, loss: Loss) -> Array:
-    """The second derivative of ℓ in the score, elementwise; at the squared hinge's kink 0."""
-    xp = array_namespace(scores)
-    if loss == "square":
-        return xp.full_like(scores, 2.0)
-    return 2.0 * xp.astype(y * scores < 1.0, scores.dtype)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class _Frame:
     ) -> "_Frame":
         xp = array_namespace(W)
         slopes = train.weight * loss_slopes(task_scores(train.X, W), train.y, loss)
-        gradient = (slopes[..., None, :] @ train.X)[..., 0, :] + lambda1 * W
+        gradient = combine(slopes, train.X) + lambda1 * W
         # Any η > 0 will do; one over a bound on the curvature balances W and its gradient.
         norms = xp.sum(train.weight * xp.linalg.vecdot(train.X, train.X), axis=-1)
         eta = 1.0 / (2.0 * xp.max(norms, axis=-1) + lambda1)
@@ -224,7 +225,7 @@ def _loss_hessians(
     train: TaskData, W: Float[Array, "*b m d"], loss: Loss
 ) -> Float[Array, "*b m d d"]:
     """A, task by task."""
-    bend = train.weight * _loss_curvatures(task_scores(train.X, W), train.y, loss)
+    bend = train.weight * loss_curvatures(task_scores(train.X, W), train.y, loss)
     halves = train.X * bend[..., None] ** 0.5
     return halves.mT @ halves
 

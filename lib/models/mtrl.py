@@ -115,7 +115,7 @@ def solve_mtrl(
     data = TaskData(
         *(xp.reshape(a, (-1, *a.shape[len(batch) :])) for a in (data.X, data.y, data.weight))
     )
-    scale = 2.0 * _norm(_combine(data.weight * data.y, data.X))  # ‖∇loss(0)‖, of either loss
+    scale = 2.0 * _norm(combine(data.weight * data.y, data.X))  # ‖∇loss(0)‖, of either loss
     scale = xp.where(scale > 0.0, scale, 1.0)
     W = xp.zeros_like(data.X[..., 0, :])
     W = W if start is None else xp.reshape(start, W.shape)
@@ -158,6 +158,13 @@ def task_scores(X: Float[Array, "*b m n d"], W: Float[Array, "*b m d"]) -> Float
     return (X @ W[..., None])[..., 0]
 
 
+def combine(
+    coefficients: Float[Array, "*b m n"], X: Float[Array, "*b m n d"]
+) -> Float[Array, "*b m d"]:
+    """Σ_j coefficient_ij x_ij: for every task, a row times its matrix."""
+    return (coefficients[..., None, :] @ X)[..., 0, :]
+
+
 def loss_values(
     scores: Float[Array, "*s"], y: Float[Array, "*s"], loss: Loss
 ) -> Float[Array, "*s"]:
@@ -174,6 +181,16 @@ def loss_slopes(
     if loss == "square":
         return 2.0 * (scores - y)
     return -2.0 * y * array_namespace(scores).maximum(1.0 - y * scores, 0.0)
+
+
+def loss_curvatures(
+    scores: Float[Array, "*s"], y: Float[Array, "*s"], loss: Loss
+) -> Float[Array, "*s"]:
+    """d²ℓ/d score² for every score; at the squared hinge's kink 0."""
+    xp = array_namespace(scores)
+    if loss == "square":
+        return xp.full_like(scores, 2.0)
+    return 2.0 * xp.astype(y * scores < 1.0, scores.dtype)
 
 
 def relationship(W: Float[Array, "*b m d"]) -> Float[Array, "*b m m"]:
@@ -229,7 +246,7 @@ def _newton(
         steps[places] += taken
         scores = task_scores(data.X, new)
         crossed = (_below_margin(data, scores) - curved) * (scores - data.y)
-        crossing = 2.0 * _norm(_combine(crossed, data.X))
+        crossing = 2.0 * _norm(combine(crossed, data.X))
         distance = distance + crossing
         solved = distance <= tol * scale
         if xp.any(solved):
@@ -292,7 +309,7 @@ class _Quadratic:
         ratio = (lambda1 / L) ** 0.5
         return cls(
             (1.0 - lambda1 / L)[..., None, None] * _identity(H) - H / L[..., None, None],
-            _combine(root * data.y, rows) / L[..., None],
+            combine(root * data.y, rows) / L[..., None],
             (1.0 - ratio) / (1.0 + ratio),
             L[:, 0],
         )
@@ -315,7 +332,7 @@ def _minimise(
     running = places >= 0
     Y, W = start, xp.reshape(start, (len(start), -1))  # W flat, and what is made of it
     for step in range(1, max_iterations + 1):
-        new, kept = _shrink(_combine(Y, toward) + offset, thresholds)
+        new, kept = _shrink(combine(Y, toward) + offset, thresholds)
         flat = xp.reshape(new, W.shape)
         back, ahead = xp.reshape(Y, W.shape) - flat, flat - W
         distance = L * xp.linalg.vecdot(back, back) ** 0.5
@@ -374,11 +391,6 @@ def _value(
     xp = array_namespace(W)
     losses = xp.sum(data.weight * loss_values(scores, data.y, loss), axis=(-2, -1))
     return losses + lambda1 / 2.0 * _norm(W) ** 2 + lambda2 / 2.0 * nuclear**2
-
-
-def _combine(coefficients: Array, X: Array) -> Array:
-    """Σ_j coefficient_ij x_ij: for every task, a row times its matrix."""
-    return (coefficients[..., None, :] @ X)[..., 0, :]
 
 
 def _norm(W: Array) -> Array:

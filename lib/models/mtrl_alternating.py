@@ -16,7 +16,16 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from lib.errors import SolverError
-from lib.models.mtrl import Loss, TaskData, loss_slopes, loss_values, objective, task_scores
+from lib.models.mtrl import (
+    Loss,
+    TaskData,
+    combine,
+    loss_curvatures,
+    loss_slopes,
+    loss_values,
+    objective,
+    task_scores,
+)
 
 _W_STEP = 1e-9  # of the gradient at W = 0: how exactly a W-step is solved
 _NEWTON_STEPS = 100
@@ -126,7 +135,7 @@ def _fixed_relationship(
     def value_and_gradient(Z: ndarray) -> tuple[float, ndarray]:
         scores = task_scores(X, root @ Z)
         slopes = weight * loss_slopes(scores, y, loss)
-        gradient = root @ (slopes[:, None, :] @ X)[:, 0] + Z
+        gradient = root @ combine(slopes, X) + Z
         return float(np.sum(weight * loss_values(scores, y, loss)) + np.sum(Z * Z) / 2), gradient
 
     Z = np.linalg.lstsq(root, W)[0]
@@ -135,8 +144,8 @@ def _fixed_relationship(
     for _ in range(_NEWTON_STEPS):
         if np.linalg.norm(gradient) <= allowed:
             return root @ Z
-        curved = weight if loss == "square" else weight * (y * task_scores(X, root @ Z) < 1.0)
-        H = 2.0 * (X * curved[..., None]).mT @ X
+        bend = weight * loss_curvatures(task_scores(X, root @ Z), y, loss)
+        H = (X * bend[..., None]).mT @ X
         step = _conjugate_gradients(H, root, -gradient, allowed / 2)
         for halving in range(_HALVINGS):
             trial = Z + 0.5**halving * step
@@ -161,7 +170,7 @@ def _conjugate_gradients(
     for _ in range(_CG_STEPS):
         if rr**0.5 <= tol:
             break
-        Hp = root @ ((root @ p)[:, None, :] @ H)[:, 0] + p
+        Hp = root @ combine(root @ p, H) + p
         alpha = rr / np.vdot(p, Hp)
         Z = Z + alpha * p
         residual = residual - alpha * Hp

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from lib.datasets.multitask import MultiTaskDraw
 from lib.models.mtrl import Loss, TaskData
@@ -38,17 +38,10 @@ def nmse(W: Float[ndarray, "m d"], draw: MultiTaskDraw) -> Float[ndarray, "m"]:
 
 
 def auc(W: Float[ndarray, "m d"], draw: MultiTaskDraw) -> Float[ndarray, "m"]:
-    """The area under the ROC curve of w_i·x on each task's test set; ties count one half.
-
-    (R₊ − n₊(n₊ + 1)/2)/(n₊ n₋), with R₊ the sum of the positives' ranks: Mann & Whitney's U.
-    """
-    areas = []
-    for w, X, y in zip(W, draw.X_test, draw.y_test, strict=True):
-        positive = y > 0.0
-        n = int(positive.sum())
-        ranks = stats.rankdata(X @ w)[positive].sum()
-        areas.append((ranks - n * (n + 1) / 2) / (n * (len(y) - n)))
-    return np.array(areas)
+    """The area under the ROC curve of w_i·x on each task's test set; ties count one half."""
+    return np.array(
+        [roc_auc_score(y, X @ w) for w, X, y in zip(W, draw.X_test, draw.y_test, strict=True)]
+    )
 
 
 def on_targets(

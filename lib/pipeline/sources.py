@@ -4,8 +4,7 @@ import ast
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Callable
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -51,15 +50,14 @@ def fingerprint(function: Callable[..., Any]) -> str:
         digest.update(_beside(function).encode())
         loaded = (name for name in sys.modules if name == "lib" or name.startswith("lib."))
         files = imported("\n".join(f"import {name}" for name in sorted(loaded)))
-    digest.update(_texts(tuple(sorted(files))).encode())
+    digest.update(_texts(files).encode())
     return digest.hexdigest()
 
 
-@lru_cache
-def _texts(files: tuple[str, ...]) -> str:
+def _texts(files: set[str]) -> str:
     """SHA-256 of the files that can shape a result."""
     digest = hashlib.sha256()
-    for file in files:
+    for file in sorted(files):
         if not file.startswith(_NOT_RESULTS):
             digest.update(file.encode() + b"\0" + (paths.ROOT / file).read_bytes())
     return digest.hexdigest()
@@ -82,7 +80,7 @@ def _beside(function: Callable[..., Any]) -> str:
     return "\n".join(parts)
 
 
-def _names(code: CodeType) -> Iterable[str]:
+def _names(code: CodeType) -> set[str]:
     """The global names of a function and of the functions inside it."""
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
     return set(code.co_names).union(*(_names(part) for part in inner))

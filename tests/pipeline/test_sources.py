@@ -34,9 +34,7 @@ def project(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    sources._texts.cache_clear()
-    yield tmp_path
-    sources._texts.cache_clear()
+    return tmp_path
 
 
 def test_imports_are_followed(project):
@@ -60,7 +58,6 @@ def test_only_code_in_reach_changes_the_fingerprint(loaded, module, matters):
     before = sources.fingerprint(scaled)
     with (loaded / f"lib/{module}.py").open("a") as file:
         file.write("\nx = 1\n")
-    sources._texts.cache_clear()
     assert (sources.fingerprint(scaled) != before) == matters
 
 
