@@ -321,6 +321,132 @@ class Zhao2018(Knobs):
     lower_level: Zhao2018LowerLevel
 
 
+class Carnerero2023Range(Knobs):
+    """A learned exponent's start and its feasible domain."""
+
+    start: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    low: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    high: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+
+
+class Carnerero2023Recipe(Knobs):
+    """What the attack on logistic regression uses on one data set."""
+
+    steps: Count = Field(description="a whole number of inner steps, 1 to 1000")
+    rate: Step = Field(description="a step length above 0")
+    poison_step: Step = Field(description="a step length above 0")
+    validation: Fraction = Field(description="a fraction of the training set, at most 0.5")
+    large_l2: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    large_l1: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    top: list[Count] = Field(min_length=1, description="a list of whole numbers of features")
+
+
+Carnerero2023Dataset = Literal["mnist", "fashion-mnist", "cifar-10"]
+IMAGES = "a list from mnist, fashion-mnist, cifar-10"
+Examples = Annotated[int, Field(ge=10, le=100_000, multiple_of=2)]
+EXAMPLES = "an even number of examples, 10 to 100000"
+
+
+class Carnerero2023Attack(Knobs):
+    """The attack on logistic regression as several notebooks launch it."""
+
+    datasets: list[Carnerero2023Dataset] = Field(min_length=1, description=IMAGES)
+    repeats: Count = Field(description="a whole number of random draws, 1 to 1000")
+    n_train: Examples = Field(description=EXAMPLES)
+    n_test: Examples = Field(description=EXAMPLES)
+    batch: Fraction = Field(description="a fraction of the training set, at most 0.5")
+    batches: Count = Field(description="a whole number of batches, 1 to 1000")
+    hyperiterations: Count = Field(description="a whole number of hyperiterations, 1 to 1000")
+    rule: Literal["decayed", "adaptive"] = Field(description="decayed or adaptive")
+    lam_step: Step = Field(description="a step length above 0")
+    l2: Carnerero2023Range
+    l1: Carnerero2023Range
+    cv_points: Count = Field(description="how many exponents cross-validation tries, from 1")
+    epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
+    mnist: Carnerero2023Recipe
+    fashion_mnist: Carnerero2023Recipe
+    cifar_10: Carnerero2023Recipe
+
+
+class Carnerero2023Synthetic(Knobs):
+    """``carnerero2023/synthetic``: Figure 1."""
+
+    grid: Count = Field(description="how many positions along either axis, 1 to 1000")
+    exponents: Count = Field(description="how many values of lambda are tried, 1 to 1000")
+    regularised: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+
+
+class Carnerero2023Logistic(Knobs):
+    """``carnerero2023/logistic``: Figures 2, 3 and 8."""
+
+    sensitivity_repeats: Count = Field(description="a whole number of draws, 1 to 1000")
+    sensitivity_datasets: list[Carnerero2023Dataset] = Field(min_length=1, description=IMAGES)
+
+
+class Carnerero2023ValidationSize(Knobs):
+    """``carnerero2023/validation-size``: Figures 4 and 9."""
+
+    repeats: Count = Field(description="a whole number of random draws, 1 to 1000")
+    factors: list[Step] = Field(
+        min_length=1, description="a list of multiples of the data set's own validation size"
+    )
+
+
+class Carnerero2023FeatureStability(Knobs):
+    """``carnerero2023/feature-stability``: Figures 5 and 10."""
+
+    least_drop: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="a drop of the index from 0 to 1"
+    )
+
+
+class Carnerero2023Networks(Knobs):
+    """``carnerero2023/networks``: Figures 6, 7 and 11 to 14."""
+
+    datasets: list[Carnerero2023Dataset] = Field(min_length=1, description=IMAGES)
+    repeats: Count = Field(description="a whole number of random draws, 1 to 1000")
+    n_train: Examples = Field(description=EXAMPLES)
+    n_test: Examples = Field(description=EXAMPLES)
+    steps: Count = Field(description="a whole number of inner steps, 1 to 1000")
+    rate: Step = Field(description="a step length above 0")
+    cifar_rate: Step = Field(description="a step length above 0")
+    hyperiterations: Count = Field(description="a whole number of hyperiterations, 1 to 1000")
+    poison_step: Step = Field(description="a step length above 0")
+    cifar_poison_step: Step = Field(description="a step length above 0")
+    lam_step: Step = Field(description="a step length above 0")
+    l2: Carnerero2023Range
+    l1: Carnerero2023Range
+    large_l2: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    large_l1: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
+    starts: Count = Field(description="a whole number of initialisations, 1 to 1000")
+    checkpoints: Count = Field(description="a whole number of iterates, 1 to 1000")
+
+
+class Carnerero2023Hypergradients(Knobs):
+    """``carnerero2023/hypergradients``: Table II, and the better outer step."""
+
+    n_train: Examples = Field(description=EXAMPLES)
+    steps: list[Count] = Field(min_length=1, description="a list of T, whole numbers to 1000")
+    lam: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    growth: list[Step] = Field(min_length=1, description="a list of factors above 0")
+    attack_n_train: Examples = Field(description=EXAMPLES)
+    attack_repeats: Count = Field(description="a whole number of random draws, 1 to 1000")
+    attack_hyperiterations: Count = Field(description="a whole number, 1 to 1000")
+
+
+class Carnerero2023(Knobs):
+    """One block per notebook of Carnerero-Cano et al. 2023, and one that several share."""
+
+    attack: Carnerero2023Attack
+    synthetic: Carnerero2023Synthetic
+    logistic: Carnerero2023Logistic
+    validation_size: Carnerero2023ValidationSize
+    feature_stability: Carnerero2023FeatureStability
+    networks: Carnerero2023Networks
+    hypergradients: Carnerero2023Hypergradients
+
+
 class Params(Knobs):
     """The whole of ``params.yaml``, resolved for one profile."""
 
@@ -330,6 +456,7 @@ class Params(Knobs):
     profiles: dict[Literal["demo", "quick", "paper"], Profile]
     koh2021: Koh2021
     zhao2018: Zhao2018
+    carnerero2023: Carnerero2023
 
     def section(self, name: str) -> dict[str, Any]:
         """The knobs of notebook ``<paper>/<section>``; none for a notebook without a block."""

@@ -1,0 +1,193 @@
+"""What the notebooks of Carnerero-Cano et al. 2023 share: pairs of classes, knobs as settings."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib.attacks.hyperparameter import (
+    NO_REGULARISATION,
+    HyperparameterSettings,
+    LamRange,
+    Policy,
+)
+from lib.attacks.hyperparameter_trial import FLIPS, FinalTraining, Pool, Sizes, Trial, run_trial
+from lib.datasets import binary
+from lib.metrics import mean_interval
+from lib.pipeline.notebook import Notebook
+
+CLASSES = {"mnist": (8, 0), "fashion-mnist": (2, 1), "cifar-10": (6, 0)}
+"""Positive and negative class: 8 and 0, pullover and trouser, frog and airplane (Table III)."""
+
+LABELS = {
+    "none": "no regularisation",
+    "l2-large": "large λ, L2",
+    "l2-cv": "λ cross-validated, L2",
+    "l2-learned": "λ learned, L2",
+    "l2-layers": "λ per layer, L2",
+    "l1-large": "large λ, L1",
+    "l1-cv": "λ cross-validated, L1",
+    "l1-learned": "λ learned, L1",
+    "l1-layers": "λ per layer, L1",
+}
+"""Names of policies as pictures show them."""
+
+COLOURS = {
+    "none": "#111111",
+    "large": "#3c8d5a",
+    "cv": "#8a6fb0",
+    "learned": "#20639b",
+    "layers": "#d98324",
+}
+"""By what follows the penalty in a policy's name."""
+
+LEARNED = ("l2-learned", "l1-learned")
+WITH_FLIPS = ("none", "l2-large", "l1-large", *LEARNED)
+
+
+def load_pool(notebook: Notebook, name: str) -> Pool:
+    """The two classes of the paper, CIFAR-10 scaled to [−1, 1] (Section V-A)."""
+    data = binary(notebook.load(name), *CLASSES[name])
+    X, y = data.X, data.y
+    if data.X_test is not None:
+        X, y = np.concatenate([X, data.X_test]), np.concatenate([y, data.y_test])
+    pixels = np.rint(255.0 * X).astype(np.uint8)
+    return Pool(pixels, y, 2.0 / 255.0, -1.0) if name == "cifar-10" else Pool(pixels, y)
+
+
+def even(number: float) -> int:
+    """The nearest even number: draws are balanced."""
+    return 2 * round(number / 2)
+
+
+def ranges(knobs: dict[str, Any]) -> dict[str, LamRange]:
+    """Φ(Λ) of either penalty."""
+    return {penalty: LamRange(**knobs[penalty]) for penalty in ("l2", "l1")}
+
+
+def logistic_settings(knobs: dict[str, Any], name: str) -> HyperparameterSettings:
+    """The block ``carnerero2023.attack`` for one data set."""
+    recipe = knobs[name.replace("-", "_")]
+    return HyperparameterSettings(
+        batch=round(knobs["batch"] * knobs["n_train"]),
+        batches=knobs["batches"],
+        steps=recipe["steps"],
+        rate=recipe["rate"],
+        hyperiterations=knobs["hyperiterations"],
+        poison_step=recipe["poison_step"],
+        lam_step=knobs["lam_step"],
+        box=(-1.0, 1.0) if name == "cifar-10" else (0.0, 1.0),
+        rule=knobs["rule"],
+        **ranges(knobs),
+    )
+
+
+def logistic_policies(knobs: dict[str, Any], name: str) -> dict[str, Policy]:
+    """All λ policies of Section V-B; those called ``-cv`` wait for cross-validation."""
+    recipe = knobs[name.replace("-", "_")]
+    policies = {"none": Policy(fixed=NO_REGULARISATION)}
+    for penalty in ("l2", "l1"):
+        policies[f"{penalty}-large"] = Policy(penalty, recipe[f"large_{penalty}"])
+        policies[f"{penalty}-cv"] = Policy(penalty, knobs[penalty]["start"])
+        policies[f"{penalty}-learned"] = Policy(penalty)
+    return policies
+
+
+def logistic_unit(
+    knobs: dict[str, Any], name: str, pool: Pool, rng: np.random.Generator, **changes: Any
+) -> dict[str, Any]:
+    """The arguments of :func:`run_trial` for one repeat; ``changes`` replace some of them."""
+    recipe = knobs[name.replace("-", "_")]
+    policies = logistic_policies(knobs, name)
+    grids = {
+        f"{penalty}-cv": tuple(
+            np.linspace(knobs[penalty]["low"], knobs[penalty]["high"], knobs["cv_points"]).tolist()
+        )
+        for penalty in ("l2", "l1")
+    }
+    return {
+        "pool": pool,
+        "sizes": Sizes(
+            knobs["n_train"], even(recipe["validation"] * knobs["n_train"]), knobs["n_test"]
+        ),
+        "policies": policies,
+        "settings": logistic_settings(knobs, name),
+        "testing": FinalTraining(knobs["epochs"], recipe["rate"]),
+        "rng": rng,
+        "cv": grids,
+        "flips": WITH_FLIPS,
+        "top": tuple(recipe["top"]),
+        **changes,
+    }
+
+
+def logistic_trials(notebook: Notebook) -> dict[str, list[Trial]]:
+    """All repeats on every data set: the units that ``logistic`` and others have in common."""
+    knobs = notebook.shared("carnerero2023/attack")
+    names = [name for name in knobs["datasets"] if notebook.available(name)]
+    plan = [(name, i) for name in names for i in range(knobs["repeats"])]
+    pools = {name: load_pool(notebook, name) for name in names}
+    section = "carnerero2023/attack"
+    units = [
+        logistic_unit(knobs, name, pools[name], notebook.rng(name, i, section=section))
+        for name, i in plan
+    ]
+    found = notebook.map(run_trial, units, "logistic regression")
+    return {
+        name: [trial for (other, _), trial in zip(plan, found, strict=True) if other == name]
+        for name in names
+    }
+
+
+def fractions(settings_batches: int, batch: float) -> list[float]:
+    """Poison at every stage, as a fraction of the training set."""
+    return [round(stage * batch, 4) for stage in range(settings_batches + 1)]
+
+
+def summarise(
+    notebook: Notebook, trials: dict[str, list[Trial]], shares: list[float], model: str
+) -> pd.DataFrame:
+    """A row per data set, policy and fraction: test error, λ and norm; metrics by the way."""
+    rows = []
+    for name, repeats in trials.items():
+        for k, policy in enumerate(repeats[0].names):
+            for s, share in enumerate(shares):
+                key = f"{name}.{model}.{policy}.{share:g}"
+                error = mean_interval([trial.error[k, s] for trial in repeats])
+                norm = mean_interval([trial.norm[k, s] for trial in repeats])
+                notebook.metric(f"{key}.test_error", error)
+                notebook.metric(f"{key}.norm", norm)
+                row = {
+                    "data": name,
+                    "policy": policy,
+                    "poison": share,
+                    "test error": error.value,
+                    "±": error.half_width,
+                    "norm": norm.value,
+                    "norm ±": norm.half_width,
+                }
+                lam = [trial.lam[k, s].mean() for trial in repeats]
+                if np.all(np.isfinite(lam)):
+                    exponent = mean_interval(lam)
+                    notebook.metric(f"{key}.lambda", exponent)
+                    row |= {"lambda": exponent.value, "lambda ±": exponent.half_width}
+                row["lambda at bound"] = float(
+                    np.mean([trial.lam_at_bound[k, s] for trial in repeats])
+                )
+                row["features at bound"] = float(
+                    np.mean([trial.features_at_bound[k, s] for trial in repeats])
+                )
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def style(policy: str) -> dict[str, Any]:
+    """How a policy's curve is drawn: colour by who sets λ, dashed for L1, dotted for flips."""
+    base = policy.removesuffix(FLIPS)
+    return {
+        "color": COLOURS[base.rpartition("-")[2]],
+        "linestyle": ":" if policy.endswith(FLIPS) else "-",
+        "marker": None if policy.endswith(FLIPS) else "o",
+        "markersize": 4,
+        "label": LABELS[base] + (", random flips" if policy.endswith(FLIPS) else ""),
+    }
