@@ -38,6 +38,14 @@ DRAWS = "a whole number of training sets, 1 to 1000"
 ITERATIONS = "a whole number of iterations, 1 to 1000"
 MultiTaskDataset = Literal["sarcos", "landmine", "mnist"]
 REMOVE = "the fraction removed per class, above 0, at most 0.5"
+Samples = Annotated[int, Field(ge=16, le=10_000_000)]
+SAMPLES = "a list of numbers of examples, each from 16"
+Width = Annotated[int, Field(ge=1, le=1_000_000)]
+WIDTHS = "a list of two or more widths, each a whole number from 1"
+Length = Annotated[float, Field(gt=0, le=1000)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Reference = Literal["softmax", "cnn", "alexnet"]
+REFERENCES = "a list from softmax, cnn, alexnet"
 
 
 class Knobs(BaseModel):
@@ -447,6 +455,80 @@ class Carnerero2023(Knobs):
     hypergradients: Carnerero2023Hypergradients
 
 
+class Wang2021Convex(Knobs):
+    """``wang2021/convex``: SGD from a poisoned first-order oracle."""
+
+    dimension: Count = Field(description="a whole number of features, 1 to 1000")
+    radius: float = Field(gt=0, le=2.5, description="a radius above 0, at most 2.5")
+    samples: list[Samples] = Field(min_length=2, description=SAMPLES)
+    trials: Count = Field(description="a whole number of trials, 1 to 1000")
+    groups: Count = Field(description="a whole number of groups, 1 to 1000")
+    fractions: list[Fraction] = Field(
+        min_length=1, description="a list of fractions above 0, at most 0.5"
+    )
+    pair_samples: list[Samples] = Field(min_length=2, description=SAMPLES)
+
+
+class Wang2021TwoLayer(Knobs):
+    """``wang2021/two-layer``: the theorems' network under regimes A, B and C."""
+
+    classes: list[Annotated[int, Field(ge=0, le=9)]] = Field(
+        min_length=2, max_length=2, description="two digits"
+    )
+    examples: Samples = Field(description="a number of examples, from 16")
+    widths: list[Width] = Field(min_length=2, description=WIDTHS)
+    seeds: Count = Field(description="a whole number of seeds, 1 to 1000")
+    step: Step = Field(description="a step size above 0")
+    step_per_neuron: Step = Field(description="a step size above 0")
+    flip_rates: list[Fraction] = Field(
+        min_length=1, description="a list of probabilities above 0, at most 0.5"
+    )
+    few_largest: Length = Field(description="a length above 0, at most 1000")
+    few_roots: Length = Field(description="a multiple of the root of n, above 0, at most 1000")
+    many_share: Fraction = Field(description="a fraction of the examples, above 0, at most 0.5")
+    many_largest: Length = Field(description="a length above 0, at most 1000")
+    reference_width: Width = Field(description="a whole number of neurons, at least 1")
+    attack_steps: Count = Field(description="a whole number of steps, 1 to 1000")
+    attack_rate: Rate = Field(description="a fraction of the budget, above 0, at most 1")
+    probe: Samples = Field(description="a number of examples, from 16")
+    margin_examples: list[Samples] = Field(min_length=1, description=SAMPLES)
+    margin_neurons: Samples = Field(description="a whole number of neurons, from 16")
+    delta: Fraction = Field(description="a probability above 0, at most 0.5")
+
+
+class Wang2021Width(Knobs):
+    """``wang2021/width``: the paper's figure."""
+
+    datasets: list[Literal["mnist", "cifar-10"]] = Field(
+        min_length=1, description="a list from mnist, cifar-10"
+    )
+    train: Samples = Field(description="a number of images, from 16")
+    validation: Samples = Field(description="a number of images, from 16")
+    test: Samples = Field(description="a number of images, from 16")
+    widths: list[Width] = Field(min_length=2, description=WIDTHS)
+    seeds: Count = Field(description="a whole number of seeds, 1 to 1000")
+    batch: Count = Field(description="a whole number of images, 1 to 1000")
+    epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
+    fixed_epoch: Count = Field(description="a whole number of epochs, 1 to 1000")
+    patience: Count = Field(description="a whole number of epochs, 1 to 1000")
+    mnist_rate: Step = Field(description="a step size above 0")
+    cifar_rate: Step = Field(description="a step size above 0")
+    mnist_references: list[Reference] = Field(min_length=1, description=REFERENCES)
+    cifar_references: list[Reference] = Field(min_length=1, description=REFERENCES)
+    reference_epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
+    attack_steps: Count = Field(description="a whole number of steps, 1 to 1000")
+    attack_rate: Rate = Field(description="a fraction of the budget, above 0, at most 1")
+    beta: Fraction = Field(description="a probability above 0, at most 0.5")
+
+
+class Wang2021(Knobs):
+    """One block per notebook of Wang, Mianjy & Arora 2021."""
+
+    convex: Wang2021Convex
+    two_layer: Wang2021TwoLayer
+    width: Wang2021Width
+
+
 class Params(Knobs):
     """The whole of ``params.yaml``, resolved for one profile."""
 
@@ -457,6 +539,7 @@ class Params(Knobs):
     koh2021: Koh2021
     zhao2018: Zhao2018
     carnerero2023: Carnerero2023
+    wang2021: Wang2021
 
     def section(self, name: str) -> dict[str, Any]:
         """The knobs of notebook ``<paper>/<section>``; none for a notebook without a block."""
