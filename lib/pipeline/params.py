@@ -180,6 +180,9 @@ class Koh2021Multiclass(Knobs):
 class Koh2021Transfer(Knobs):
     """``koh2021/transfer``: Figures 9 to 11."""
 
+    datasets: list[Literal["enron", "imdb"]] = Field(
+        min_length=1, description="a list from enron, imdb"
+    )
     splits: Count = Field(description=SPLITS)
     remove: Fraction = Field(description=REMOVE)
     lambdas: list[Lambda] = Field(min_length=1, description="a list of numbers above 0")

@@ -4,39 +4,53 @@ No number in the README is typed; a test holds the two together.
 """
 
 import json
+from typing import Any
 
 from lib.pipeline import paths
 
 BEGIN = "<!-- results: begin (python -m lib.pipeline.readme writes this part) -->"
 END = "<!-- results: end -->"
-GALLERY = (
-    ("koh2021/kkt/figures/figure-3.png", "The KKT attack against five defenses, Enron (Fig. 3)"),
-    ("koh2021/defenses/figures/figure-1.png", "Poison moves a boundary, sanitizing restores it"),
-    ("scorecard/figures/scorecard.png", "Our numbers over the papers'"),
-)  # fmt: skip
+GALLERY = {
+    "koh2021": (
+        ("attacks/figures/figure-3-enron.png", "Three attacks, five defenses: Enron (Fig. 3)"),
+        ("attacks/figures/figure-3-imdb.png", "Two attacks, five defenses: IMDB (Fig. 3)"),
+        ("ablations/figures/certificate.png", "What no attack can exceed"),
+        ("defenses/figures/figure-1.png", "Poison moves a boundary, sanitizing it back (Fig. 1)"),
+    ),
+}  # fmt: skip
+"""Pictures under ``results/paper/<paper>``, paper by paper, with their captions."""
+
+TITLES = {
+    "koh2021": "Koh, Steinhardt & Liang 2021",
+    "zhao2018": "Zhao et al. 2018",
+    "carnerero2023": "Carnerero-Cano et al. 2023",
+    "wang2021": "Wang, Mianjy & Arora 2021",
+}
+VERDICTS = ("replicated", "partial", "not replicated", "not run")
 
 
 def results_section() -> str:
-    """Gallery, scorecard and benchmarks as Markdown, from the paper profile's files."""
+    """Verdicts, pictures, claims and benchmarks as Markdown, from the paper profile's files."""
     results = paths.ROOT / "results"
     rows = json.loads((results / "paper" / "scorecard.json").read_text())
-    parts = []
-    for picture, caption in GALLERY:
-        parts += [f"![{caption}](results/paper/{picture})", ""]
-    verdicts = [row["verdict"] for row in rows]
-    summary = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
-    parts += [f"**Scorecard** (profile paper, {len(rows)} claims: {summary}):", ""]
-    parts += [
-        "| claim | source | verdict | paper | ours (95 % interval) |",
-        "|---|---|---|---|---|",
-    ]
-    parts += [
-        f"| {row['statement']} | {row['source']} | **{row['verdict']}** "
-        f"| {_number(row['paper_value'])} | {_number(row['ours'])}{_interval(row['ci95'])} |"
-        for row in rows
-    ]
+    of_paper = {
+        paper: [row for row in rows if row["paper"] == paper]
+        for paper in dict.fromkeys(row["paper"] for row in rows)
+    }
+    parts = [f"| profile paper | claims | {' | '.join(VERDICTS)} |", "|---" * 6 + "|"]
+    for paper, claims in of_paper.items():
+        verdicts = [row["verdict"] for row in claims]
+        counts = " | ".join(str(verdicts.count(verdict)) for verdict in VERDICTS)
+        parts.append(f"| {TITLES[paper]} | {len(claims)} | {counts} |")
+    for paper, claims in of_paper.items():
+        parts += ["", f"### {TITLES[paper]}", ""]
+        for picture, caption in GALLERY.get(paper, ()):
+            parts += [f"![{caption}](results/paper/{paper}/{picture})", f"*{caption}*", ""]
+        parts += [f"<details><summary>Claim by claim ({len(claims)})</summary>", ""]
+        parts += _claims(claims)
+        parts += ["", "</details>"]
     benchmarks = json.loads((results / "bench.json").read_text())
-    parts += ["", "**Benchmarks** (`make bench`, medians of one run):", ""]
+    parts += ["", "### Benchmarks", "", "`make bench`, medians of one run:", ""]
     parts += ["| what | ours | peer | ratio | data |", "|---|---|---|---|---|"]
     parts += [
         f"| `{name}` | {_seconds(record['ours_s'])} | {record.get('peer') or '–'} "
@@ -44,6 +58,18 @@ def results_section() -> str:
         for name, record in sorted(benchmarks.items())
     ]
     return "\n".join(parts)
+
+
+def _claims(rows: list[dict[str, Any]]) -> list[str]:
+    return [
+        "| claim | source | verdict | paper | ours (95 % interval) |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row['statement']} | {row['source']} | **{row['verdict']}** "
+            f"| {_number(row['paper_value'])} | {_number(row['ours'])}{_interval(row['ci95'])} |"
+            for row in rows
+        ),
+    ]
 
 
 def _number(value: float | None) -> str:

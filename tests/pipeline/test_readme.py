@@ -9,15 +9,16 @@ def test_the_readme_shows_what_lies_in_results():
 
 
 def test_every_picture_of_the_readme_exists():
-    for picture, _ in readme.GALLERY:
-        assert (paths.ROOT / "results" / "paper" / picture).is_file()
+    for paper, pictures in readme.GALLERY.items():
+        for picture, _ in pictures:
+            assert (paths.ROOT / "results" / "paper" / paper / picture).is_file()
 
 
 def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     (tmp_path / "results" / "paper").mkdir(parents=True)
     row = {
-        "statement": "s", "source": "Table 2", "verdict": "partial", "paper_value": 0.225,
-        "ours": 0.2345, "ci95": [0.23, 0.24],
+        "paper": "koh2021", "statement": "s", "source": "Table 2", "verdict": "partial",
+        "paper_value": 0.225, "ours": 0.2345, "ci95": [0.23, 0.24],
     }  # fmt: skip
     (tmp_path / "results/paper/scorecard.json").write_text(json.dumps([row]))
     bench = {
@@ -37,5 +38,6 @@ def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     assert text.startswith("before\n")
     assert text.endswith(f"{readme.END}\nafter\n")
     assert "old" not in text
+    assert f"| {readme.TITLES['koh2021']} | 1 | 0 | 1 | 0 | 0 |" in text
     assert "0.225 | 0.234 (0.23 to 0.24)" in text
     assert "0.0123 s | cvxpy 2.5 s | 203×" in text
