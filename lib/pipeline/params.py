@@ -382,6 +382,7 @@ class Carnerero2023Attack(Knobs):
 class Carnerero2023Synthetic(Knobs):
     """``carnerero2023/synthetic``: Figure 1."""
 
+    draws: Count = Field(description=DRAWS)
     grid: Count = Field(description="how many positions along either axis, 1 to 1000")
     exponents: Count = Field(description="how many values of lambda are tried, 1 to 1000")
     regularised: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
