@@ -11,7 +11,14 @@ import os
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-from bench import growth, influence_projection, kkt_problem, min_max_lp, online_sgd  # noqa: E402
+from bench import (  # noqa: E402
+    growth,
+    influence_projection,
+    kkt_problem,
+    min_max_lp,
+    online_sgd,
+    patom_growth,
+)
 from bench.evaluation import ENRON, IMDB  # noqa: E402
 from bench.hypergradient import AgainstPeers, Batched, Growth  # noqa: E402
 from bench.lower_level import ENTRIES as LOWER_LEVEL  # noqa: E402
@@ -20,5 +27,5 @@ from bench.to_17pct import INFLUENCE, KKT, MINMAX  # noqa: E402
 
 ENTRIES = (
     kkt_problem, min_max_lp, influence_projection, KKT, MINMAX, INFLUENCE, ENRON, growth, IMDB,
-    *LOWER_LEVEL, *PATOM_ITERATION, AgainstPeers, Batched, Growth, online_sgd,
+    *LOWER_LEVEL, *PATOM_ITERATION, patom_growth, AgainstPeers, Batched, Growth, online_sgd,
 )  # fmt: skip

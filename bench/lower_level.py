@@ -17,7 +17,6 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.data import whole
-from bench.growth import exponent
 from bench.timing import Race, timed
 from lib.datasets.multitask import (
     MultiTaskDraw,
@@ -86,85 +85,8 @@ class LowerLevelEntry:
         )
 
 
-class Growth:
-    """How seconds of ours grow with tasks and with examples.
-
-    Tasks: Landmine's fields over and over, each time with other training examples. Examples: of
-    Sarcos and of MNIST. Seconds are the least of a few passes through all sizes, as in
-    ``bench.growth``.
-    """
-
-    NAME = "zhao2018.lower_level.growth"
-    PASSES = 3
-    COPIES = (1, 2, 4, 8, 17)  # of 29 fields: to 493 tasks
-    TRAINING = (250, 500, 1000, 2000, 4000)  # of Sarcos
-    PER_CLASS = (75, 150, 300, 600, 1200)  # of MNIST
-
-    def run(self, bar: tqdm) -> dict[str, Any]:
-        """Every size, every pass."""
-        problems = list(self._problems())
-        bar.reset(total=self.PASSES * len(problems))
-        seconds = np.full((self.PASSES, len(problems)), np.inf)
-        for one in seconds:
-            for place, (_, _, loss, data) in enumerate(problems):
-                one[place], _ = timed(solve_mtrl, data, loss, LAMBDA, LAMBDA)
-                bar.update()
-        growth = [
-            {"what": name, "along": way, "tasks": data.X.shape[0], "examples": data.X.shape[1],
-             "features": data.X.shape[2], "seconds": float(least)}
-            for (name, way, _, data), least in zip(problems, seconds.min(axis=0), strict=True)
-        ]  # fmt: skip
-        ways = dict.fromkeys((name, way) for name, way, _, _ in problems)
-        return {
-            "data": "sarcos, landmine and mnist",
-            "ours_s": growth[len(self.COPIES) - 1]["seconds"],
-            "peer": None,
-            "peer_s": None,
-            "ratio": None,
-            "n": len(problems),
-            "spread": None,
-            "agreement": None,
-            "growth": growth,
-            "exponents": {name: {way: exponent(growth, name, way)} for name, way in ways},
-        }
-
-    def _problems(self) -> list[tuple[str, str, Loss, TaskData]]:
-        rng = np.random.default_rng(0)
-        dataset, _ = whole("landmine")
-        fields = [draw_fields(dataset, rng) for _ in range(max(self.COPIES))]
-        found: list[tuple[str, str, Loss, TaskData]] = []
-        for copies in self.COPIES:
-            arrays = (
-                np.concatenate([getattr(draw, name) for draw in fields[:copies]])
-                for name in ("X", "y", "weight")
-            )
-            found.append(("landmine", "tasks", "hinge", TaskData(*arrays)))
-        dataset, _ = whole("sarcos")
-        for n in self.TRAINING:
-            if n < len(dataset.y):
-                found.append(("sarcos", "examples", "square", of(draw_torques(dataset, rng, n, 1))))
-        dataset = principal_components(whole("mnist")[0])
-        for n in self.PER_CLASS:
-            found.append(("mnist", "examples", "hinge", of(draw_one_vs_rest(dataset, rng, n))))
-        return found
-
-    def summary(self, record: dict[str, Any]) -> str:
-        """One line for a reader."""
-        powers = [
-            f"{way} of {name}^({power:.2f} ± {error:.2f})"
-            for name, ways in record["exponents"].items()
-            for way, (power, error) in ways.items()
-        ]
-        largest = record["growth"][len(self.COPIES) - 1]
-        return (
-            f"{largest['tasks']} tasks in {1e3 * record['ours_s']:.0f} ms, growing as "
-            + ", ".join(powers)
-        )
-
-
 ENTRIES = (
     LowerLevelEntry("sarcos", 5), LowerLevelEntry("landmine", 5), LowerLevelEntry("mnist", 3),
-    Growth(),
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The entries on the lower level: both races on a small problem, and how it grows."""
+"""The entries on the lower level: both races on a small problem."""
 
 import json
 
@@ -43,19 +43,3 @@ def test_an_entry_holds_both_races(monkeypatch):
     assert record["alternating_excess"] > -1e-9
     assert record["ratio"] > 0.0
     assert "cvxpy/SCS" in entry.summary(record)
-
-
-def test_growth_has_a_power_for_every_way(monkeypatch):
-    problems = [
-        (name, way, "hinge", problem("hinge", **{size: 20 * k}))
-        for name, way, size in (("landmine", "tasks", "m"), ("mnist", "examples", "n"))
-        for k in range(1, 6)
-    ]
-    entry = lower_level.Growth()
-    monkeypatch.setattr(lower_level.Growth, "_problems", lambda _: problems)
-    with tqdm(disable=True) as bar:
-        record = entry.run(bar)
-    json.dumps(record, allow_nan=False)
-    assert [row["tasks"] for row in record["growth"]] == [20, 40, 60, 80, 100] + 5 * [3]
-    assert set(record["exponents"]) == {"landmine", "mnist"}
-    assert "100 tasks in" in entry.summary(record)

@@ -1,0 +1,118 @@
+"""How the lower level and one iteration of PATOM grow with tasks and with examples.
+
+Tasks: Landmine's fields over and over, each time with other training examples. Examples: of Sarcos
+and of MNIST. The learner begins at W = 0; the iteration is the second one of a direct attack on
+half of the tasks with 20 % poison, along the total gradient. Seconds are the least of a few passes
+through all sizes, as in ``bench.growth``.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from bench.data import whole
+from bench.growth import exponent
+from bench.lower_level import LAMBDA, of
+from bench.patom_iteration import BUDGET, iteration
+from bench.timing import timed
+from lib.attacks.patom import Poison, draw_poison, poisoned_data
+from lib.datasets.multitask import (
+    draw_fields,
+    draw_one_vs_rest,
+    draw_torques,
+    principal_components,
+)
+from lib.models.mtrl import Loss, TaskData, solve_mtrl
+
+NAME = "zhao2018.growth"
+PASSES = 3
+COPIES = (1, 2, 4, 8, 17)  # of 29 fields: to 493 tasks
+TRAINING = (250, 500, 1000, 2000, 4000)  # of Sarcos
+PER_CLASS = (75, 150, 300, 600, 1200)  # of MNIST
+STEPS = ("learner", "iteration")
+
+
+def run(bar: tqdm) -> dict[str, Any]:
+    """Every size, every pass."""
+    found = list(problems())
+    clocks = [clock for _, _, loss, data in found for clock in _clocks(loss, data)]
+    bar.reset(total=PASSES * len(clocks))
+    seconds = np.full((PASSES, len(clocks)), np.inf)
+    for one in seconds:
+        for place, clock in enumerate(clocks):
+            one[place], _ = timed(clock)
+            bar.update()
+    growth = [
+        {"what": f"{name}, {step}", "along": way, "tasks": data.X.shape[0],
+         "examples": data.X.shape[1], "features": data.X.shape[2], "seconds": float(least)}
+        for (name, way, _, data), pair in zip(
+            found, seconds.min(axis=0).reshape(-1, len(STEPS)), strict=True
+        )
+        for step, least in zip(STEPS, pair, strict=True)
+    ]  # fmt: skip
+    ways = dict.fromkeys((row["what"], row["along"]) for row in growth)
+    return {
+        "data": "sarcos, landmine and mnist",
+        "ours_s": max(row["seconds"] for row in growth if row["along"] == "tasks"),
+        "peer": None,
+        "peer_s": None,
+        "ratio": None,
+        "n": len(clocks),
+        "spread": None,
+        "agreement": None,
+        "growth": growth,
+        "exponents": {what: {way: exponent(growth, what, way)} for what, way in ways},
+    }
+
+
+def problems() -> list[tuple[str, str, Loss, TaskData]]:
+    """Data set, what grows, loss and data, the sizes of one data set in ascending order."""
+    rng = np.random.default_rng(0)
+    dataset, _ = whole("landmine")
+    fields = [draw_fields(dataset, rng) for _ in range(max(COPIES))]
+    found: list[tuple[str, str, Loss, TaskData]] = []
+    for copies in COPIES:
+        arrays = (
+            np.concatenate([getattr(draw, name) for draw in fields[:copies]])
+            for name in ("X", "y", "weight")
+        )
+        found.append(("landmine", "tasks", "hinge", TaskData(*arrays)))
+    dataset, _ = whole("sarcos")
+    for n in TRAINING:
+        if n < len(dataset.y):
+            found.append(("sarcos", "examples", "square", of(draw_torques(dataset, rng, n, 1))))
+    dataset = principal_components(whole("mnist")[0])
+    for n in PER_CLASS:
+        found.append(("mnist", "examples", "hinge", of(draw_one_vs_rest(dataset, rng, n))))
+    return found
+
+
+def _clocks(loss: Loss, clean: TaskData) -> tuple[Callable[[], Any], ...]:
+    """What times ``STEPS``, in their order."""
+    rng = np.random.default_rng(0)
+    m = len(clean.y)
+    targets = np.isin(np.arange(m), rng.choice(m, (m + 1) // 2, replace=False))
+    poison = draw_poison(clean, targets, BUDGET, "uniform", loss, rng)
+    W = solve_mtrl(poisoned_data(clean, poison), loss, LAMBDA, LAMBDA).W
+    gradient, _ = iteration(clean, targets, poison, W, loss, 1.0)
+    size = 1.0 / np.linalg.norm(gradient, axis=-1).max()
+    _, moved = iteration(clean, targets, poison, W, loss, size)
+    there = Poison(moved, poison.y, poison.mask)
+    return (
+        partial(solve_mtrl, clean, loss, LAMBDA, LAMBDA),
+        partial(iteration, clean, targets, there, W, loss, size),
+    )
+
+
+def summary(record: dict[str, Any]) -> str:
+    """One line for a reader."""
+    powers = [
+        f"{what} {way}^({power:.2f} ± {error:.2f})"
+        for what, ways in record["exponents"].items()
+        for way, (power, error) in ways.items()
+    ]
+    most = max(row["tasks"] for row in record["growth"])
+    return f"{most} tasks in {1e3 * record['ours_s']:.0f} ms at most; {', '.join(powers)}"
