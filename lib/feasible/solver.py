@@ -41,6 +41,7 @@ _LAST_SIGMA = 1e-9
 _OUTER_STEPS = 40
 _NEWTON_STEPS = 200
 _BACKTRACKS = 60
+_PASSES = 1000  # over the coordinates in one proximal step; it usually takes a few dozen
 _FEASIBILITY = 1e-9  # allowed excess over a constraint, relative as in ClassSet.violation
 _FLOOR = 1e-5  # of the objective's natural size: below it, the gap is judged against that
 
@@ -148,7 +149,12 @@ def _proximal_point(dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | No
     bound = -np.inf
     gap = allowed = np.inf
     for steps in range(1, _OUTER_STEPS + 1):
+        passes = dual.evaluations[0]
         step = dual.maximise(y, sigma, x0)
+        if steps == 1 and start is not None and dual.evaluations[0] - passes > _PASSES:
+            # Too many kinks lie between these multipliers and the best; the way from 0 is smoother.
+            y = np.zeros_like(y)
+            continue
         objective = dual.objective(step.x)
         bound = max(bound, dual.lower_bound(step, sigma, x0))
         gap = max(objective - bound, 0.0)
@@ -258,9 +264,12 @@ class _Dual:
         """Projected semismooth Newton from ``y``."""
         ceiling = self.ceiling(sigma, x0)
         ridge = 1e-8 / self.natural
+        last = self.evaluations[0] + _PASSES
         x, value, gradient, hessian = self._evaluate(y, sigma, x0)
         violation = np.inf
         for _ in range(_NEWTON_STEPS):
+            if self.evaluations[0] > last:
+                break
             if value > ceiling * (1.0 + 1e-9):
                 raise EmptySetError(
                     f"{self.name} problem: the feasible set is empty (its dual exceeds "

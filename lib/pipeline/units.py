@@ -42,8 +42,8 @@ def map_units(
     code = fingerprint(function)
     keys = [joblib.hash((code, unit)) for unit in units]
     with _backend(workers) as options, progress_stream() as stream:
-        # Unordered, so that the bar moves when any unit is done. One by one, for joblib would bundle
-        # minutes of work with units that were only read back.
+        # Unordered, so that the bar moves when any unit is done. One by one, for joblib would
+        # bundle minutes of work with units that are only read back.
         finished = joblib.Parallel(return_as="generator_unordered", batch_size=1, **options)(
             joblib.delayed(_numbered)(number, run, key, function, unit)
             for number, (key, unit) in enumerate(zip(keys, units, strict=True))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.feasible import reference
+from lib.errors import SolverError
+from lib.feasible import reference, solver
 from lib.feasible.sets import ClassSet, FeasibleSet, InputDomain
 from lib.feasible.solver import EmptySetError, _Dual, match_gradient, minimise_linear, project
 
@@ -149,6 +150,31 @@ def test_a_warm_start_changes_the_work_and_not_the_answer():
     warm = match_gradient(1.001 * g, 0.02, 0.01, feasible, start=cold.multipliers)
     again = match_gradient(1.001 * g, 0.02, 0.01, feasible)
     assert warm.objective == pytest.approx(again.objective, rel=2e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_warm_start_that_gets_stuck_is_forgotten(kind, monkeypatch):
+    feasible, g, _ = problem(kind, 7, d=60)
+    cold = minimise_linear(g, feasible.positive)
+    maximise = solver._Dual.maximise
+
+    def stuck(dual, y, sigma, x0):
+        if dual.evaluations[0] == 0:
+            dual.evaluations[0] = solver._PASSES + 1
+        return maximise(dual, y, sigma, x0)
+
+    monkeypatch.setattr(solver._Dual, "maximise", stuck)
+    warm = minimise_linear(g, feasible.positive, start=cold.multipliers)
+    assert np.array_equal(warm.points[0], cold.points[0])
+    assert warm.steps == cold.steps + 1
+
+
+def test_the_passes_of_one_step_are_limited(monkeypatch):
+    feasible, g, _ = problem("integer", 7, d=60)
+    monkeypatch.setattr(solver, "_PASSES", 3)
+    monkeypatch.setattr(solver, "_OUTER_STEPS", 2)
+    with pytest.raises(SolverError, match="duality gap"):
+        minimise_linear(g, feasible.positive)
 
 
 def test_same_problem_same_bits():
