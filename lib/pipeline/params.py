@@ -219,6 +219,8 @@ class Koh2021Matrix(Knobs):
     removals: list[Annotated[float, Field(ge=0, le=0.5)]] = Field(
         min_length=1, description="a list of fractions from 0 to 0.5"
     )
+    expected_removal: Fraction = Field(description=REMOVE)
+    expected_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
 
 
 class Koh2021(Knobs):
