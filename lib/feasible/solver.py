@@ -41,7 +41,7 @@ _LAST_SIGMA = 1e-9
 _OUTER_STEPS = 40
 _NEWTON_STEPS = 200
 _BACKTRACKS = 60
-_PASSES = 1000  # over the coordinates in one proximal step; it usually takes a few dozen
+_PASSES = 500  # over the coordinates in one proximal step; seen are up to 143
 _FEASIBILITY = 1e-9  # allowed excess over a constraint, relative as in ClassSet.violation
 _FLOOR = 1e-5  # of the objective's natural size: below it, the gap is judged against that
 
@@ -151,10 +151,6 @@ def _proximal_point(dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | No
     for steps in range(1, _OUTER_STEPS + 1):
         passes = dual.evaluations[0]
         step = dual.maximise(y, sigma, x0)
-        if steps == 1 and start is not None and dual.evaluations[0] - passes > _PASSES:
-            # Too many kinks lie between these multipliers and the best; the way from 0 is smoother.
-            y = np.zeros_like(y)
-            continue
         objective = dual.objective(step.x)
         bound = max(bound, dual.lower_bound(step, sigma, x0))
         gap = max(objective - bound, 0.0)
@@ -163,10 +159,15 @@ def _proximal_point(dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | No
             points = tuple(step.x)
             violation = max(part.violation(x) for part, x in zip(dual.sets, points, strict=True))
             return Solution(points, objective, gap, violation, steps, dual.evaluations[0], step.y)
-        if step.violation > _FEASIBILITY:
-            # So small a σ amplifies rounding errors in the multipliers: go back, and stay there.
-            least = sigma / _SHRINK**2
-        y, x0, sigma = step.y, step.x, max(_SHRINK * sigma, least)
+        y, x0 = step.y, step.x
+        if step.violation <= _FEASIBILITY:
+            sigma = max(_SHRINK * sigma, least)
+            continue
+        # So small a σ amplifies rounding errors in the multipliers: go back, and stay there. But
+        # where the passes ran out, kinks were in the way, and from the next x⁰ there may be none.
+        sigma = sigma / _SHRINK**2
+        if dual.evaluations[0] - passes <= _PASSES:
+            least = sigma
     raise _no_convergence(dual.name, gap, allowed, step.violation)
 
 

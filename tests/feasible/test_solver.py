@@ -1,5 +1,7 @@
 """The specialised solver against cvxpy, its certificate, and what a set promises."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -153,20 +155,24 @@ def test_a_warm_start_changes_the_work_and_not_the_answer():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_warm_start_that_gets_stuck_is_forgotten(kind, monkeypatch):
+def test_a_proximal_step_that_gets_stuck_is_a_detour(kind, monkeypatch):
     feasible, g, _ = problem(kind, 7, d=60)
-    cold = minimise_linear(g, feasible.positive)
-    maximise = solver._Dual.maximise
+    straight = minimise_linear(g, feasible.positive)
+    maximise, sigmas = solver._Dual.maximise, []
 
-    def stuck(dual, y, sigma, x0):
-        if dual.evaluations[0] == 0:
-            dual.evaluations[0] = solver._PASSES + 1
-        return maximise(dual, y, sigma, x0)
+    def stuck_once(dual, y, sigma, x0):
+        sigmas.append(sigma)
+        step = maximise(dual, y, sigma, x0)
+        if len(sigmas) > 1:
+            return step
+        dual.evaluations[0] += solver._PASSES
+        return replace(step, x=step.x + 0.01, violation=1e-6)
 
-    monkeypatch.setattr(solver._Dual, "maximise", stuck)
-    warm = minimise_linear(g, feasible.positive, start=cold.multipliers)
-    assert np.array_equal(warm.points[0], cold.points[0])
-    assert warm.steps == cold.steps + 1
+    monkeypatch.setattr(solver._Dual, "maximise", stuck_once)
+    detour = minimise_linear(g, feasible.positive)
+    assert detour.objective == pytest.approx(straight.objective, rel=2e-6)
+    assert sigmas[1] > sigmas[0]
+    assert min(sigmas[2:]) < sigmas[1]
 
 
 def test_the_passes_of_one_step_are_limited(monkeypatch):
