@@ -14,6 +14,7 @@ GALLERY = {
     "koh2021": (
         ("attacks/figures/figure-3-enron.png", "Three attacks, five defenses: Enron (Fig. 3)"),
         ("attacks/figures/figure-3-imdb.png", "Two attacks, five defenses: IMDB (Fig. 3)"),
+        ("matrix/figures/validated-p.png", "A defender who validates p, an attacker who knows"),
         ("ablations/figures/certificate.png", "What no attack can exceed"),
         ("defenses/figures/figure-1.png", "Poison moves a boundary, sanitizing it back (Fig. 1)"),
     ),
