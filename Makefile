@@ -6,9 +6,9 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 
 # Minutes are for two cores and start after installation.
-COST_demo  := 6 minutes, no download, 20 MB of disk, embedded stand-in data
-COST_quick := 20 minutes, 130 MB of download, 500 MB of disk
-COST_paper := 180 minutes, 130 MB of download, 500 MB of disk
+COST_demo  := 10 minutes, no download, 20 MB of disk, embedded stand-in data
+COST_quick := 40 minutes, 130 MB of download, 500 MB of disk
+COST_paper := about a day, 130 MB of download, 500 MB of disk
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -31,12 +31,12 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-repro: $(STAMP)  ## run every notebook: PROFILE=demo (6 min) | quick (20 min) | paper (3 h)
+repro: $(STAMP)  ## run every notebook: PROFILE=demo (10 min) | quick (40 min) | paper (a day)
 	@python -m lib.pipeline.params
 	@echo "Profile $(PROFILE), from nothing: $(or $(COST_$(PROFILE)),unknown: use demo, quick or paper)."
 	dvc repro --glob '*@$(PROFILE)'
 
-test: $(STAMP) lint  ## lint, demo pipeline, unit tests with coverage, nbval on the demo (20 min)
+test: $(STAMP) lint  ## lint, demo pipeline, unit tests with coverage, nbval on the demo (35 min)
 	dvc repro --quiet --glob '*@demo'
 	python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
