@@ -16,9 +16,8 @@ from tqdm import tqdm
 from bench.data import whole
 from bench.growth import exponent
 from bench.lower_level import LAMBDA, of
-from bench.patom_iteration import BUDGET, iteration
+from bench.patom_iteration import after_one_iteration, iteration
 from bench.timing import timed
-from lib.attacks.patom import Poison, draw_poison, poisoned_data
 from lib.datasets.multitask import (
     draw_fields,
     draw_one_vs_rest,
@@ -37,7 +36,7 @@ STEPS = ("learner", "iteration")
 
 def run(bar: tqdm) -> dict[str, Any]:
     """Every size, every pass."""
-    found = list(problems())
+    found = problems()
     clocks = [clock for _, _, loss, data in found for clock in _clocks(loss, data)]
     bar.reset(total=PASSES * len(clocks))
     seconds = np.full((PASSES, len(clocks)), np.inf)
@@ -95,12 +94,7 @@ def _clocks(loss: Loss, clean: TaskData) -> tuple[Callable[[], Any], ...]:
     rng = np.random.default_rng(0)
     m = len(clean.y)
     targets = np.isin(np.arange(m), rng.choice(m, (m + 1) // 2, replace=False))
-    poison = draw_poison(clean, targets, BUDGET, "uniform", loss, rng)
-    W = solve_mtrl(poisoned_data(clean, poison), loss, LAMBDA, LAMBDA).W
-    gradient, _ = iteration(clean, targets, poison, W, loss, 1.0)
-    size = 1.0 / np.linalg.norm(gradient, axis=-1).max()
-    _, moved = iteration(clean, targets, poison, W, loss, size)
-    there = Poison(moved, poison.y, poison.mask)
+    there, W, size = after_one_iteration(clean, targets, targets, loss, rng)
     return (
         partial(solve_mtrl, clean, loss, LAMBDA, LAMBDA),
         partial(iteration, clean, targets, there, W, loss, size),

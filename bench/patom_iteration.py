@@ -54,12 +54,7 @@ class PATOMIterationEntry:
             m = len(clean.y)
             targets = np.isin(np.arange(m), rng.choice(m, (m + 1) // 2, replace=False))
             for attacking in (targets, ~targets):
-                poison = draw_poison(clean, attacking, BUDGET, "uniform", loss, rng)
-                W = solve_mtrl(poisoned_data(clean, poison), loss, LAMBDA, LAMBDA).W
-                first = iteration(clean, targets, poison, W, loss, 1.0)[0]
-                size = 1.0 / np.linalg.norm(first, axis=-1).max()
-                moved = iteration(clean, targets, poison, W, loss, size)[1]
-                there = Poison(moved, poison.y, poison.mask)
+                there, W, size = after_one_iteration(clean, targets, attacking, loss, rng)
                 (gradient, _), (peer, _) = race.run(
                     partial(iteration, clean, targets, there, W, loss, size),
                     partial(by_recording, clean, targets, there, loss, size),
@@ -87,6 +82,22 @@ ENTRIES = (
     PATOMIterationEntry("sarcos", 3), PATOMIterationEntry("landmine", 3),
     PATOMIterationEntry("mnist", 2),
 )  # fmt: skip
+
+
+def after_one_iteration(
+    clean: TaskData,
+    targets: np.ndarray,
+    attacking: np.ndarray,
+    loss: Loss,
+    rng: np.random.Generator,
+) -> tuple[Poison, np.ndarray, float]:
+    """Poison moved once, the weights before, and the length of a step."""
+    poison = draw_poison(clean, attacking, BUDGET, "uniform", loss, rng)
+    W = solve_mtrl(poisoned_data(clean, poison), loss, LAMBDA, LAMBDA).W
+    gradient = iteration(clean, targets, poison, W, loss, 1.0)[0]
+    size = 1.0 / np.linalg.norm(gradient, axis=-1).max()
+    moved = iteration(clean, targets, poison, W, loss, size)[1]
+    return Poison(moved, poison.y, poison.mask), W, size
 
 
 def iteration(

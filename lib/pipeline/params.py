@@ -334,12 +334,16 @@ class Zhao2018(Knobs):
     lower_level: Zhao2018LowerLevel
 
 
+Exponent = Annotated[float, Field(ge=-20, le=20)]
+EXPONENT = "an exponent, from -20 to 20"
+
+
 class Carnerero2023Range(Knobs):
     """A learned exponent's start and its feasible domain."""
 
-    start: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
-    low: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
-    high: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    start: Exponent = Field(description=EXPONENT)
+    low: Exponent = Field(description=EXPONENT)
+    high: Exponent = Field(description=EXPONENT)
 
 
 class Carnerero2023Recipe(Knobs):
@@ -349,8 +353,8 @@ class Carnerero2023Recipe(Knobs):
     rate: Step = Field(description="a step length above 0")
     poison_step: Step = Field(description="a step length above 0")
     validation: Fraction = Field(description="a fraction of the training set, at most 0.5")
-    large_l2: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
-    large_l1: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    large_l2: Exponent = Field(description=EXPONENT)
+    large_l1: Exponent = Field(description=EXPONENT)
     top: list[Count] = Field(min_length=1, description="a list of whole numbers of features")
 
 
@@ -387,7 +391,7 @@ class Carnerero2023Synthetic(Knobs):
     draws: Count = Field(description=DRAWS)
     grid: Count = Field(description="how many positions along either axis, 1 to 1000")
     exponents: Count = Field(description="how many values of lambda are tried, 1 to 1000")
-    regularised: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    regularised: Exponent = Field(description=EXPONENT)
 
 
 class Carnerero2023Logistic(Knobs):
@@ -430,8 +434,8 @@ class Carnerero2023Networks(Knobs):
     lam_step: Step = Field(description="a step length above 0")
     l2: Carnerero2023Range
     l1: Carnerero2023Range
-    large_l2: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
-    large_l1: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    large_l2: Exponent = Field(description=EXPONENT)
+    large_l1: Exponent = Field(description=EXPONENT)
     epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
     starts: Count = Field(description="a whole number of initialisations, 1 to 1000")
     checkpoints: Count = Field(description="a whole number of iterates, 1 to 1000")
@@ -442,7 +446,7 @@ class Carnerero2023Hypergradients(Knobs):
 
     n_train: Examples = Field(description=EXAMPLES)
     steps: list[Count] = Field(min_length=1, description="a list of T, whole numbers to 1000")
-    lam: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    lam: Exponent = Field(description=EXPONENT)
     growth: list[Step] = Field(min_length=1, description="a list of factors above 0")
     attack_n_train: Examples = Field(description=EXAMPLES)
     attack_repeats: Count = Field(description="a whole number of random draws, 1 to 1000")
