@@ -200,6 +200,7 @@ class Koh2021Iterative(Knobs):
     decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
     large_epsilon: Fraction = Field(description=EPSILON)
     large_rounds: Count = Field(description="a whole number of rounds, 1 to 1000")
+    large_steps: list[Step] = Field(min_length=1, description=STEPS)
     remove: Fraction = Field(description=REMOVE)
 
 
