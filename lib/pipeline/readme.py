@@ -22,7 +22,7 @@ GALLERY = {
         ("quality/figures/figure-2.png", "Harm done directly and through other tasks (Fig. 2)"),
         ("gradients/figures/gradients.png", "Three gradients against finite differences"),
         ("convergence/figures/figure-1.png", "A step of 100, a step of 1, a line search (Fig. 1)"),
-        ("relationships/figures/figure-3.png", "Correlations of tasks, clean and attacked (Fig. 3)"),
+        ("relationships/figures/figure-3.png", "Correlations of tasks, attacked or not (Fig. 3)"),
     ),
 }  # fmt: skip
 """Pictures under ``results/paper/<paper>``, paper by paper, with their captions."""
