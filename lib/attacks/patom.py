@@ -35,6 +35,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from lib.attacks.patom_gradient import Method, attack_gradient
+from lib.attacks.patom_kernels import walk
 from lib.models.mtrl import (
     Array,
     Loss,
@@ -48,7 +49,7 @@ from lib.models.mtrl import (
     task_scores,
 )
 
-_BLOCK = 16  # examples of a sequential sweep taken together
+_BLOCK = 64  # examples of a sequential sweep taken together
 _TRIALS = 12  # steps tried by one line search, each a quarter of the one before
 _SHARE = 1e-4  # of the promised rise of U that a step must attain
 
@@ -495,19 +496,38 @@ def _walk(
         block = slice(first, first + _BLOCK)
         Z = directions[:, block]
         lengths = alpha[..., None] * Phi[..., block][each, owners]
-        gram, start = Z @ Z.mT, X @ Z.mT
-        gamma = xp.zeros_like(start)
-        sigma = xp.ones_like(X[..., 0])
-        squared = xp.sum(X * X, axis=-1)
-        for q in range(Z.shape[1]):
-            length = lengths[..., q]
-            along = sigma * (start[..., q] + (gamma @ gram[:, :, q, None])[..., 0])
-            squared = squared + length * (2.0 * along + length * gram[:, q, q, None])
-            shrink = radius / xp.maximum(squared, radius**2) ** 0.5
-            gamma[..., q] = length / sigma
-            sigma, squared = sigma * shrink, squared * shrink**2
+        steps = Z @ Z.mT, X @ Z.mT, lengths, xp.sum(X * X, axis=-1), radius
+        gamma, sigma = (_block_one_by_one if isinstance(X, ndarray) else _block_abreast)(*steps)
         X = project_to_ball(sigma[..., None] * (X + gamma @ Z), radius)
     return X
+
+
+def _block_abreast(
+    gram: Array, start: Array, lengths: Array, squared: Array, radius: float
+) -> tuple[Array, Array]:
+    """γ (b, r, q) and σ (b, r) of a block, for torch: all points of all problems in every call."""
+    xp = array_namespace(start)
+    gamma, sigma = xp.zeros_like(start), xp.ones_like(squared)
+    for q in range(start.shape[-1]):
+        length = lengths[..., q]
+        along = sigma * (start[..., q] + (gamma @ gram[:, :, q, None])[..., 0])
+        squared = squared + length * (2.0 * along + length * gram[:, q, q, None])
+        shrink = radius / xp.maximum(squared, radius**2) ** 0.5
+        gamma[..., q] = length / sigma
+        sigma, squared = sigma * shrink, squared * shrink**2
+    return gamma, sigma
+
+
+def _block_one_by_one(
+    gram: Array, start: Array, lengths: Array, squared: Array, radius: float
+) -> tuple[Array, Array]:
+    """The same for NumPy, compiled."""
+    found = [
+        walk(start[i], gram[i], np.ascontiguousarray(lengths[i]), squared[i], radius)
+        for i in range(len(start))
+    ]
+    gamma, sigma = zip(*found, strict=True)
+    return np.stack(gamma), np.stack(sigma)
 
 
 def _in_ball(

@@ -25,10 +25,10 @@ g_a ≤ τ if s_a = 0, it takes the tangent matrix C (C_ab = 0 where s_a = s_b =
 
     λ1 C_ab + (τ C_ab − min(g_a, g_b) C_ba)/(s_a + s_b) + λ2 δ_ab Σ_c C_cc.
 
-A few hundred unknowns are solved by factorising H; for more, H is applied and never formed, in
-conjugate gradients with R plus the diagonal of A as preconditioner. Arrays are NumPy's or torch's,
-with any leading batch dimensions: ranks may differ within a batch (they are masks, not shapes), and
-each problem stops on its own.
+Where W has rank r there are r(m + d − r) unknowns. A few hundred are solved by factorising H; for
+more, H is applied and never formed, in conjugate gradients with R plus the diagonal of A as
+preconditioner. Arrays are NumPy's or torch's, with any leading batch dimensions: ranks may differ
+within a batch (they are masks, not shapes), and each problem stops on its own.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ from lib.models.mtrl import (
 )
 
 _FEW = 300
-"""Unknowns m·d up to which the system is factorised. That costs there at most twice what conjugate
+"""Unknowns up to which the system is factorised. That costs there at most twice what conjugate
 gradients do in their best case, large λ, and a tenth of it where λ is small."""
 
 Method = Literal["paper", "fixed", "total"]
@@ -88,7 +88,7 @@ def attack_gradient(
         C = regulariser.inverse(0.0)(regulariser.project(target))
     else:
         hessians = _loss_hessians(train, W, loss)
-        if W.shape[-2] * W.shape[-1] <= _FEW:
+        if regulariser.unknowns() <= _FEW:
             C = _by_factorising(hessians, frame, regulariser, target)
         else:
             C = _by_conjugate_gradients(hessians, frame, regulariser, target, tol, max_iterations)
@@ -184,6 +184,17 @@ class _Regulariser:
         none = xp.zeros_like(stiffness)
         return cls(free, stiffness, none[..., :k, :k], none)
 
+    def rank(self) -> int:
+        """The largest rank in the batch: free entries are in as many leading rows and columns."""
+        xp = array_namespace(self.free)
+        diagonal = xp.linalg.diagonal(self.free)
+        return int(xp.max(xp.sum(xp.astype(diagonal, xp.int64), axis=-1)))
+
+    def unknowns(self) -> int:
+        """How many entries may be free in some problem of the batch."""
+        rank = self.rank()
+        return rank * (sum(self.free.shape[-2:]) - rank)
+
     def project(self, C: Float[Array, "*b m d"]) -> Float[Array, "*b m d"]:
         """C on the free entries, 0 on the others."""
         return C * self.free
@@ -236,30 +247,35 @@ def _by_factorising(
     regulariser: _Regulariser,
     target: Float[Array, "*b m d"],
 ) -> Float[Array, "*b m d"]:
-    """(A + R)⁻¹ target on the free entries: the whole matrix, the identity on the others.
+    """(A + R)⁻¹ target on the free entries: the matrix of those that are free in some problem.
 
-    A's entry for C_ab and C_ce is Σ_i L_ia L_ic (Rᵀ A_i R)_be.
+    A's entry for C_ab and C_ce is Σ_i L_ia L_ic (Rᵀ A_i R)_be. In a problem of lower rank than
+    others of its batch the rows of entries that are not free are the identity's.
     """
     xp = array_namespace(target)
-    lead, (m, d) = target.shape[:-2], target.shape[-2:]
-    k, size = min(m, d), m * d
-
-    def flat(array: Array, *shape: int) -> Array:
-        return xp.reshape(array, (*lead, *shape))
-
+    (m, d), rank, where = target.shape[-2:], regulariser.rank(), device(target)
+    k = min(m, d)
+    rows, columns = xp.arange(m, device=where)[:, None], xp.arange(d, device=where)[None, :]
+    a, b = xp.nonzero((rows < rank) | (columns < rank))
     right = frame.right[..., None, :, :]
-    pairs = flat(frame.left[..., :, :, None] * frame.left[..., :, None, :], m, m * m)
-    H = pairs.mT @ flat(right.mT @ hessians @ right, m, d * d)
-    H = flat(xp.moveaxis(flat(H, m, m, d, d), -3, -2), size, size)
-    free = flat(regulariser.free, size)
+    A = (right.mT @ hessians @ right)[..., b[:, None], b[None, :]]
+    L = frame.left[..., a]
+    H = xp.sum(L[..., :, None] * L[..., None, :] * A, axis=-3)
+    free = regulariser.free[..., a, b]
     H = xp.where(free[..., :, None] & free[..., None, :], H, 0.0)
-    together = flat(regulariser.together, size)
+    together = regulariser.together[..., a, b]
     H += together[..., :, None] * together[..., None, :]
-    places = xp.arange(size, device=device(H))
-    H[..., places, places] += xp.where(free, flat(regulariser.stiffness, size), 1.0)
-    block = xp.reshape(places, (m, d))[:k, :k]
-    H[..., block, block.mT] -= regulariser.swap
-    return flat(xp.linalg.solve(H, flat(regulariser.project(target), size, 1)), m, d)
+    places = xp.arange(a.shape[0], device=where)
+    H[..., places, places] += xp.where(free, regulariser.stiffness[..., a, b], 1.0)
+    number = xp.zeros((m, d), dtype=places.dtype, device=where)
+    number[a, b] = places
+    paired = (a < k) & (b < k)
+    p, q = a[paired], b[paired]
+    H[..., number[p, q], number[q, p]] -= regulariser.swap[..., p, q]
+    C = xp.zeros_like(target)
+    aim = regulariser.project(target)[..., a, b]
+    C[..., a, b] = xp.linalg.solve(H, aim[..., None])[..., 0]
+    return C
 
 
 def _by_conjugate_gradients(

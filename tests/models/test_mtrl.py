@@ -117,15 +117,16 @@ def test_the_residual_bounds_what_it_says(loss, lambda1, lambda2, tol):
     assert 0.0 <= found.objective - exact.objective + 1e-13 <= r**2 / (2 * lambda1) + 2e-13
 
 
+@pytest.mark.parametrize("array", [np.asarray, torch.asarray])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_batch_is_its_problems_one_by_one(loss):
+def test_a_batch_is_its_problems_one_by_one(loss, array):
     parts = [problem(loss, seed, noise=0.05 + seed) for seed in range(6)]
     data = stack(parts)
-    data = TaskData(*(a.reshape(2, 3, *a.shape[1:]) for a in (data.X, data.y, data.weight)))
+    data = TaskData(*(array(a.reshape(2, 3, *a.shape[1:])) for a in (data.X, data.y, data.weight)))
     start = np.random.default_rng(0).normal(size=(2, 3, 4, 6))
-    together = solve_mtrl(data, loss, 0.003, 0.01, start=start)
+    together = solve_mtrl(data, loss, 0.003, 0.01, start=array(start))
     assert together.objective.shape == together.iterations.shape == (2, 3)
-    assert len(set(together.iterations.ravel())) > 2
+    assert len(set(together.iterations.ravel().tolist())) > 2
     for k, part in enumerate(parts):
         at = divmod(k, 3)
         alone = solve_mtrl(part, loss, 0.003, 0.01, start=start[at])
@@ -195,8 +196,10 @@ def test_hinges_far_within_their_margins_need_halved_steps(monkeypatch):
     assert halved
 
 
-def test_no_more_is_promised_than_was_reached():
+@pytest.mark.parametrize("array", [np.asarray, torch.asarray])
+def test_no_more_is_promised_than_was_reached(array):
     data = problem("hinge")
+    data = TaskData(*(array(a) for a in (data.X, data.y, data.weight)))
     with pytest.raises(SolverError, match="after 3 proximal steps"):
         solve_mtrl(data, "hinge", 0.003, 0.003, max_iterations=3)
     for lambdas in ((0.0, 0.1), (0.1, -0.1)):
