@@ -161,7 +161,7 @@ def attack_hyperparameters(
         raise ValueError("the implicit method needs a finite lambda: without one, w* may not exist")
 
     replaced = torch.from_numpy(rng.permutation(n)[:m].copy())
-    starts = torch.Generator(validation.X.device).manual_seed(int(rng.integers(2**62)))
+    starts = torch.Generator().manual_seed(int(rng.integers(2**62)))
     # Without duplicates within a batch; batches may meet again when D_val is small.
     sources = [rng.choice(v, batch, replace=False) for _ in range(settings.batches)]
     state = _State(model, clean, validation, target, tuple(policies), settings, replaced, m)
@@ -369,9 +369,12 @@ def _still_there(
 
 
 def initial_parameters(model: MLP, d: int, generator: torch.Generator) -> Float[Tensor, "1 p"]:
-    """w^(0): zero for logistic regression, Xavier-uniform for networks (Sections V-A and V-C)."""
+    """w^(0): zero for logistic regression, Xavier-uniform for networks (Sections V-A and V-C).
+
+    Drawn on the CPU, so that an attack starts alike on every device.
+    """
     if not model.hidden:
-        return torch.zeros(1, d + 1, dtype=torch.float64, device=generator.device)
+        return torch.zeros(1, d + 1, dtype=torch.float64)
     return model.initial(d, 1, generator)
 
 
@@ -408,7 +411,7 @@ def cross_validate(
     held_out: Bool[Tensor, "folds n"] = fold == torch.arange(folds).unsqueeze(1)
     held_out = held_out.repeat(len(grid), 1).to(clean.X.device)
     K = len(held_out)
-    generator = torch.Generator(clean.X.device).manual_seed(int(rng.integers(2**62)))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     lam = torch.tensor(grid, dtype=dtype).repeat_interleave(folds).unsqueeze(1)
     X = clean.values(dtype)
     problem = Problem(
@@ -471,7 +474,7 @@ def deploy(
         raise ValueError(f"{checkpoints} checkpoints {spacing} steps apart exceed {epochs} epochs")
     poison, poison_y = attack.rows(stage)
     d = poison.shape[2]
-    generator = torch.Generator(poison.device).manual_seed(int(rng.integers(2**62)))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     wrong = []
     for _ in range(starts):
         w = initial_parameters(model, d, generator).to(poison).repeat(len(poison), 1)

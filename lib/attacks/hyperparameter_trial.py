@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
+from torch import Tensor
 
 from lib.attacks.hyperparameter import (
     HyperparameterSettings,
@@ -134,22 +135,23 @@ def run_trial(
     cv: Mapping[str, Sequence[float]] | None = None,
     flips: Sequence[str] = (),
     top: Sequence[int] = (),
+    device: str = "cpu",
 ) -> Trial:
     """Draw, attack every policy, and test it with 0 … batches of poison.
 
     ``cv`` gives a grid of exponents to policies whose λ is to be cross-validated on the clean
     training data. ``flips`` names the policies that are also attacked without optimisation. ``top``
-    are numbers of features whose consistency is wanted. Float32.
+    are numbers of features whose consistency is wanted. Float32, on ``device``.
     """
     train, held, test = balanced_draw(pool.y, (sizes.train, sizes.validation, sizes.test), rng)
     model = MLP(tuple(hidden)) if hidden else Logistic()
     clean = Rows(
-        torch.from_numpy(pool.X[train]),
-        torch.from_numpy(pool.y[train]).float(),
+        torch.from_numpy(pool.X[train]).to(device),
+        torch.from_numpy(pool.y[train]).float().to(device),
         pool.scale,
         pool.offset,
     )
-    validation, tested = _objective(pool, held), _objective(pool, test)
+    validation, tested = _objective(pool, held, device), _objective(pool, test, device)
     plan, attack_seed = rng.spawn(2)
     tests = [int(seed) for seed in rng.integers(2**62, size=settings.batches + 1)]
     chosen = dict(policies)
@@ -177,13 +179,13 @@ def run_trial(
             )
             for stage in range(settings.batches + 1)
         ]  # fmt: skip
-        w = torch.stack([one.w for one in deployed], dim=1).double().numpy()
+        w = _numpy(torch.stack([one.w for one in deployed], dim=1))
         layers = model.layers(pool.X.shape[1]).numpy()
-        exponents = attack.lam.double().numpy()
+        exponents = _numpy(attack.lam)
         parts.append(
             {
-                "error": torch.stack([one.error for one in deployed], dim=1).double().numpy(),
-                "spread": torch.stack([one.spread for one in deployed], dim=1).double().numpy(),
+                "error": _numpy(torch.stack([one.error for one in deployed], dim=1)),
+                "spread": _numpy(torch.stack([one.spread for one in deployed], dim=1)),
                 "lam": exponents,
                 "norm": np.linalg.norm(w, axis=2) / w.shape[2],
                 "layer_norms": np.stack(
@@ -194,9 +196,9 @@ def run_trial(
                     axis=2,
                 ),
                 "consistency": _consistency(w[:, :, :-1], () if hidden else top),
-                "validation": attack.validation[:, :, -1].double().numpy(),
-                "lam_at_bound": attack.lam_at_bound.double().numpy(),
-                "features_at_bound": attack.features_at_bound.double().numpy(),
+                "validation": _numpy(attack.validation[:, :, -1]),
+                "lam_at_bound": _numpy(attack.lam_at_bound),
+                "features_at_bound": _numpy(attack.features_at_bound),
             }
         )
     exponents = max(part["lam"].shape[2] for part in parts)
@@ -209,9 +211,13 @@ def run_trial(
     )
 
 
-def _objective(pool: Pool, rows: Int[ndarray, "m"]) -> Objective:
+def _objective(pool: Pool, rows: Int[ndarray, "m"], device: str) -> Objective:
     X = torch.from_numpy(pool.X[rows]).float() * pool.scale + pool.offset
-    return Objective(X, torch.from_numpy(pool.y[rows]).float())
+    return Objective(X.to(device), torch.from_numpy(pool.y[rows]).float().to(device))
+
+
+def _numpy(values: Tensor) -> ndarray:
+    return values.double().cpu().numpy()
 
 
 def _consistency(w: Float[ndarray, "K S d"], top: Sequence[int]) -> Float[ndarray, "K S F"]:

@@ -55,16 +55,11 @@ class MLP(Model):
         return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
 
     def initial(self, d: int, K: int, generator: torch.Generator) -> Float[Tensor, "K p"]:
-        """K fresh starts, Xavier-uniform with biases 0 (Glorot and Bengio 2010), float64.
-
-        On the generator's device.
-        """
+        """K fresh starts, Xavier-uniform with biases 0 (Glorot and Bengio 2010), float64."""
         parts = []
         for out, inputs in self.shapes(d):
             bound = (6.0 / (out + inputs)) ** 0.5
-            W = torch.rand(
-                K, out * inputs, generator=generator, dtype=torch.float64, device=generator.device
-            )
+            W = torch.rand(K, out * inputs, generator=generator, dtype=torch.float64)
             parts += [bound * (2.0 * W - 1.0), W.new_zeros(K, out)]
         return torch.cat(parts, dim=1)
 

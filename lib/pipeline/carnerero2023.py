@@ -94,9 +94,10 @@ def logistic_policies(knobs: dict[str, Any], name: str) -> dict[str, Policy]:
 
 
 def logistic_unit(
-    knobs: dict[str, Any], name: str, pool: Pool, rng: np.random.Generator, **changes: Any
+    notebook: Notebook, name: str, pool: Pool, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """The arguments of :func:`run_trial` for one repeat; ``changes`` replace some of them."""
+    """The arguments of :func:`run_trial` for one repeat."""
+    knobs = notebook.shared("carnerero2023/attack")
     recipe = knobs[name.replace("-", "_")]
     policies = logistic_policies(knobs, name)
     grids = {
@@ -117,7 +118,7 @@ def logistic_unit(
         "cv": grids,
         "flips": WITH_FLIPS,
         "top": tuple(recipe["top"]),
-        **changes,
+        "device": notebook.device,
     }
 
 
@@ -129,7 +130,7 @@ def logistic_trials(notebook: Notebook) -> dict[str, list[Trial]]:
     pools = {name: load_pool(notebook, name) for name in names}
     section = "carnerero2023/attack"
     units = [
-        logistic_unit(knobs, name, pools[name], notebook.rng(name, i, section=section))
+        logistic_unit(notebook, name, pools[name], notebook.rng(name, i, section=section))
         for name, i in plan
     ]
     found = notebook.map(run_trial, units, "logistic regression")

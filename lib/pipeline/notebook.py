@@ -36,6 +36,7 @@ class Notebook:
         self.params = params.load(profile)
         self.source = self.params.profiles[profile].data
         self.folder = paths.section_results(profile, name)
+        self._device = "cpu"  # unless the notebook asks
         self._data: dict[str, str] = {}
         self._digests: dict[str, str] = {}
         self._shared: dict[str, dict[str, Any]] = {}
@@ -44,6 +45,19 @@ class Notebook:
         for part in ("figures", "tables", "timed"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         plotting.use_style()
+
+    @property
+    def device(self) -> str:
+        """Where torch solvers run: the knob ``device``, ``auto`` being cuda where there is one.
+
+        What a notebook was told goes to its ``provenance.json``.
+        """
+        self._device = self.params.device
+        if self._device == "auto":
+            import torch  # takes seconds
+
+            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        return self._device
 
     def load(self, name: str) -> Dataset:
         """The prepared data set of this profile: the real one, or its stand-in."""
@@ -123,7 +137,8 @@ class Notebook:
         }
         _write_json(self.folder / "metrics.json", metrics)
         _write_json(self.folder / "timings.json", self._timings)
-        _write_json(self.folder / USED, {"data": self._digests, "shared": self._shared})
+        used = {"data": self._digests, "shared": self._shared, "device": self._device}
+        _write_json(self.folder / USED, used)
 
     def _stamp(self, figure: Figure) -> None:
         if self.source == "standin":

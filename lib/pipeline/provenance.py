@@ -13,7 +13,9 @@ from lib.pipeline import paths
 VERSIONS = ("numpy", "scipy", "scikit-learn", "numba", "torch", "cvxpy", "matplotlib", "dvc")
 
 
-def provenance(seconds: float, parameters: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+def provenance(
+    seconds: float, parameters: dict[str, Any], data: dict[str, Any], device: str
+) -> dict[str, Any]:
     """Commit, environment, parameters, data digests, device and wall time of one run.
 
     It differs from run to run and is therefore no DVC output.
@@ -25,7 +27,7 @@ def provenance(seconds: float, parameters: dict[str, Any], data: dict[str, Any])
         "requirements_sha256": hashlib.sha256(paths.REQUIREMENTS.read_bytes()).hexdigest(),
         "parameters": parameters,
         "data": data,
-        "device": _device(parameters.get("device", "cpu")),
+        "device": _device_name(device),
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", "unset"),
@@ -41,14 +43,12 @@ def _git(*arguments: str) -> str | None:
     return run.stdout.strip() if run.returncode == 0 else None
 
 
-def _device(requested: str) -> str:
-    if requested == "cpu":
-        return "cpu"
+def _device_name(device: str) -> str:
+    if device == "cpu":
+        return device
     import torch  # two seconds to import
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return "cpu"
+    return torch.cuda.get_device_name(device)
 
 
 def cpu_model() -> str:

@@ -54,7 +54,7 @@ def run_notebook(name: str, profile: str) -> Path:
         inputs = json.loads((folder / USED).read_text())
         (folder / USED).unlink()
         used = {**knobs, **inputs["shared"], "seed": checked.seed, "device": checked.device}
-        record = provenance(seconds, used, inputs["data"])
+        record = provenance(seconds, used, inputs["data"], inputs["device"])
         (folder / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
         if target.exists():
             shutil.rmtree(target)

@@ -89,10 +89,3 @@ def record_bend(notebook: Notebook, name: str, accuracy: Float[ndarray, "repeats
 def slope_interval(n: Float[ndarray, "sizes"], values: Float[ndarray, "repeats sizes"]) -> Estimate:
     """The exponent p of values ∝ n^p: least squares in logarithms, repeat by repeat."""
     return mean_interval(np.polyfit(np.log(n), np.log(values).T, 1)[0])
-
-
-def torch_device(requested: str) -> str:
-    """``auto``: cuda where there is one, else cpu."""
-    import torch  # takes seconds
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if requested == "auto" else requested

@@ -111,10 +111,18 @@ def test_each_setting_and_repeat_has_its_own_generator(notebook):
     assert notebook.rng("splits", 0).integers(1 << 62) in draws
 
 
+def test_the_device_is_recorded_if_it_was_asked_for(notebook):
+    notebook.finish()
+    assert json.loads((notebook.folder / "used.json").read_text())["device"] == "cpu"
+    notebook.params = notebook.params.model_copy(update={"device": "cuda"})
+    assert notebook.device == "cuda"
+    notebook.finish()
+    assert json.loads((notebook.folder / "used.json").read_text())["device"] == "cuda"
+
+
 def test_provenance_names_commit_environment_and_device():
-    record = provenance(1.234, {"device": "cpu", "epsilon": 0.03}, {"enron": "sha256:0"})
+    record = provenance(1.234, {"epsilon": 0.03}, {"enron": "sha256:0"}, "cpu")
     assert record["seconds"] == 1.2
     assert record["device"] == "cpu"
     assert len(record["requirements_sha256"]) == 64
     assert record["versions"]["numpy"] == np.__version__
-    assert provenance(1.0, {"device": "auto"}, {})["device"]

@@ -53,11 +53,6 @@ def test_the_exponent_of_a_power_law_is_found():
     assert estimate.half_width == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_named_device_is_taken_as_it_is():
-    assert wang2021.torch_device("cpu") == "cpu"
-    assert wang2021.torch_device("auto") in {"cpu", "cuda"}
-
-
 def test_the_poster_has_every_attack_for_both_data_sets():
     for curves in wang2021.POSTER.values():
         assert set(curves) == {"clean", "A", "B", "C"}
