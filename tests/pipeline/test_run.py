@@ -49,7 +49,7 @@ from pathlib import Path
 folder = Path(os.environ["POISON_RESULTS"]) / profile / "koh2021" / "concentration"
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "metrics.json").write_text(json.dumps({"epsilon": epsilon}))
-(folder / "used.json").write_text('{"data": {}, "shared": {}}')
+(folder / "used.json").write_text('{"data": {}, "shared": {}, "device": "cpu"}')
 print("done")
 """
 
