@@ -8,10 +8,9 @@ with y in 0/1. Going forward keeps σ_i(1 − σ_i) s_i of every row, so that ea
 once either way, and the last term waits for the end, where it is one pair of matrix products
 −η(QᵀW + RᵀP) with a line per step in Q (T × m), W (T × d), R (T × m) and P (T × d).
 
-A few problems on a CPU are limited by the reading of the clean rows, which the compiled passes do
-once per step, a byte per pixel. For many, one matrix product with the clean rows is limited by
-arithmetic and wins, while every problem's own poison stays with the compiled passes. On a GPU all
-is matrix products (:class:`MLP` without hidden layers). The choice changes only rounding.
+On a CPU compiled passes read the clean rows a byte per pixel and once per step for every four
+problems, and every problem's own poison. On a GPU all is matrix products (:class:`MLP` without
+hidden layers). The choice changes only rounding.
 """
 
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from lib.hypergradient import logistic_kernels as kernels
 from lib.hypergradient.mlp import MLP
 from lib.hypergradient.problem import Linearisation, Problem, Rows, Tape
 
-COMPILED_PROBLEMS = 8  # up to so many, or columns of a product, are passed over one by one
 _LANES = 32  # columns are kept in multiples: a row then fills vector registers
 
 
@@ -63,35 +61,20 @@ class Logistic(MLP):
         return torch.zeros_like(problem.initial)
 
     def linearise(self, problem: Problem, w: Float[Tensor, "K p"]) -> Linearisation:
-        """A pass over the rows, or one matrix product for many problems."""
+        """A pass over the rows."""
         if not _on_cpu(problem):
             return super().linearise(problem, w)
         K, m, _ = problem.poison.shape
         n = len(problem.clean.y)
         w = w.contiguous()
-        gradient = torch.empty_like(w)
-        if K <= COMPILED_PROBLEMS:
-            clean, scratch = w.new_empty(K, n), np.empty(n, w.numpy().dtype)
-            for k in range(K):
-                X, columns, scale, offset = _raw(problem)
-                kernels.clean_gradient(
-                    X, *_labels(problem, k)[:2], columns, scale, offset,
-                    w[k].numpy(), gradient[k].numpy(), clean[k].numpy(), scratch,
-                )  # fmt: skip
-        else:
-            shares, targets = problem.shares[:, :n].T, problem.targets[:1, :n].T
-            z = problem.clean.values(w.dtype) @ w[:, :-1].T.contiguous() + w[:, -1]
-            s = z.sigmoid_()
-            pull = (s - targets).mul_(shares)
-            gradient[:, :-1] = (problem.clean.transposed(w.dtype) @ pull).T
-            gradient[:, -1] = pull.sum(0)
-            clean = s.sub_(s * s).mul_(shares).T
+        gradient, clean = torch.empty_like(w), w.new_empty(K, n)
         poison, pull = w.new_empty(K, m), w.new_empty(K, m)
+        X, *affine = _raw(problem)
+        y, share, poison_y, poison_share = _labels(problem)
+        here = w.numpy(), gradient.numpy()
+        kernels.clean_gradients(X, y, share, *affine, *here, clean.numpy(), _scratch(X, w))
         kernels.poison_gradients(
-            problem.poison.contiguous().numpy(),
-            problem.targets[:, n:].numpy(),
-            problem.shares[:, n:].numpy(),
-            *(array.numpy() for array in (w, gradient, poison, pull)),
+            _numpy(problem.poison), poison_y, poison_share, *here, poison.numpy(), pull.numpy()
         )
 
         def loss() -> Tensor:
@@ -108,29 +91,19 @@ class Logistic(MLP):
         v: Float[Tensor, "J K p"],
         moved: Float[Tensor, "J K free d"] | None = None,
     ) -> tuple[Float[Tensor, "J K p"], tuple[Tensor, Tensor]]:
-        """A pass over the rows for every vector, or one matrix product for many."""
+        """A pass over the rows for every vector."""
         if not _on_cpu(problem):
             return super().product(problem, state, v, moved)
-        J, K, _ = v.shape
+        J = len(v)
         m, free = problem.poison.shape[1], problem.frozen
         v = v.contiguous()
-        Hv, q = torch.empty_like(v), v.new_empty(J, K, m)
-        if J * K <= COMPILED_PROBLEMS:
-            X, *affine = _raw(problem)
-            scratch = np.empty(len(X), v.numpy().dtype)
-            for j, k in np.ndindex(J, K):
-                vector, out = v[j, k].numpy(), Hv[j, k].numpy()
-                kernels.clean_product(X, state.clean[k].numpy(), *affine, vector, out, scratch)
-        else:
-            z = problem.clean.values(v.dtype) @ v[..., :-1].flatten(0, 1).T.contiguous()
-            z = z.unflatten(1, (J, K)).add_(v[..., -1]).mul_(state.clean.T.unsqueeze(1))
-            sums = problem.clean.transposed(v.dtype) @ z.flatten(1)
-            Hv[..., :-1] = sums.T.unflatten(0, (J, K))
-            Hv[..., -1] = z.sum(0)
-        kernels.poison_products(
-            problem.poison.contiguous().numpy(),
-            *(array.numpy() for array in (state.poison, v, Hv, q)),
-        )
+        Hv, q = torch.empty_like(v), v.new_empty(*v.shape[:2], m)
+        X, *affine = _raw(problem)
+        P, scratch = _numpy(problem.poison), _scratch(X, v)
+        for j in range(J):
+            vectors, sums = v[j].numpy(), Hv[j].numpy()
+            kernels.clean_products(X, state.clean.numpy(), *affine, vectors, sums, scratch)
+            kernels.poison_products(P, state.poison.numpy(), vectors, sums, q[j].numpy())
         pull, weights = state.pull[:, free:], state.w[:, :-1]
         if moved is not None:
             bent = state.poison[:, free:] * (moved @ weights.unsqueeze(-1)).squeeze(-1)
@@ -160,7 +133,7 @@ class Logistic(MLP):
 
     def train(self, problem: Problem, w: Float[Tensor, "K p"], steps: int) -> Tensor:
         """In stretches of √steps, whose record is small."""
-        if not _stepped_in_one_call(problem):
+        if not _on_cpu(problem):
             return super().train(problem, w, steps)
         stretch = max(1, isqrt(steps))
         for start in range(0, steps, stretch):
@@ -168,22 +141,20 @@ class Logistic(MLP):
         return w
 
     def record(self, problem: Problem, w: Float[Tensor, "K p"], steps: int) -> Tape:
-        """All steps in one compiled call per problem."""
-        if not _stepped_in_one_call(problem):
+        """All steps in one compiled call."""
+        if not _on_cpu(problem):
             return super().record(problem, w, steps)
         K, m, _ = problem.poison.shape
         way = w.new_empty(K, steps + 1, w.shape[1])
         way[:, 0] = w
         clean = w.new_empty(K, steps, len(problem.clean.y))
         poison, pull = w.new_empty(K, steps, m), w.new_empty(K, steps, m)
-        for k in range(K):
-            X, columns, scale, offset = _raw(problem)
-            y, share, poison_y, poison_share = _labels(problem, k)
-            kernels.descend(
-                X, y, share, columns, scale, offset, _numpy(problem.poison[k]),
-                poison_y, poison_share, *_step(problem, k),
-                *(array[k].numpy() for array in (way, clean, poison, pull)),
-            )  # fmt: skip
+        X, *affine = _raw(problem)
+        y, share, *of_poison = _labels(problem)
+        kernels.descend(
+            X, y, share, *affine, _numpy(problem.poison), *of_poison, *_step(problem),
+            *(array.numpy() for array in (way, clean, poison, pull)),
+        )  # fmt: skip
         point = _Point(way, clean, poison, pull)
         return Tape(way.transpose(0, 1), point, way.nbytes + self.bytes(point))
 
@@ -191,33 +162,27 @@ class Logistic(MLP):
         self, problem: Problem, tape: Tape, p: Float[Tensor, "J K p"]
     ) -> tuple[Float[Tensor, "J K p"], Float[Tensor, "J K free d"], Float[Tensor, "J K p"]]:
         """The same backwards."""
-        if not _stepped_in_one_call(problem):
+        if not _on_cpu(problem):
             return super().pull(problem, tape, p)
         point, free = tape.states, problem.frozen
-        _, m, d = problem.poison.shape
-        steps = len(tape.w) - 1
+        K, m, d = problem.poison.shape
         p = p.clone(memory_format=torch.contiguous_format)
         d_lam = torch.zeros_like(p)
-        d_poison = p.new_empty(*p.shape[:2], m - free, d)
-        way, q = p.new_empty(steps, d + 1), p.new_empty(steps, m)
-        for k in range(p.shape[1]):
-            trajectory = [array[k].numpy() for array in (point.w, point.clean, point.poison)]
-            for j in range(p.shape[0]):
-                kernels.ascend(
-                    *_raw(problem), _numpy(problem.poison[k]), *_step(problem, k), *trajectory,
-                    p[j, k].numpy(), way.numpy(), q.numpy(), d_lam[j, k].numpy(),
-                )  # fmt: skip
-                torch.mm(q[:, free:].T, point.w[k, :-1, :-1], out=d_poison[j, k])
-                d_poison[j, k].addmm_(point.pull[k][:, free:].T, way[:, :-1])
+        d_poison = p.new_empty(len(p), K, m - free, d)
+        way, q = torch.empty_like(point.w[:, 1:]), torch.empty_like(point.poison)
+        for j in range(len(p)):
+            kernels.ascend(
+                *_raw(problem), _numpy(problem.poison), *_step(problem),
+                *(array.numpy() for array in (point.w, point.clean, point.poison)),
+                p[j].numpy(), way.numpy(), q.numpy(), d_lam[j].numpy(),
+            )  # fmt: skip
+            torch.bmm(q[..., free:].mT, point.w[:, :-1, :-1], out=d_poison[j])
+            d_poison[j].baddbmm_(point.pull[..., free:].mT, way[..., :-1])
         return p, d_poison.mul_(-problem.eta.unsqueeze(-1)), d_lam
 
 
 def _on_cpu(problem: Problem) -> bool:
     return problem.poison.device.type == "cpu"
-
-
-def _stepped_in_one_call(problem: Problem) -> bool:
-    return _on_cpu(problem) and len(problem.poison) <= COMPILED_PROBLEMS
 
 
 def _extended(X: Float[Tensor, "n d"]) -> Float[Tensor, "n d1"]:
@@ -250,13 +215,18 @@ def _raw(problem: Problem) -> tuple:
     return X, columns, real(clean.scale), real(clean.offset)
 
 
-def _labels(problem: Problem, k: int) -> tuple[ndarray, ...]:
-    """Targets 0/1 and shares of problem k's clean rows, and of its poison."""
+def _labels(problem: Problem) -> tuple[ndarray, ...]:
+    """Targets 0/1 and shares of clean rows, (K, n), and of poison, (K, m)."""
     n = len(problem.clean.y)
-    y, share = problem.targets[k].numpy(), problem.shares[k].numpy()
-    return y[:n], share[:n], y[n:], share[n:]
+    y, share = problem.targets.numpy(), problem.shares.numpy()
+    return y[:, :n], share[:, :n], y[:, n:], share[:, n:]
 
 
-def _step(problem: Problem, k: int) -> tuple:
+def _step(problem: Problem) -> tuple[ndarray, ...]:
     """η, and e^λ of every parameter under L2 and under L1."""
-    return problem.eta[k].numpy()[0], problem.decay[k].numpy(), problem.shrinkage[k].numpy()
+    return problem.eta[:, 0].numpy(), problem.decay.numpy(), problem.shrinkage.numpy()
+
+
+def _scratch(X: ndarray, like: Tensor) -> ndarray:
+    """What the clean rows' passes write products to."""
+    return np.empty((kernels.GROUP, len(X)), like.numpy().dtype)

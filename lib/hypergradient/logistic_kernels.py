@@ -1,18 +1,22 @@
-"""Compiled passes over the rows of one logistic regression.
+"""Compiled passes over the rows of logistic regressions.
 
 Training and its reversal both need, of every row x̃ = (x, 1), a product with a vector and then a
-multiple of the row: r_i = f(x̃_i·v), g = Σ r_i x̃_i. Four rows at a time are converted into a buffer
-that stays in the first-level cache, and used twice there, so that memory is read once per pass and
-a pixel that is one byte travels as one byte.
+multiple of the row: r_i = f(x̃_i·v), g = Σ r_i x̃_i. Four rows at a time are used twice while they
+are in the first-level cache, so that memory is read once per pass, and a pixel of one byte travels
+as one byte. Clean rows are common to all problems and serve two of them at a time; poison is each
+problem's own. (Larger groups would convert fewer bytes, but their poison leaves the cache.)
 
-Rows are raw: the caller's ``scale`` and ``offset`` make x = scale·X + offset, applied to the vector
-and to the sum instead.
+Clean rows are raw: the caller's ``scale`` and ``offset`` make x = scale·X + offset, applied to the
+vector and to the sum instead. Arrays lead with the problems, K or a group of them.
 """
 
 import numpy as np
 from numba import njit
 
-from lib.hypergradient.simd_kernels import vector_add, vector_scores
+from lib.hypergradient.simd_kernels import ROWS, add_to, scores_with
+
+GROUP = 2
+"""Problems that share a pass over the clean rows, and a stretch of training."""
 
 
 @njit(cache=True, inline="always")
@@ -21,91 +25,102 @@ def left_over(size, itemsize):
     return size - size % (64 // itemsize)
 
 
-@njit(cache=True, inline="always")
-def scores_of_four(X, i, v, buffer):
-    """Rows i … i + 3 into the buffer, their products with v returned."""
-    z0, z1, z2, z3 = vector_scores(X, i, v, buffer)
-    for c in range(left_over(v.size, v.itemsize), v.size):
-        for k in range(4):
-            buffer[k, c] = X[i + k, c]
-        z0 += buffer[0, c] * v[c]
-        z1 += buffer[1, c] * v[c]
-        z2 += buffer[2, c] * v[c]
-        z3 += buffer[3, c] * v[c]
-    return z0, z1, z2, z3
-
-
-@njit(cache=True, inline="always")
-def add_four(buffer, r0, r1, r2, r3, g):
-    """g += Σ r_k × row k of the buffer."""
-    vector_add(buffer, (r0, r1, r2, r3), g)
-    for c in range(left_over(g.size, g.itemsize), g.size):
-        g[c] += r0 * buffer[0, c] + r1 * buffer[1, c] + r2 * buffer[2, c] + r3 * buffer[3, c]
-
-
 @njit(cache=True)
-def score(X, i, v):
-    """The product of row i with v."""
-    z = v.dtype.type(0)
-    for c in range(v.size):
-        z += v.dtype.type(X[i, c]) * v[c]
-    return z
+def last_rows(X, i, buffer):
+    """What is left of X from row i on, filled up with zeros."""
+    for k in range(ROWS):  # assigning slices takes seconds to compile
+        for c in range(X.shape[1]):
+            buffer[k, c] = X[i + k, c] if i + k < len(X) else 0
+    return buffer
 
 
-@njit(cache=True)
-def add(X, i, r, g):
-    """g += r × row i."""
-    for c in range(g.size):
-        g[c] += r * g.dtype.type(X[i, c])
+def rows_at_a_time(vectors):
+    """The two halves of a pass for ``vectors`` problems, rows i … i + 3.
 
-
-@njit(cache=True)
-def gradient_pass(X, y, share, v, bias, buffer, g, curvature, pull):
-    """pull_i = share_i (σ(z_i) − y_i), curvature_i = share_i σ(1 − σ), g += Σ pull_i X_i; Σ pull.
-
-    ``y`` is 0/1.
+    ``scores(X, i, v, buffer, z)``: their products with v (vectors, c) into z (vectors, 4), and, if
+    they are of another type, themselves into the buffer. ``add(X, i, buffer, r, g)``: g_q +=
+    Σ r_qk × row i + k.
     """
-    n = X.shape[0]
-    one = v.dtype.type(1)
-    whole = n - n % 4
-    for i in range(0, whole, 4):
-        z0, z1, z2, z3 = scores_of_four(X, i, v, buffer)
-        pull[i], pull[i + 1], pull[i + 2], pull[i + 3] = z0, z1, z2, z3
-        for k in range(i, i + 4):
-            s = one / (one + np.exp(-(pull[k] + bias)))
-            pull[k] = share[k] * (s - y[k])
-            curvature[k] = share[k] * s * (one - s)
-        add_four(buffer, pull[i], pull[i + 1], pull[i + 2], pull[i + 3], g)
-    for i in range(whole, n):
-        s = one / (one + np.exp(-(score(X, i, v) + bias)))
-        pull[i] = share[i] * (s - y[i])
-        curvature[i] = share[i] * s * (one - s)
-        add(X, i, pull[i], g)
-    total = v.dtype.type(0)
-    for i in range(n):
-        total += pull[i]
-    return total
+    whole_scores, whole_add = scores_with(vectors), add_to(vectors)
+
+    @njit(cache=True, forceinline=True)
+    def scores(X, i, v, buffer, z):
+        whole_scores(X, i, v, buffer, z)
+        for c in range(left_over(v.shape[1], v.itemsize), v.shape[1]):
+            for k in range(ROWS):
+                for q in range(vectors):
+                    z[q, k] += X[i + k, c] * v[q, c]
+
+    @njit(cache=True, forceinline=True)
+    def add(X, i, buffer, r, g):
+        whole_add(X, i, buffer, r, g)
+        for c in range(left_over(g.shape[1], g.itemsize), g.shape[1]):
+            for q in range(vectors):
+                for k in range(ROWS):
+                    g[q, c] += r[q, k] * X[i + k, c]
+
+    return scores, add
 
 
-@njit(cache=True)
-def product_pass(X, curvature, v, bias, buffer, g, pull):
-    """pull_i = curvature_i (X_i·v + bias), g += Σ pull_i X_i; Σ pull."""
-    n = X.shape[0]
-    whole = n - n % 4
-    for i in range(0, whole, 4):
-        z0, z1, z2, z3 = scores_of_four(X, i, v, buffer)
-        pull[i] = curvature[i] * (z0 + bias)
-        pull[i + 1] = curvature[i + 1] * (z1 + bias)
-        pull[i + 2] = curvature[i + 2] * (z2 + bias)
-        pull[i + 3] = curvature[i + 3] * (z3 + bias)
-        add_four(buffer, pull[i], pull[i + 1], pull[i + 2], pull[i + 3], g)
-    for i in range(whole, n):
-        pull[i] = curvature[i] * (score(X, i, v) + bias)
-        add(X, i, pull[i], g)
-    total = v.dtype.type(0)
-    for i in range(n):
-        total += pull[i]
-    return total
+def passes(vectors):
+    """Both passes for up to ``vectors`` problems; ``v`` and ``g`` have as many rows, filled up.
+
+    ``gradient(X, y, share, v, bias, buffer, g, curvature, pull)``, y 0/1: pull_i = share_i
+    (σ(z_i) − y_i), curvature_i = share_i σ(1 − σ), g += Σ pull_i X_i. ``product(X, curvature, v,
+    bias, buffer, g, pull)``: pull_i = curvature_i (X_i·v + bias), g += Σ pull_i X_i.
+    """
+    scores, add = rows_at_a_time(vectors)
+
+    @njit(cache=True, forceinline=True)
+    def pulls(z, bias, y, share, curvature, pull, i, rows):
+        one = z.dtype.type(1)
+        for q in range(share.shape[0]):
+            for k in range(rows):
+                s = one / (one + np.exp(-(z[q, k] + bias[q])))
+                z[q, k] = share[q, i + k] * (s - y[q, i + k])
+                pull[q, i + k] = z[q, k]
+                curvature[q, i + k] = share[q, i + k] * s * (one - s)
+
+    @njit(cache=True)
+    def gradient(X, y, share, v, bias, buffer, g, curvature, pull):
+        z = np.zeros((vectors, ROWS), v.dtype)
+        whole = len(X) - len(X) % ROWS
+        for i in range(0, whole, ROWS):
+            scores(X, i, v, buffer, z)
+            pulls(z, bias, y, share, curvature, pull, i, ROWS)
+            add(X, i, buffer, z, g)
+        if whole < len(X):
+            rest = last_rows(X, whole, buffer)
+            scores(rest, 0, v, buffer, z)
+            pulls(z, bias, y, share, curvature, pull, whole, len(X) - whole)
+            add(rest, 0, buffer, z, g)
+
+    @njit(cache=True, forceinline=True)
+    def bend(z, bias, curvature, pull, i, rows):
+        for q in range(curvature.shape[0]):
+            for k in range(rows):
+                z[q, k] = curvature[q, i + k] * (z[q, k] + bias[q])
+                pull[q, i + k] = z[q, k]
+
+    @njit(cache=True)
+    def product(X, curvature, v, bias, buffer, g, pull):
+        z = np.zeros((vectors, ROWS), v.dtype)
+        whole = len(X) - len(X) % ROWS
+        for i in range(0, whole, ROWS):
+            scores(X, i, v, buffer, z)
+            bend(z, bias, curvature, pull, i, ROWS)
+            add(X, i, buffer, z, g)
+        if whole < len(X):
+            rest = last_rows(X, whole, buffer)
+            scores(rest, 0, v, buffer, z)
+            bend(z, bias, curvature, pull, whole, len(X) - whole)
+            add(rest, 0, buffer, z, g)
+
+    return gradient, product
+
+
+one_gradient, one_product = passes(1)
+group_gradient, group_product = passes(GROUP)
 
 
 @njit(cache=True)
@@ -130,47 +145,80 @@ def collect(raw, total, columns, scale, offset, out):
     out[d] = total
 
 
+@njit(cache=True, fastmath={"reassoc"})
+def sum_of(values):
+    """Their sum; NumPy's in compiled code is several times slower."""
+    total = values.dtype.type(0)
+    for i in range(values.size):
+        total += values[i]
+    return total
+
+
+@njit(cache=True)
+def clean_gradients(X, y, share, columns, scale, offset, w, out, curvature, pull):
+    """Gradients of the n clean rows at every w (K, d + 1) into ``out``; ``pull`` (GROUP, n)."""
+    raw, bias = np.zeros((GROUP, columns.size), w.dtype), np.zeros(GROUP, w.dtype)
+    sums, buffer = np.empty_like(raw), np.empty((ROWS, columns.size), w.dtype)
+    for first in range(0, len(w), GROUP):
+        now = slice(first, first + GROUP)
+        count = len(w[now])
+        raw[count:], bias[count:], sums[:] = 0, 0, 0
+        for q in range(count):
+            bias[q] = raw_vector(w[first + q], columns, scale, offset, raw[q])
+        if count == 1:
+            one_gradient(
+                X, y[now], share[now], raw[:1], bias, buffer, sums[:1], curvature[now], pull
+            )
+        else:
+            group_gradient(X, y[now], share[now], raw, bias, buffer, sums, curvature[now], pull)
+        for q in range(count):
+            collect(sums[q], sum_of(pull[q]), columns, scale, offset, out[first + q])
+
+
+@njit(cache=True)
+def clean_products(X, curvature, columns, scale, offset, v, out, pull):
+    """Hessians of the clean rows, with ``curvature`` (K, n), times v (K, d + 1) into ``out``."""
+    raw, bias = np.zeros((GROUP, columns.size), v.dtype), np.zeros(GROUP, v.dtype)
+    sums, buffer = np.empty_like(raw), np.empty((ROWS, columns.size), v.dtype)
+    for first in range(0, len(v), GROUP):
+        now = slice(first, first + GROUP)
+        count = len(v[now])
+        raw[count:], bias[count:], sums[:] = 0, 0, 0
+        for q in range(count):
+            bias[q] = raw_vector(v[first + q], columns, scale, offset, raw[q])
+        if count == 1:
+            one_product(X, curvature[now], raw[:1], bias, buffer, sums[:1], pull)
+        else:
+            group_product(X, curvature[now], raw, bias, buffer, sums, pull)
+        for q in range(count):
+            collect(sums[q], sum_of(pull[q]), columns, scale, offset, out[first + q])
+
+
 @njit(cache=True)
 def poison_gradients(P, y, share, w, out, curvature, pull):
     """Every problem's poison rows (K, m, d) at its w (K, d + 1), their sums added to ``out``."""
     K, _, d = P.shape
-    buffer = np.empty((4, d), w.dtype)
+    buffer = np.empty((ROWS, d), w.dtype)
     for k in range(K):
-        out[k, d] += gradient_pass(
-            P[k], y[k], share[k], w[k, :d], w[k, d], buffer, out[k, :d], curvature[k], pull[k]
+        own = slice(k, k + 1)
+        one_gradient(
+            P[k], y[own], share[own], w[own, :d], w[own, d], buffer, out[own, :d],
+            curvature[own], pull[own],
         )  # fmt: skip
+        out[k, d] += sum_of(pull[k])
 
 
 @njit(cache=True)
 def poison_products(P, curvature, v, out, pull):
-    """The same with vectors v (J, K, d + 1)."""
+    """The same with ``curvature`` (K, m) and vectors v (K, d + 1)."""
     K, _, d = P.shape
-    buffer = np.empty((4, d), v.dtype)
+    buffer = np.empty((ROWS, d), v.dtype)
     for k in range(K):
-        for j in range(v.shape[0]):
-            out[j, k, d] += product_pass(
-                P[k], curvature[k], v[j, k, :d], v[j, k, d], buffer, out[j, k, :d], pull[j, k]
-            )  # fmt: skip
-
-
-@njit(cache=True)
-def clean_gradient(X, y, share, columns, scale, offset, w, out, curvature, pull):
-    """Gradient of one problem's clean rows, n raw ones, into ``out``."""
-    raw, sums = np.empty(columns.size, w.dtype), np.zeros(columns.size, w.dtype)
-    buffer = np.empty((4, columns.size), w.dtype)
-    bias = raw_vector(w, columns, scale, offset, raw)
-    total = gradient_pass(X, y, share, raw, bias, buffer, sums, curvature, pull)
-    collect(sums, total, columns, scale, offset, out)
-
-
-@njit(cache=True)
-def clean_product(X, curvature, columns, scale, offset, v, out, pull):
-    """Hessian of one problem's clean rows times v into ``out``."""
-    raw, sums = np.empty(columns.size, v.dtype), np.zeros(columns.size, v.dtype)
-    buffer = np.empty((4, columns.size), v.dtype)
-    bias = raw_vector(v, columns, scale, offset, raw)
-    total = product_pass(X, curvature, raw, bias, buffer, sums, pull)
-    collect(sums, total, columns, scale, offset, out)
+        own = slice(k, k + 1)
+        one_product(
+            P[k], curvature[own], v[own, :d], v[own, d], buffer, out[own, :d], pull[own]
+        )  # fmt: skip
+        out[k, d] += sum_of(pull[k])
 
 
 @njit(cache=True)
@@ -178,25 +226,36 @@ def descend(
     X, y, share, columns, scale, offset, P, poison_y, poison_share, eta, decay, shrinkage,
     w, curvature, poison_curvature, pull,
 ):  # fmt: skip
-    """Steps of Eq. (6) for one problem from w[0]: fills w[1:] and, a line per step, the rest.
+    """Steps of Eq. (6) from w[:, 0]: fills w[:, 1:] (K, T + 1, d + 1) and, step by step, the rest.
 
-    ``curvature`` (T, n) of the clean rows, ``poison_curvature`` and ``pull`` (T, m) of P's.
+    ``curvature`` (K, T, n) of the clean rows, ``poison_curvature`` and ``pull`` (K, T, m) of P's.
     """
-    d = P.shape[1]
-    g = np.empty(d + 1, w.dtype)
-    buffer = np.empty((4, d), w.dtype)
-    scratch = np.empty(X.shape[0], w.dtype)
-    zero = w.dtype.type(0)
-    for t in range(w.shape[0] - 1):
-        clean_gradient(X, y, share, columns, scale, offset, w[t], g, curvature[t], scratch)
-        g[d] += gradient_pass(
-            P, poison_y, poison_share, w[t, :d], w[t, d], buffer, g[:d],
-            poison_curvature[t], pull[t],
+    for first in range(0, len(w), GROUP):  # whose poison then stays in the cache
+        now = slice(first, first + GROUP)
+        _descend(
+            X, y[now], share[now], columns, scale, offset, P[now], poison_y[now],
+            poison_share[now], eta[now], decay[now], shrinkage[now],
+            w[now], curvature[now], poison_curvature[now], pull[now],
         )  # fmt: skip
-        for j in range(d + 1):
-            u = w[t, j] - eta * (g[j] + decay[j] * w[t, j])
-            threshold = eta * shrinkage[j]
-            w[t + 1, j] = max(u - threshold, zero) + min(u + threshold, zero)
+
+
+@njit(cache=True)
+def _descend(
+    X, y, share, columns, scale, offset, P, poison_y, poison_share, eta, decay, shrinkage,
+    w, curvature, poison_curvature, pull,
+):  # fmt: skip
+    K, steps, p = w.shape
+    g, scratch = np.empty((K, p), w.dtype), np.empty((GROUP, len(X)), w.dtype)
+    zero = w.dtype.type(0)
+    for t in range(steps - 1):
+        at = w[:, t]
+        clean_gradients(X, y, share, columns, scale, offset, at, g, curvature[:, t], scratch)
+        poison_gradients(P, poison_y, poison_share, at, g, poison_curvature[:, t], pull[:, t])
+        for k in range(K):
+            for j in range(p):
+                u = w[k, t, j] - eta[k] * (g[k, j] + decay[k, j] * w[k, t, j])
+                threshold = eta[k] * shrinkage[k, j]
+                w[k, t + 1, j] = max(u - threshold, zero) + min(u + threshold, zero)
 
 
 @njit(cache=True)
@@ -204,26 +263,38 @@ def ascend(
     X, columns, scale, offset, P, eta, decay, shrinkage, w, curvature, poison_curvature,
     p, way, pull, d_lam,
 ):  # fmt: skip
-    """Lines 7–13 of Alg. 1: changes the adjoint p in place from w[-1]'s to w[0]'s.
+    """Lines 7–13 of Alg. 1: changes the adjoints p (K, d + 1) from w[:, -1]'s to w[:, 0]'s.
 
-    ``way[t]`` (d + 1) and ``pull[t]`` (m) keep the adjoint after step t, past its threshold, and
-    its products with P's rows, from which the caller forms the poison's sums in one go. ``d_lam``
-    collects λ's, parameter by parameter.
+    ``way[:, t]`` (K, d + 1) and ``pull[:, t]`` (K, m) keep the adjoints after step t, past their
+    threshold, and their products with P's rows, from which the caller forms the poison's sums in
+    one go. ``d_lam`` collects λ's, parameter by parameter.
     """
-    d = P.shape[1]
-    g = np.empty(d + 1, p.dtype)
-    buffer = np.empty((4, d), p.dtype)
-    scratch = np.empty(X.shape[0], p.dtype)
-    for t in range(w.shape[0] - 2, -1, -1):
-        for j in range(d + 1):
-            after = w[t + 1, j]
-            if shrinkage[j] > 0.0:
-                if after == 0.0:
-                    p[j] = 0.0
-                d_lam[j] -= eta * shrinkage[j] * np.sign(after) * p[j]
-            d_lam[j] -= eta * decay[j] * w[t, j] * p[j]
-            way[t, j] = p[j]
-        clean_product(X, curvature[t], columns, scale, offset, p, g, scratch)
-        g[d] += product_pass(P, poison_curvature[t], p[:d], p[d], buffer, g[:d], pull[t])
-        for j in range(d + 1):
-            p[j] -= eta * (g[j] + decay[j] * p[j])
+    for first in range(0, len(p), GROUP):
+        now = slice(first, first + GROUP)
+        _ascend(
+            X, columns, scale, offset, P[now], eta[now], decay[now], shrinkage[now],
+            w[now], curvature[now], poison_curvature[now], p[now], way[now], pull[now], d_lam[now],
+        )  # fmt: skip
+
+
+@njit(cache=True)
+def _ascend(
+    X, columns, scale, offset, P, eta, decay, shrinkage, w, curvature, poison_curvature,
+    p, way, pull, d_lam,
+):  # fmt: skip
+    g, scratch = np.empty_like(p), np.empty((GROUP, len(X)), p.dtype)
+    for t in range(w.shape[1] - 2, -1, -1):
+        for k in range(len(p)):
+            for j in range(p.shape[1]):
+                after = w[k, t + 1, j]
+                if shrinkage[k, j] > 0.0:
+                    if after == 0.0:
+                        p[k, j] = 0.0
+                    d_lam[k, j] -= eta[k] * shrinkage[k, j] * np.sign(after) * p[k, j]
+                d_lam[k, j] -= eta[k] * decay[k, j] * w[k, t, j] * p[k, j]
+                way[k, t, j] = p[k, j]
+        clean_products(X, curvature[:, t], columns, scale, offset, p, g, scratch)
+        poison_products(P, poison_curvature[:, t], p, g, pull[:, t])
+        for k in range(len(p)):
+            for j in range(p.shape[1]):
+                p[k, j] -= eta[k] * (g[k, j] + decay[k, j] * p[k, j])

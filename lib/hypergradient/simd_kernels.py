@@ -1,9 +1,11 @@
-"""Two inner loops over four rows, with the width of the vector registers written out.
+"""Two inner loops over four rows and a few vectors, with the registers' width written out.
 
 LLVM's own vectoriser keeps to 256 bits on processors that have 512, because frequencies used to
-drop. These loops are limited by arithmetic on bytes just converted, and run about 1.4 times as fast
-with 512. On a narrower processor LLVM splits a vector in two. Both loops cover whole vectors only
-(64 bytes of ``v``'s type): the caller adds what is left over. All arrays must be contiguous.
+drop. These loops run about 1.4 times as fast with 512. On a narrower processor LLVM splits a
+register in two. Each number of a row that is loaded, and converted, serves all vectors. Both loops
+cover whole registers only (64 bytes of ``v``'s type): the caller adds what is left over. The last
+axis of all arrays must be contiguous, and rows of ``X``, ``buffer``, ``v``, ``z`` and ``g`` follow
+one another without gaps where there are several.
 """
 
 from llvmlite import ir
@@ -11,9 +13,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+ROWS = 4
 _INDEX = ir.IntType(64)
 _BYTES = 64
-_ROWS = range(4)
 
 
 def _index(value):
@@ -38,83 +40,116 @@ def _multiply_add(builder, a, b, c):
 
 
 def _vectors(context, builder, kind, array):
-    """The vector type, its lanes, and the number of entries in whole vectors of ``array``."""
+    """The vector type, its lanes, and the number of columns in whole vectors of ``array``."""
     element = context.get_value_type(kind.dtype)
     lanes = _BYTES * 8 // kind.dtype.bitwidth
-    size = builder.extract_value(array.shape, 0)
+    size = builder.extract_value(array.shape, 1)
     return ir.VectorType(element, lanes), lanes, builder.and_(size, _index(-lanes))
 
 
-@intrinsic
-def vector_scores(typing, X, i, v, buffer):  # pragma: no cover (runs in the compiler)
-    """Rows i … i + 3 of X into ``buffer``, converted to v's type; their four products with v."""
-    signature = types.UniTuple(v.dtype, len(_ROWS))(X, types.intp, v, buffer)
+def scores_with(count):
+    """z = products of rows i … i + 3 of X with v: ``v`` (count, columns), ``z`` (count, 4).
 
-    def generate(context, builder, signature, values):
-        x_kind, _, v_kind, buffer_kind = signature.args
-        rows = _array(context, builder, x_kind, values[0])
-        vector_of = _array(context, builder, v_kind, values[2])
-        store = _array(context, builder, buffer_kind, values[3])
-        vector, lanes, whole = _vectors(context, builder, v_kind, vector_of)
-        raw = ir.VectorType(context.get_value_type(x_kind.dtype), lanes)
-        size, raw_size = v_kind.dtype.bitwidth // 8, x_kind.dtype.bitwidth // 8
-        sources = [_row(builder, rows, builder.add(values[1], _index(k))) for k in _ROWS]
-        targets = [_row(builder, store, _index(k)) for k in _ROWS]
-        zero = ir.Constant(vector, None)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in _ROWS]
-        loop = cgutils.for_range_slice(builder, _index(0), whole, _index(lanes), _INDEX)
-        with loop as (column, _):
-            w = builder.load(_at(builder, vector_of.data, column, vector), align=size)
-            for source, target, total in zip(sources, targets, sums, strict=True):
-                x = builder.load(_at(builder, source, column, raw), align=raw_size)
-                if isinstance(x_kind.dtype, types.Integer):
-                    x = builder.uitofp(x, vector)
-                elif raw_size < size:
-                    x = builder.fpext(x, vector)
-                builder.store(x, _at(builder, target, column, vector), align=size)
-                builder.store(_multiply_add(builder, x, w, builder.load(total)), total)
-        add_up = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(vector.element, [vector.element, vector]),
-            f"llvm.vector.reduce.fadd.v{lanes}f{v_kind.dtype.bitwidth}",
-        )
-        start = ir.Constant(vector.element, -0.0)
-        found = [
-            builder.call(add_up, [start, builder.load(total)], fastmath=["reassoc"])
-            for total in sums
-        ]
-        return context.make_tuple(builder, signature.return_type, found)
+    Rows of another type than v's are left, converted, in ``buffer`` (4, columns).
+    """
 
-    return signature, generate
+    @intrinsic
+    def scores(typing, X, i, v, buffer, z):  # pragma: no cover (runs in the compiler)
+        signature = types.void(X, types.intp, v, buffer, z)
 
-
-@intrinsic
-def vector_add(typing, buffer, r, g):  # pragma: no cover (runs in the compiler)
-    """g += Σ r_k × row k of ``buffer``."""
-    signature = types.void(buffer, r, g)
-
-    def generate(context, builder, signature, values):
-        buffer_kind, _, g_kind = signature.args
-        store = _array(context, builder, buffer_kind, values[0])
-        sums = _array(context, builder, g_kind, values[2])
-        vector, lanes, whole = _vectors(context, builder, g_kind, sums)
-        size = g_kind.dtype.bitwidth // 8
-        nothing = ir.Constant(vector, ir.Undefined)
-        first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
-        factors = []
-        for k in _ROWS:
-            one = builder.insert_element(
-                nothing, builder.extract_value(values[1], k), ir.Constant(ir.IntType(32), 0)
+        def generate(context, builder, signature, values):
+            x_kind, _, v_kind, buffer_kind, z_kind = signature.args
+            rows = _array(context, builder, x_kind, values[0])
+            vectors = _array(context, builder, v_kind, values[2])
+            store = _array(context, builder, buffer_kind, values[3])
+            out = _array(context, builder, z_kind, values[4])
+            vector, lanes, whole = _vectors(context, builder, v_kind, vectors)
+            raw = ir.VectorType(context.get_value_type(x_kind.dtype), lanes)
+            size, raw_size = v_kind.dtype.bitwidth // 8, x_kind.dtype.bitwidth // 8
+            sources = [_row(builder, rows, builder.add(values[1], _index(k))) for k in range(ROWS)]
+            targets = [_row(builder, store, _index(k)) for k in range(ROWS)]
+            factors = [_row(builder, vectors, _index(q)) for q in range(count)]
+            zero = ir.Constant(vector, None)
+            sums = [[cgutils.alloca_once_value(builder, zero) for _ in targets] for _ in factors]
+            loop = cgutils.for_range_slice(builder, _index(0), whole, _index(lanes), _INDEX)
+            with loop as (column, _):
+                found = []
+                for source, target in zip(sources, targets, strict=True):
+                    x = builder.load(_at(builder, source, column, raw), align=raw_size)
+                    if isinstance(x_kind.dtype, types.Integer):
+                        x = builder.uitofp(x, vector)
+                    elif raw_size < size:
+                        x = builder.fpext(x, vector)
+                    if x_kind.dtype != v_kind.dtype:
+                        builder.store(x, _at(builder, target, column, vector), align=size)
+                    found.append(x)
+                for factor, totals in zip(factors, sums, strict=True):
+                    w = builder.load(_at(builder, factor, column, vector), align=size)
+                    for x, total in zip(found, totals, strict=True):
+                        builder.store(_multiply_add(builder, x, w, builder.load(total)), total)
+            add_up = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(vector.element, [vector.element, vector]),
+                f"llvm.vector.reduce.fadd.v{lanes}f{v_kind.dtype.bitwidth}",
             )
-            factors.append(builder.shuffle_vector(one, nothing, first))
-        sources = [_row(builder, store, _index(k)) for k in _ROWS]
-        loop = cgutils.for_range_slice(builder, _index(0), whole, _index(lanes), _INDEX)
-        with loop as (column, _):
-            total = builder.load(_at(builder, sums.data, column, vector), align=size)
-            for factor, source in zip(factors, sources, strict=True):
-                x = builder.load(_at(builder, source, column, vector), align=size)
-                total = _multiply_add(builder, factor, x, total)
-            builder.store(total, _at(builder, sums.data, column, vector), align=size)
-        return context.get_dummy_value()
+            start = ir.Constant(vector.element, -0.0)
+            for q, totals in enumerate(sums):
+                place = _row(builder, out, _index(q))
+                for k, total in enumerate(totals):
+                    z = builder.call(add_up, [start, builder.load(total)], fastmath=["reassoc"])
+                    builder.store(z, builder.gep(place, [_index(k)]))
+            return context.get_dummy_value()
 
-    return signature, generate
+        return signature, generate
+
+    return scores
+
+
+def add_to(count):
+    """g_q += Σ r_qk × row i + k of X: ``r`` (count, 4), ``g`` (count, columns).
+
+    Rows of another type than g's are read from ``buffer``.
+    """
+
+    @intrinsic
+    def add(typing, X, i, buffer, r, g):  # pragma: no cover (runs in the compiler)
+        signature = types.void(X, types.intp, buffer, r, g)
+
+        def generate(context, builder, signature, values):
+            x_kind, _, buffer_kind, r_kind, g_kind = signature.args
+            if x_kind.dtype == g_kind.dtype:
+                store, start = _array(context, builder, x_kind, values[0]), values[1]
+            else:
+                store, start = _array(context, builder, buffer_kind, values[2]), _index(0)
+            scalars = _array(context, builder, r_kind, values[3])
+            sums = _array(context, builder, g_kind, values[4])
+            vector, lanes, whole = _vectors(context, builder, g_kind, sums)
+            size = g_kind.dtype.bitwidth // 8
+            nothing = ir.Constant(vector, ir.Undefined)
+            first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
+
+            def everywhere(q, k):
+                scalar = builder.load(builder.gep(_row(builder, scalars, _index(q)), [_index(k)]))
+                one = builder.insert_element(nothing, scalar, ir.Constant(ir.IntType(32), 0))
+                return builder.shuffle_vector(one, nothing, first)
+
+            factors = [[everywhere(q, k) for k in range(ROWS)] for q in range(count)]
+            sources = [_row(builder, store, builder.add(start, _index(k))) for k in range(ROWS)]
+            targets = [_row(builder, sums, _index(q)) for q in range(count)]
+            loop = cgutils.for_range_slice(builder, _index(0), whole, _index(lanes), _INDEX)
+            with loop as (column, _):
+                rows = [
+                    builder.load(_at(builder, source, column, vector), align=size)
+                    for source in sources
+                ]
+                for target, own in zip(targets, factors, strict=True):
+                    place = _at(builder, target, column, vector)
+                    total = builder.load(place, align=size)
+                    for factor, x in zip(own, rows, strict=True):
+                        total = _multiply_add(builder, factor, x, total)
+                    builder.store(total, place, align=size)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return add

@@ -8,6 +8,8 @@ from lib.hypergradient import logistic_kernels as kernels
 
 SCALE, OFFSET = 0.25, -0.3
 COLUMNS = np.array([0, 2, 3, 5, 6, 8])
+AFFINE = COLUMNS, SCALE, OFFSET
+HALVES = {vectors: kernels.rows_at_a_time(vectors) for vectors in (1, kernels.GROUP)}
 
 
 def rows_of(kind, rng, n, d):
@@ -35,37 +37,41 @@ def gradient_twin(rows, y, share, w):
     return rows.T @ pull, share * s * (1.0 - s), pull
 
 
-def test_gradient(case):
+@pytest.fixture(params=[1, kernels.GROUP, 2 * kernels.GROUP + 1])
+def K(request):
+    """Problems: one, a full group, and two with a rest."""
+    return request.param
+
+
+def test_gradients(case, K):
     raw, P, rows, y, share, rng = case
-    w = rng.normal(size=10)
-    out, curvature, pull = np.empty(10), np.empty(17), np.empty(17)
-    affine = COLUMNS, SCALE, OFFSET
-    kernels.clean_gradient(raw, y[:11], share[:11], *affine, w, out, curvature[:11], pull[:11])
+    w, shares = rng.normal(size=(K, 10)), share * rng.random((K, 17))
+    ys = np.where(np.arange(K)[:, None] % 2, y, 1.0 - y)
+    out, curvature, pull = np.empty((K, 10)), np.empty((K, 17)), np.empty((K, 6))
+    scratch = np.empty((kernels.GROUP, 11))
+    kernels.clean_gradients(
+        raw, ys[:, :11], shares[:, :11], *AFFINE, w, out, curvature[:, :11], scratch
+    )
     kernels.poison_gradients(
-        P[None], y[None, 11:], share[None, 11:], w[None], out[None],
-        curvature[None, 11:], pull[None, 11:],
-    )  # fmt: skip
-    expected, bent, pulls = gradient_twin(rows, y, share, w)
-    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(curvature, bent, rtol=1e-12)
-    np.testing.assert_allclose(pull, pulls, rtol=1e-11, atol=1e-15)
+        np.repeat(P[None], K, axis=0), ys[:, 11:], shares[:, 11:], w, out, curvature[:, 11:], pull
+    )
+    for k in range(K):
+        expected, bent, pulls = gradient_twin(rows, ys[k], shares[k], w[k])
+        np.testing.assert_allclose(out[k], expected, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(curvature[k], bent, rtol=1e-12)
+        np.testing.assert_allclose(pull[k], pulls[11:], rtol=1e-11, atol=1e-15)
 
 
-def test_product(case):
+def test_products(case, K):
     raw, P, rows, _y, share, rng = case
-    v = rng.normal(size=(2, 1, 10))
-    out, pull = np.empty((2, 1, 10)), np.empty((2, 1, 17))
-    for j in range(2):
-        kernels.clean_product(
-            raw, share[:11], COLUMNS, SCALE, OFFSET, v[j, 0], out[j, 0], pull[j, 0, :11]
-        )
-    poison_pull = np.empty((2, 1, 6))
-    kernels.poison_products(P[None], share[None, 11:], v, out, poison_pull)
-    pull[..., 11:] = poison_pull
-    for j in range(2):
-        q = share * (rows @ v[j, 0])
-        np.testing.assert_allclose(out[j, 0], rows.T @ q, rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(pull[j, 0], q, rtol=1e-11, atol=1e-15)
+    v, curvature = rng.normal(size=(K, 10)), share * rng.random((K, 17))
+    out, pull = np.empty((K, 10)), np.empty((K, 6))
+    kernels.clean_products(raw, curvature[:, :11], *AFFINE, v, out, np.empty((kernels.GROUP, 11)))
+    kernels.poison_products(np.repeat(P[None], K, axis=0), curvature[:, 11:], v, out, pull)
+    for k in range(K):
+        q = curvature[k] * (rows @ v[k])
+        np.testing.assert_allclose(out[k], rows.T @ q, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(pull[k], q[11:], rtol=1e-11, atol=1e-15)
 
 
 def descend_twin(rows, y, share, eta, decay, shrinkage, w0, steps):
@@ -92,83 +98,86 @@ def ascend_twin(rows, eta, decay, shrinkage, way, curvatures, p):
 
 
 @pytest.mark.parametrize("penalty", ["l2", "l1"])
-def test_descent_and_ascent(case, penalty):
+def test_descent_and_ascent(case, penalty, K):
     raw, P, rows, y, share, rng = case
-    strength = np.full(10, 0.02 if penalty == "l2" else 0.15)
+    strength = (0.02 if penalty == "l2" else 0.15) * (1.0 + 0.1 * np.arange(K))
+    strength = np.repeat(strength[:, None], 10, axis=1)
     decay, shrinkage = (strength, 0 * strength) if penalty == "l2" else (0 * strength, strength)
-    eta, steps = 0.4, 9
-    way = np.zeros((steps + 1, 10))
-    way[0] = 0.1 * rng.normal(size=10)
-    clean, poison, pull = np.empty((steps, 11)), np.empty((steps, 6)), np.empty((steps, 6))
-    affine = COLUMNS, SCALE, OFFSET
+    eta, steps = np.linspace(0.2, 0.4, K), 9
+    way = np.zeros((K, steps + 1, 10))
+    way[:, 0] = 0.1 * rng.normal(size=(K, 10))
+    P = np.repeat(P[None], K, axis=0)
+    y, share = np.repeat(y[None], K, axis=0), np.repeat(share[None], K, axis=0)
+    clean, poison, pull = (np.empty((K, steps, count)) for count in (11, 6, 6))
     kernels.descend(
-        raw, y[:11], share[:11], *affine, P, y[11:], share[11:], eta, decay, shrinkage,
+        raw, y[:, :11], share[:, :11], *AFFINE, P, y[:, 11:], share[:, 11:], eta, decay, shrinkage,
         way, clean, poison, pull,
     )  # fmt: skip
-    expected = descend_twin(rows, y, share, eta, decay, shrinkage, way[0], steps)
-    curvature = np.hstack([clean, poison])
-    for got, twin in zip((way, curvature, pull), (*expected[:2], expected[2][:, 11:]), strict=True):
-        np.testing.assert_allclose(got, twin, rtol=1e-11, atol=1e-14)
-    assert (penalty == "l1") == bool((way[-1] == 0).any())
+    curvature = np.concatenate([clean, poison], axis=2)
+    ahead = [
+        descend_twin(rows, y[k], share[k], eta[k], decay[k], shrinkage[k], way[k, 0], steps)
+        for k in range(K)
+    ]
+    for k, expected in enumerate(ahead):
+        found = way[k], curvature[k], pull[k]
+        for got, twin in zip(found, (*expected[:2], expected[2][:, 11:]), strict=True):
+            np.testing.assert_allclose(got, twin, rtol=1e-11, atol=1e-14)
+    assert (penalty == "l1") == bool((way[:, -1] == 0).any())
 
-    p = rng.normal(size=10)
-    twin = ascend_twin(rows, eta, decay, shrinkage, way, curvature, p)
-    d_lam, adjoints, products = np.zeros(10), np.empty((steps, 10)), np.empty((steps, 6))
+    p = rng.normal(size=(K, 10))
+    back = [
+        ascend_twin(rows, eta[k], decay[k], shrinkage[k], way[k], curvature[k], p[k])
+        for k in range(K)
+    ]
+    d_lam, adjoints = np.zeros((K, 10)), np.empty((K, steps, 10))
+    products = np.empty((K, steps, 6))
     kernels.ascend(
-        raw, *affine, P, eta, decay, shrinkage, way, clean, poison, p, adjoints, products, d_lam,
-    )  # fmt: skip
-    for got, expected in zip((p, d_lam, adjoints), twin[:3], strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-14)
-    np.testing.assert_allclose(products, twin[3][:, 11:], rtol=1e-11, atol=1e-14)
+        raw, *AFFINE, P, eta, decay, shrinkage, way, clean, poison, p, adjoints, products, d_lam
+    )
+    for k, twin in enumerate(back):
+        for got, expected in zip((p[k], d_lam[k], adjoints[k]), twin[:3], strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-14)
+        np.testing.assert_allclose(products[k], twin[3][:, 11:], rtol=1e-11, atol=1e-14)
 
 
-@pytest.mark.parametrize("d", [5, 16, 32, 53])
-@pytest.mark.parametrize("raw", [np.uint8, np.float32])
-def test_rows_at_a_time(raw, d):
-    """The passes' helpers: no whole vector, whole ones only, and both."""
+@pytest.mark.parametrize("vectors", HALVES)
+@pytest.mark.parametrize("d", [3, 5, 8, 16, 21, 32, 53])
+@pytest.mark.parametrize(("raw", "real"), [("u1", "f4"), ("f4", "f4"), ("u1", "f8"), ("f8", "f8")])
+def test_rows_at_a_time(raw, real, d, vectors):
+    """The passes' halves: no whole register, whole ones only, and both."""
+    scores, add = HALVES[vectors]
     rng = np.random.default_rng(0)
     X = rng.integers(0, 256, (8, d)).astype(raw)
-    v, g = rng.random(d, np.float32), np.zeros(d, np.float32)
-    buffer = np.empty((4, d + 2), np.float32)
-    z = np.float32(kernels.scores_of_four(X, 2, v, buffer))
-    np.testing.assert_allclose(z, X[2:6] @ v, rtol=1e-6)
-    np.testing.assert_array_equal(buffer[:, :d], X[2:6])
-    kernels.add_four(buffer, *z, g)
-    np.testing.assert_allclose(g, X[2:6].T @ (X[2:6] @ v), rtol=1e-5)
-    assert kernels.score(X, 7, v) == pytest.approx(float(X[7] @ v), rel=1e-6)
-    kernels.add(X, 7, np.float32(2.0), g)
-    np.testing.assert_allclose(g, X[2:6].T @ (X[2:6] @ v) + 2.0 * X[7], rtol=1e-5)
-
-
-@pytest.mark.parametrize("d", [3, 8, 21])
-def test_rows_at_a_time_in_double_precision(d):
-    rng = np.random.default_rng(0)
-    X, v, g, buffer = rng.random((4, d)), rng.random(d), rng.random(d), np.empty((4, d))
-    expected = g + X.T @ (X @ v)
-    kernels.add_four(buffer, *kernels.scores_of_four(X, 0, v, buffer), g)
-    np.testing.assert_allclose(g, expected, rtol=1e-13)
-    assert kernels.left_over(d, 8) == d - d % 8
+    v, g = rng.random((vectors, d)).astype(real), np.zeros((vectors, d), real)
+    buffer, z = np.empty((4, d), real), np.empty((vectors, 4), real)
+    near = {"rtol": 1e-5 if real == "f4" else 1e-13}
+    scores(X, 2, v, buffer, z)
+    np.testing.assert_allclose(z, v @ X[2:6].T, **near)
+    if raw != real:
+        whole = kernels.left_over(d, v.itemsize)
+        np.testing.assert_array_equal(buffer[:, :whole], X[2:6, :whole])
+    add(X, 2, buffer, z, g)
+    np.testing.assert_allclose(g, (v @ X[2:6].T) @ X[2:6], **near)
+    assert kernels.left_over(d, v.itemsize) == d - d % (64 // v.itemsize)
 
 
 def test_passes_in_single_precision():
-    """gradient_pass and product_pass against float64 twins: a few ulps of the largest term."""
-    rng = np.random.default_rng(1)
+    """Both passes against float64 twins: a few ulps of the largest term."""
+    rng, G = np.random.default_rng(1), kernels.GROUP
     X = rng.random((13, 40), np.float32)
-    y = (rng.random(13) < 0.5).astype(np.float32)
-    share = np.full(13, 1.0 / 13.0, np.float32)
-    v = rng.normal(size=40).astype(np.float32)
-    buffer, g = np.empty((4, 40), np.float32), np.zeros(40, np.float32)
-    curvature, pull = np.empty(13, np.float32), np.empty(13, np.float32)
-    total = kernels.gradient_pass(X, y, share, v, np.float32(0.2), buffer, g, curvature, pull)
-    s = expit(X.astype(float) @ v + 0.2)
+    y = (rng.random((G, 13)) < 0.5).astype(np.float32)
+    share = np.full((G, 13), 1.0 / 13.0, np.float32)
+    v, bias = rng.normal(size=(G, 40)).astype(np.float32), np.full(G, 0.2, np.float32)
+    buffer, g = np.empty((4, 40), np.float32), np.zeros((G, 40), np.float32)
+    curvature, pull = np.empty((G, 13), np.float32), np.empty((G, 13), np.float32)
+    kernels.group_gradient(X, y, share, v, bias, buffer, g, curvature, pull)
+    s = expit(v.astype(float) @ X.T + 0.2)
     np.testing.assert_allclose(pull, share * (s - y), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(g, X.T @ (share * (s - y)), rtol=1e-4, atol=1e-6)
-    assert total == pytest.approx((share * (s - y)).sum(), rel=1e-4, abs=1e-6)
+    np.testing.assert_allclose(g, (share * (s - y)) @ X, rtol=1e-4, atol=1e-6)
     g[:] = 0.0
-    total = kernels.product_pass(X, curvature, v, np.float32(0.2), buffer, g, pull)
-    q = curvature * (X.astype(float) @ v + 0.2)
-    np.testing.assert_allclose(g, X.T @ q, rtol=1e-4, atol=1e-6)
-    assert total == pytest.approx(q.sum(), rel=1e-4, abs=1e-6)
+    kernels.group_product(X, curvature, v, bias, buffer, g, pull)
+    q = curvature * (v.astype(float) @ X.T + 0.2)
+    np.testing.assert_allclose(g, q @ X, rtol=1e-4, atol=1e-6)
 
 
 def test_raw_vectors_and_sums():
