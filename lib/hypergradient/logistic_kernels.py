@@ -155,43 +155,51 @@ def sum_of(values):
 
 
 @njit(cache=True)
+def raw_group(v, columns, scale, offset):
+    """Up to GROUP vectors (count, d + 1) made raw, and their biases, filled up with zeros."""
+    raw, bias = np.zeros((GROUP, columns.size), v.dtype), np.zeros(GROUP, v.dtype)
+    for q in range(len(v)):
+        bias[q] = raw_vector(v[q], columns, scale, offset, raw[q])
+    return raw, bias
+
+
+@njit(cache=True)
+def collect_group(raw, pull, columns, scale, offset, out):
+    """The group's sums over raw rows, and of its pulls, into ``out`` (count, d + 1)."""
+    for q in range(len(out)):
+        collect(raw[q], sum_of(pull[q]), columns, scale, offset, out[q])
+
+
+@njit(cache=True)
 def clean_gradients(X, y, share, columns, scale, offset, w, out, curvature, pull):
     """Gradients of the n clean rows at every w (K, d + 1) into ``out``; ``pull`` (GROUP, n)."""
-    raw, bias = np.zeros((GROUP, columns.size), w.dtype), np.zeros(GROUP, w.dtype)
-    sums, buffer = np.empty_like(raw), np.empty((ROWS, columns.size), w.dtype)
+    buffer = np.empty((ROWS, columns.size), w.dtype)
     for first in range(0, len(w), GROUP):
         now = slice(first, first + GROUP)
-        count = len(w[now])
-        raw[count:], bias[count:], sums[:] = 0, 0, 0
-        for q in range(count):
-            bias[q] = raw_vector(w[first + q], columns, scale, offset, raw[q])
-        if count == 1:
+        raw, bias = raw_group(w[now], columns, scale, offset)
+        sums = np.zeros_like(raw)
+        if len(w[now]) == 1:
             one_gradient(
                 X, y[now], share[now], raw[:1], bias, buffer, sums[:1], curvature[now], pull
             )
         else:
             group_gradient(X, y[now], share[now], raw, bias, buffer, sums, curvature[now], pull)
-        for q in range(count):
-            collect(sums[q], sum_of(pull[q]), columns, scale, offset, out[first + q])
+        collect_group(sums, pull, columns, scale, offset, out[now])
 
 
 @njit(cache=True)
 def clean_products(X, curvature, columns, scale, offset, v, out, pull):
     """Hessians of the clean rows, with ``curvature`` (K, n), times v (K, d + 1) into ``out``."""
-    raw, bias = np.zeros((GROUP, columns.size), v.dtype), np.zeros(GROUP, v.dtype)
-    sums, buffer = np.empty_like(raw), np.empty((ROWS, columns.size), v.dtype)
+    buffer = np.empty((ROWS, columns.size), v.dtype)
     for first in range(0, len(v), GROUP):
         now = slice(first, first + GROUP)
-        count = len(v[now])
-        raw[count:], bias[count:], sums[:] = 0, 0, 0
-        for q in range(count):
-            bias[q] = raw_vector(v[first + q], columns, scale, offset, raw[q])
-        if count == 1:
+        raw, bias = raw_group(v[now], columns, scale, offset)
+        sums = np.zeros_like(raw)
+        if len(v[now]) == 1:
             one_product(X, curvature[now], raw[:1], bias, buffer, sums[:1], pull)
         else:
             group_product(X, curvature[now], raw, bias, buffer, sums, pull)
-        for q in range(count):
-            collect(sums[q], sum_of(pull[q]), columns, scale, offset, out[first + q])
+        collect_group(sums, pull, columns, scale, offset, out[now])
 
 
 @njit(cache=True)

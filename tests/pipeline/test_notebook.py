@@ -114,8 +114,9 @@ def test_each_setting_and_repeat_has_its_own_generator(notebook):
 def test_the_device_is_recorded_if_it_was_asked_for(notebook):
     notebook.finish()
     assert json.loads((notebook.folder / "used.json").read_text())["device"] == "cpu"
-    notebook.params = notebook.params.model_copy(update={"device": "cuda"})
-    assert notebook.device == "cuda"
+    for knob, told in {"auto": {"cpu", "cuda"}, "cpu": {"cpu"}, "cuda": {"cuda"}}.items():
+        notebook.params = notebook.params.model_copy(update={"device": knob})
+        assert notebook.device in told
     notebook.finish()
     assert json.loads((notebook.folder / "used.json").read_text())["device"] == "cuda"
 
