@@ -4,7 +4,8 @@
 
 Eq. (2); Eq. (3), the worst case, is A = L and D_target = D_val. The attacker owns batches of rows:
 validation points cloned with the label flipped, each in the place of a clean training row. Batch
-after batch is optimised and then stays where it is. For every batch λ starts anew, and H times
+after batch is optimised and then stays where it is, rounded to bytes if the clean rows are bytes.
+For every batch λ starts anew, and H times
 
     X ← Π(X + α_h dX / (‖dX‖_F/√batch)),        λ ← Π(λ − β_h sign(dλ)),                       (10)
 
@@ -27,7 +28,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from lib.hypergradient.implicit import implicit
@@ -122,9 +123,9 @@ class HyperparameterAttack:
         """The poison of a stage and its labels."""
         return self.poison[:, : stage * self.batch], self.poison_y[:, : stage * self.batch]
 
-    def weights(self, stage: int, n: int) -> Float[Tensor, "K n"]:
-        """1 for clean rows that are still there at a stage, 0 for replaced ones."""
-        return _still_there(self.poison, n, self.replaced[: stage * self.batch])
+    def remaining(self, clean: Rows, stage: int) -> Rows:
+        """The clean rows that are still there at a stage."""
+        return _without(clean, self.replaced[: stage * self.batch])
 
 
 def attack_hyperparameters(
@@ -232,16 +233,18 @@ class _State:
         settings, batch = self.settings, self.settings.batch
         end = stage * batch
         free = batch if moving else 0
+        clean = _without(self.clean, self.replaced[:end])
         rule = _Steps(
             settings, self.poison.shape[2], len(live), self.lam_path.shape[3], self.poison
         )
         lam = self.lam_path[live, stage, 0]
         poison = self.poison[live, :end]
+        pixels = clean.pixels(poison[:, : end - free])
         box = self.low[live], self.high[live]
         learned, tied = self.learned[live, None], self.tied[live, None]
         hits = torch.zeros(len(live)).to(lam)
         for h in range(settings.hyperiterations):
-            found = self._hypergradients(stage, live, poison, lam, free, starts)
+            found = self._hypergradients(clean, live, poison, pixels, lam, free, starts)
             self.validation[live, stage, h] = found.values[0]
             self.target[live, stage, h] = found.values[-1]
             if moving:
@@ -253,14 +256,17 @@ class _State:
             self.lam_path[live, stage, h + 1] = lam
             edge = learned & ((lam <= box[0]) | (lam >= box[1]))
             hits += edge.any(dim=1).to(lam)
+        if moving:
+            poison[:, -batch:] = clean.nearest(poison[:, -batch:]).clamp(*settings.box)
         self.poison[live, :end] = poison
         self.lam_at_bound[live, stage] = hits / settings.hyperiterations
 
     def _hypergradients(
         self,
-        stage: int,
+        clean: Rows,
         live: Int[Tensor, "k"],
         poison: Float[Tensor, "k s d"],
+        pixels: UInt8[Tensor, "k frozen d"] | None,
         lam: Float[Tensor, "k G"],
         free: int,
         starts: torch.Generator,
@@ -270,7 +276,7 @@ class _State:
         end = poison.shape[1]
         problem = Problem(
             model=self.model,
-            clean=self.clean,
+            clean=clean,
             poison=poison,
             poison_y=self.poison_y[live, :end],
             objectives=self.objectives,
@@ -280,7 +286,7 @@ class _State:
             initial=self._initial(live, starts),
             penalty=tuple(self.policies[k].penalty for k in live.tolist()),
             frozen=end - free,
-            weights=_still_there(poison, len(self.clean.y), self.replaced[:end]),
+            frozen_pixels=pixels,
         )
         if settings.method == "rmd":
             return rmd(problem)
@@ -359,13 +365,14 @@ def _adapt(length: Tensor, agree: Tensor) -> Tensor:
     return torch.where(agree > 0, LONGER * length, torch.where(agree < 0, SHORTER * length, length))
 
 
-def _still_there(
-    poison: Float[Tensor, "K s d"], n: int, replaced: Int[Tensor, "r"]
-) -> Float[Tensor, "K n"]:
-    """1 for each of n clean rows in each problem, 0 for those ``replaced``."""
-    weights = poison.new_ones(len(poison), n)
-    weights[:, replaced] = 0.0
-    return weights
+def _without(clean: Rows, replaced: Int[Tensor, "r"]) -> Rows:
+    """The clean rows but for those ``replaced``."""
+    if len(replaced) == 0:
+        return clean
+    kept = torch.ones(len(clean.y), dtype=torch.bool)
+    kept[replaced] = False
+    kept = kept.to(clean.y.device)
+    return Rows(clean.X[kept], clean.y[kept], clean.scale, clean.offset)
 
 
 def initial_parameters(model: MLP, d: int, generator: torch.Generator) -> Float[Tensor, "1 p"]:
@@ -474,6 +481,8 @@ def deploy(
         raise ValueError(f"{checkpoints} checkpoints {spacing} steps apart exceed {epochs} epochs")
     poison, poison_y = attack.rows(stage)
     d = poison.shape[2]
+    clean = attack.remaining(clean, stage)
+    pixels = clean.pixels(poison)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     wrong = []
     for _ in range(starts):
@@ -490,7 +499,7 @@ def deploy(
             initial=w,
             penalty=tuple(policy.penalty for policy in policies),
             frozen=poison.shape[1],
-            weights=attack.weights(stage, len(clean.y)),
+            frozen_pixels=pixels,
         )
         with torch.no_grad():
             for number in range(checkpoints):

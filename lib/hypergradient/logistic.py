@@ -8,9 +8,9 @@ with y in 0/1. Going forward keeps σ_i(1 − σ_i) s_i of every row, so that ea
 once either way, and the last term waits for the end, where it is one pair of matrix products
 −η(QᵀW + RᵀP) with a line per step in Q (T × m), W (T × d), R (T × m) and P (T × d).
 
-On a CPU compiled passes read the clean rows a byte per pixel and once per step for every four
-problems, and every problem's own poison. On a GPU all is matrix products (:class:`MLP` without
-hidden layers). The choice changes only rounding.
+On a CPU compiled passes read the clean rows a byte per pixel and once per step for every two
+problems, and every problem's own poison, where that is frozen a byte per pixel, too. On a GPU all
+is matrix products (:class:`MLP` without hidden layers). The choice changes only rounding.
 """
 
 from dataclasses import dataclass
@@ -74,8 +74,9 @@ class Logistic(MLP):
         here = w.numpy(), gradient.numpy()
         kernels.clean_gradients(X, y, share, *affine, *here, clean.numpy(), _scratch(X, w))
         kernels.poison_gradients(
-            _numpy(problem.poison), poison_y, poison_share, *here, poison.numpy(), pull.numpy()
-        )
+            *_poison(problem), *affine[1:], poison_y, poison_share, *here,
+            poison.numpy(), pull.numpy(),
+        )  # fmt: skip
 
         def loss() -> Tensor:
             clean = w[:, :-1] @ problem.clean.transposed(w.dtype)
@@ -99,11 +100,13 @@ class Logistic(MLP):
         v = v.contiguous()
         Hv, q = torch.empty_like(v), v.new_empty(*v.shape[:2], m)
         X, *affine = _raw(problem)
-        P, scratch = _numpy(problem.poison), _scratch(X, v)
+        poison, scratch = _poison(problem), _scratch(X, v)
         for j in range(J):
             vectors, sums = v[j].numpy(), Hv[j].numpy()
             kernels.clean_products(X, state.clean.numpy(), *affine, vectors, sums, scratch)
-            kernels.poison_products(P, state.poison.numpy(), vectors, sums, q[j].numpy())
+            kernels.poison_products(
+                *poison, *affine[1:], state.poison.numpy(), vectors, sums, q[j].numpy()
+            )
         pull, weights = state.pull[:, free:], state.w[:, :-1]
         if moved is not None:
             bent = state.poison[:, free:] * (moved @ weights.unsqueeze(-1)).squeeze(-1)
@@ -152,7 +155,7 @@ class Logistic(MLP):
         X, *affine = _raw(problem)
         y, share, *of_poison = _labels(problem)
         kernels.descend(
-            X, y, share, *affine, _numpy(problem.poison), *of_poison, *_step(problem),
+            X, y, share, *affine, *_poison(problem), *of_poison, *_step(problem),
             *(array.numpy() for array in (way, clean, poison, pull)),
         )  # fmt: skip
         point = _Point(way, clean, poison, pull)
@@ -170,10 +173,10 @@ class Logistic(MLP):
         d_lam = torch.zeros_like(p)
         d_poison = p.new_empty(len(p), K, m - free, d)
         way, q = torch.empty_like(point.w[:, 1:]), torch.empty_like(point.poison)
+        rows = *_raw(problem), *_poison(problem), *_step(problem)
         for j in range(len(p)):
             kernels.ascend(
-                *_raw(problem), _numpy(problem.poison), *_step(problem),
-                *(array.numpy() for array in (point.w, point.clean, point.poison)),
+                *rows, *(array.numpy() for array in (point.w, point.clean, point.poison)),
                 p[j].numpy(), way.numpy(), q.numpy(), d_lam[j].numpy(),
             )  # fmt: skip
             torch.bmm(q[..., free:].mT, point.w[:, :-1, :-1], out=d_poison[j])
@@ -213,6 +216,15 @@ def _raw(problem: Problem) -> tuple:
     X, columns = clean.keep(("packed", dtype), lambda: _packed(clean, dtype))
     real = torch.empty(0, dtype=dtype).numpy().dtype.type
     return X, columns, real(clean.scale), real(clean.offset)
+
+
+def _poison(problem: Problem) -> tuple[ndarray, ndarray]:
+    """Its bytes, F, and the other rows of poison, P; without bytes P is all of it."""
+    pixels = problem.frozen_pixels
+    if pixels is None:
+        K, _, d = problem.poison.shape
+        pixels = torch.empty(K, 0, d, dtype=torch.uint8)
+    return _numpy(pixels), _numpy(problem.poison[:, pixels.shape[1] :])
 
 
 def _labels(problem: Problem) -> tuple[ndarray, ...]:

@@ -7,7 +7,9 @@ as one byte. Clean rows are common to all problems and serve two of them at a ti
 problem's own. (Larger groups would convert fewer bytes, but their poison leaves the cache.)
 
 Clean rows are raw: the caller's ``scale`` and ``offset`` make x = scale·X + offset, applied to the
-vector and to the sum instead. Arrays lead with the problems, K or a group of them.
+vector and to the sum instead. Poison that is no longer changed may be raw too, F (K, f, d) of bytes
+before P (K, m − f, d) of the problem's type: it is then a quarter as much to read. Arrays lead with
+the problems, K or a group of them.
 """
 
 import numpy as np
@@ -203,45 +205,66 @@ def clean_products(X, curvature, columns, scale, offset, v, out, pull):
 
 
 @njit(cache=True)
-def poison_gradients(P, y, share, w, out, curvature, pull):
-    """Every problem's poison rows (K, m, d) at its w (K, d + 1), their sums added to ``out``."""
-    K, _, d = P.shape
-    buffer = np.empty((ROWS, d), w.dtype)
+def poison_gradients(F, P, scale, offset, y, share, w, out, curvature, pull):
+    """Every problem's poison, F and P, at its w (K, d + 1), their sums added to ``out``.
+
+    ``y``, ``share``, ``curvature`` and ``pull`` are (K, m), first F's and then P's.
+    """
+    (K, f, d), columns = F.shape, np.arange(F.shape[2])
+    buffer, parts = np.empty((ROWS, d), w.dtype), np.empty((1, d + 1), w.dtype)
     for k in range(K):
         own = slice(k, k + 1)
+        if f:
+            raw, bias = raw_group(w[own], columns, scale, offset)
+            sums = np.zeros_like(raw)
+            one_gradient(
+                F[k], y[own, :f], share[own, :f], raw[:1], bias, buffer, sums[:1],
+                curvature[own, :f], pull[own, :f],
+            )  # fmt: skip
+            collect_group(sums, pull[own, :f], columns, scale, offset, parts)
+            out[k] += parts[0]
         one_gradient(
-            P[k], y[own], share[own], w[own, :d], w[own, d], buffer, out[own, :d],
-            curvature[own], pull[own],
+            P[k], y[own, f:], share[own, f:], w[own, :d], w[own, d], buffer, out[own, :d],
+            curvature[own, f:], pull[own, f:],
         )  # fmt: skip
-        out[k, d] += sum_of(pull[k])
+        out[k, d] += sum_of(pull[k, f:])
 
 
 @njit(cache=True)
-def poison_products(P, curvature, v, out, pull):
+def poison_products(F, P, scale, offset, curvature, v, out, pull):
     """The same with ``curvature`` (K, m) and vectors v (K, d + 1)."""
-    K, _, d = P.shape
-    buffer = np.empty((ROWS, d), v.dtype)
+    (K, f, d), columns = F.shape, np.arange(F.shape[2])
+    buffer, parts = np.empty((ROWS, d), v.dtype), np.empty((1, d + 1), v.dtype)
     for k in range(K):
         own = slice(k, k + 1)
+        if f:
+            raw, bias = raw_group(v[own], columns, scale, offset)
+            sums = np.zeros_like(raw)
+            one_product(
+                F[k], curvature[own, :f], raw[:1], bias, buffer, sums[:1], pull[own, :f]
+            )  # fmt: skip
+            collect_group(sums, pull[own, :f], columns, scale, offset, parts)
+            out[k] += parts[0]
         one_product(
-            P[k], curvature[own], v[own, :d], v[own, d], buffer, out[own, :d], pull[own]
+            P[k], curvature[own, f:], v[own, :d], v[own, d], buffer, out[own, :d], pull[own, f:]
         )  # fmt: skip
-        out[k, d] += sum_of(pull[k])
+        out[k, d] += sum_of(pull[k, f:])
 
 
 @njit(cache=True)
 def descend(
-    X, y, share, columns, scale, offset, P, poison_y, poison_share, eta, decay, shrinkage,
+    X, y, share, columns, scale, offset, F, P, poison_y, poison_share, eta, decay, shrinkage,
     w, curvature, poison_curvature, pull,
 ):  # fmt: skip
     """Steps of Eq. (6) from w[:, 0]: fills w[:, 1:] (K, T + 1, d + 1) and, step by step, the rest.
 
-    ``curvature`` (K, T, n) of the clean rows, ``poison_curvature`` and ``pull`` (K, T, m) of P's.
+    ``curvature`` (K, T, n) of the clean rows, ``poison_curvature`` and ``pull`` (K, T, m) of
+    poison.
     """
     for first in range(0, len(w), GROUP):  # whose poison then stays in the cache
         now = slice(first, first + GROUP)
         _descend(
-            X, y[now], share[now], columns, scale, offset, P[now], poison_y[now],
+            X, y[now], share[now], columns, scale, offset, F[now], P[now], poison_y[now],
             poison_share[now], eta[now], decay[now], shrinkage[now],
             w[now], curvature[now], poison_curvature[now], pull[now],
         )  # fmt: skip
@@ -249,7 +272,7 @@ def descend(
 
 @njit(cache=True)
 def _descend(
-    X, y, share, columns, scale, offset, P, poison_y, poison_share, eta, decay, shrinkage,
+    X, y, share, columns, scale, offset, F, P, poison_y, poison_share, eta, decay, shrinkage,
     w, curvature, poison_curvature, pull,
 ):  # fmt: skip
     K, steps, p = w.shape
@@ -258,7 +281,9 @@ def _descend(
     for t in range(steps - 1):
         at = w[:, t]
         clean_gradients(X, y, share, columns, scale, offset, at, g, curvature[:, t], scratch)
-        poison_gradients(P, poison_y, poison_share, at, g, poison_curvature[:, t], pull[:, t])
+        poison_gradients(
+            F, P, scale, offset, poison_y, poison_share, at, g, poison_curvature[:, t], pull[:, t]
+        )
         for k in range(K):
             for j in range(p):
                 u = w[k, t, j] - eta[k] * (g[k, j] + decay[k, j] * w[k, t, j])
@@ -268,26 +293,26 @@ def _descend(
 
 @njit(cache=True)
 def ascend(
-    X, columns, scale, offset, P, eta, decay, shrinkage, w, curvature, poison_curvature,
+    X, columns, scale, offset, F, P, eta, decay, shrinkage, w, curvature, poison_curvature,
     p, way, pull, d_lam,
 ):  # fmt: skip
     """Lines 7–13 of Alg. 1: changes the adjoints p (K, d + 1) from w[:, -1]'s to w[:, 0]'s.
 
     ``way[:, t]`` (K, d + 1) and ``pull[:, t]`` (K, m) keep the adjoints after step t, past their
-    threshold, and their products with P's rows, from which the caller forms the poison's sums in
+    threshold, and their products with poison, from which the caller forms the poison's sums in
     one go. ``d_lam`` collects λ's, parameter by parameter.
     """
     for first in range(0, len(p), GROUP):
         now = slice(first, first + GROUP)
         _ascend(
-            X, columns, scale, offset, P[now], eta[now], decay[now], shrinkage[now],
+            X, columns, scale, offset, F[now], P[now], eta[now], decay[now], shrinkage[now],
             w[now], curvature[now], poison_curvature[now], p[now], way[now], pull[now], d_lam[now],
         )  # fmt: skip
 
 
 @njit(cache=True)
 def _ascend(
-    X, columns, scale, offset, P, eta, decay, shrinkage, w, curvature, poison_curvature,
+    X, columns, scale, offset, F, P, eta, decay, shrinkage, w, curvature, poison_curvature,
     p, way, pull, d_lam,
 ):  # fmt: skip
     g, scratch = np.empty_like(p), np.empty((GROUP, len(X)), p.dtype)
@@ -302,7 +327,7 @@ def _ascend(
                 d_lam[k, j] -= eta[k] * decay[k, j] * w[k, t, j] * p[k, j]
                 way[k, t, j] = p[k, j]
         clean_products(X, curvature[:, t], columns, scale, offset, p, g, scratch)
-        poison_products(P, poison_curvature[:, t], p, g, pull[:, t])
+        poison_products(F, P, scale, offset, poison_curvature[:, t], p, g, pull[:, t])
         for k in range(len(p)):
             for j in range(p.shape[1]):
                 p[k, j] -= eta[k] * (g[k, j] + decay[k, j] * p[k, j])

@@ -63,6 +63,25 @@ class Rows:
         """The same by columns: sums over rows then run along memory."""
         return self.keep(("transposed", dtype), lambda: self.values(dtype).T.contiguous())
 
+    def nearest(self, values: Float[Tensor, "*k m d"]) -> Float[Tensor, "*k m d"]:
+        """The examples nearest to ``values`` that could be such rows: bytes have 256 levels."""
+        if self.X.dtype != torch.uint8:
+            return values
+        return self._levels(values).mul_(self.scale).add_(self.offset)
+
+    def pixels(self, values: Float[Tensor, "*k m d"]) -> UInt8[Tensor, "*k m d"] | None:
+        """X of examples ``values``, if these rows are bytes and, to rounding, so are they."""
+        if self.X.dtype != torch.uint8:
+            return None
+        levels = self._levels(values)
+        distance = (levels * self.scale).add_(self.offset).sub_(values).abs_()
+        largest = 255.0 * abs(self.scale) + abs(self.offset)
+        close = distance <= 4.0 * torch.finfo(values.dtype).eps * largest
+        return levels.to(torch.uint8) if bool(close.all()) else None
+
+    def _levels(self, values: Float[Tensor, "*k m d"]) -> Float[Tensor, "*k m d"]:
+        return values.sub(self.offset).div_(self.scale).round_().clamp_(0, 255)
+
     def keep(self, key: Any, make: Callable[[], Any]) -> Any:
         """``make()``, made once."""
         if key not in self._kept:
@@ -197,10 +216,11 @@ class Problem:
     """K inner problems on shared ``clean`` rows, and the outer objectives of them all.
 
     ``poison`` (K, m, d) with labels ``poison_y`` (K, m); its first ``frozen`` rows train but are
-    not differentiated. ``weights`` (K, n) are the c_i ≥ 0, by default all 1: 0 for a clean row that
-    poison replaces. ``lam`` (K, G) holds the exponents λ: G is 1, the number of layers or that of
-    parameters; −∞ is no regularisation. ``penalty`` is one for all problems or one for each.
-    ``rate`` is η, likewise. ``initial`` (K, p) is w^(0), ``steps`` is T.
+    not differentiated. ``frozen_pixels`` are those as bytes (:meth:`Rows.pixels` of ``clean``),
+    faster to read. ``weights`` (K, n) are the c_i ≥ 0, by default all 1. ``lam`` (K, G) holds the
+    exponents λ: G is 1, the number of layers or that of parameters; −∞ is no regularisation.
+    ``penalty`` is one for all problems or one for each. ``rate`` is η, likewise. ``initial`` (K, p)
+    is w^(0), ``steps`` is T.
 
     Raises ``ValueError`` for labels other than ±1, sizes that do not fit, or η ≤ 0.
     """
@@ -216,6 +236,7 @@ class Problem:
     initial: Float[Tensor, "K p"]
     penalty: Penalty | tuple[Penalty, ...] = "l2"
     frozen: int = 0
+    frozen_pixels: UInt8[Tensor, "K frozen d"] | None = None
     weights: Float[Tensor, "K n"] | None = None
 
     def __post_init__(self) -> None:
@@ -225,6 +246,11 @@ class Problem:
             raise ValueError("poison labels must be -1 or +1")
         if not 0 <= self.frozen <= m:
             raise ValueError(f"frozen is {self.frozen}, but there are {m} poison rows")
+        if self.frozen_pixels is not None and self.frozen_pixels.shape != (K, self.frozen, d):
+            raise ValueError(
+                f"bytes of shape {tuple(self.frozen_pixels.shape)} cannot be the first "
+                f"{self.frozen} rows of poison of shape {(K, m, d)}"
+            )
         if not bool((self.eta > 0).all()):
             raise ValueError("the step size must be positive")
         if self.steps < 1:

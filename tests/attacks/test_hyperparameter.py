@@ -49,19 +49,21 @@ def pixels(n, d=12, seed=0):
     return np.clip(np.rint(X), 0, 255).astype(np.uint8), y
 
 
-def board(dtype=torch.float64):
+def board(as_bytes=True):
     X, y = pixels(110)
-    labels = torch.from_numpy(y).to(dtype)
-    values = torch.from_numpy(X).to(dtype) / 255.0
-    clean = Rows(torch.from_numpy(X[:60]), labels[:60], 1.0 / 255.0)
+    labels = torch.from_numpy(y)
+    values = torch.from_numpy(X).double() / 255.0
+    clean = Rows(values[:60], labels[:60])
+    if as_bytes:
+        clean = Rows(torch.from_numpy(X[:60]), labels[:60], 1.0 / 255.0)
     return clean, Objective(values[60:80], labels[60:80]), Objective(values[80:], labels[80:])
 
 
 EVERY = tuple(ALL.values())
 
 
-def play(policies=EVERY, options=SMALL, model=None, seed=3, **more):
-    clean, validation, _ = board()
+def play(policies=EVERY, options=SMALL, model=None, seed=3, as_bytes=True, **more):
+    clean, validation, _ = board(as_bytes)
     rng = np.random.default_rng(seed)
     return attack_hyperparameters(
         model or Logistic(), clean, validation, list(policies), options, rng, **more
@@ -76,8 +78,12 @@ def test_poison_stays_in_its_box_and_budget(rule, method):
     assert found.poison.shape == (len(policies), 12, 12)
     assert float(found.poison.min()) >= 0.0 and float(found.poison.max()) <= 1.0
     assert len(found.replaced.unique()) == 12
+    clean, *_ = board()
     for stage in range(3):
-        assert float(found.weights(stage, 60).sum(1).max()) == 60 - 6 * stage
+        left = found.remaining(clean, stage)
+        assert len(left.y) == 60 - 6 * stage
+        gone = clean.X[found.replaced[: 6 * stage]].tolist()
+        assert sorted(left.X.tolist() + gone) == sorted(clean.X.tolist())
     ranges = (SMALL.l2.low, SMALL.l2.high), (SMALL.l1.low, SMALL.l1.high)
     for policy, lam in zip(policies, found.lam, strict=True):
         if policy.fixed is not None:
@@ -99,6 +105,15 @@ def test_clones_are_validation_points_with_the_other_label():
     assert bool((found.poison == found.poison[:1]).all())
 
 
+def test_finished_poison_is_bytes_where_the_data_are():
+    levels = 255.0 * play().poison
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-10)
+    fine = 255.0 * play(as_bytes=False).poison
+    assert float((fine - fine.round()).abs().max()) > 0.1
+    # Only the first batch: the second is optimised on top of it.
+    assert float((fine - levels)[:, :6].abs().max()) <= 0.5 + 1e-9
+
+
 def test_a_fixed_batch_is_not_touched_by_the_next():
     both, one = play(), play(options=replace(SMALL, batches=1))
     torch.testing.assert_close(both.poison[:, :6], one.poison)
@@ -115,10 +130,10 @@ def test_the_attacker_raises_and_the_defender_lowers_the_same_loss():
 
 def test_the_first_step_is_the_normalised_hypergradient():
     """Against central differences of the validation loss after training, by scikit-learn."""
-    clean, validation, _ = board()
+    clean, validation, _ = board(as_bytes=False)
     options = replace(SMALL, batches=1, hyperiterations=1, method="implicit", poison_step=0.02)
-    flips = play([Policy(fixed=-2.0)], replace(options, poison_step=0.0))
-    moved = play([Policy(fixed=-2.0)], options)
+    flips = play([Policy(fixed=-2.0)], replace(options, poison_step=0.0), as_bytes=False)
+    moved = play([Policy(fixed=-2.0)], options, as_bytes=False)
     kept = torch.ones(60, dtype=torch.bool)
     kept[flips.replaced] = False
     base = torch.cat([clean.values(torch.float64)[kept], flips.poison[0]]).numpy()

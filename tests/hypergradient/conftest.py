@@ -35,14 +35,22 @@ MODELS = {
 }
 
 
-def make(model, *, K=3, penalty=("l2", "l1", "l2"), exponents=1, steps=12, rate=0.3, seed=0):
-    """K problems with a pixel that is black on all clean rows, weights 0 and 1, two objectives."""
+def make(
+    model, *, K=3, penalty=("l2", "l1", "l2"), exponents=1, steps=12, rate=0.3, seed=0, pixels=False
+):
+    """K problems with a pixel that is black on all clean rows, weights 0 and 1, two objectives.
+
+    ``pixels``: the frozen poison is bytes, too.
+    """
     g = torch.Generator().manual_seed(seed)
     X = torch.randint(0, 256, (N, D), generator=g, dtype=torch.uint8)
     X[:, 2] = 0
     y = signs(g, N)
     X[:, 0] = X[:, 0] // 2 + (127 * (y > 0)).to(torch.uint8)  # something to learn
+    clean = Rows(X, y, 1.0 / 255.0, -0.1)
     poison = torch.rand(K, M, D, generator=g, dtype=torch.float64)
+    if pixels:
+        poison[:, :FROZEN] = clean.nearest(poison[:, :FROZEN])
     validation = Objective(torch.rand(V, D, generator=g, dtype=torch.float64), signs(g, V))
     target = Objective(
         torch.rand(K, 2, D, generator=g, dtype=torch.float64),
@@ -53,7 +61,7 @@ def make(model, *, K=3, penalty=("l2", "l1", "l2"), exponents=1, steps=12, rate=
     start = 0.7 * torch.randn(K, p, generator=g, dtype=torch.float64)
     return Problem(
         model=model,
-        clean=Rows(X, y, 1.0 / 255.0, -0.1),
+        clean=clean,
         poison=poison,
         poison_y=signs(g, K, M),
         objectives=(validation, target),
@@ -63,6 +71,7 @@ def make(model, *, K=3, penalty=("l2", "l1", "l2"), exponents=1, steps=12, rate=
         initial=torch.zeros_like(start) if isinstance(model, Logistic) else start,
         penalty=penalty,
         frozen=FROZEN,
+        frozen_pixels=clean.pixels(poison[:, :FROZEN]),
         weights=(torch.rand(K, N, generator=g) < 0.8).double(),
     )
 

@@ -44,6 +44,7 @@ def test_methods_agree(problem_of, name, method):
     close(OTHERS[method](problem), rmd(problem))
 
 
+@pytest.mark.parametrize("pixels", [False, True])
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -52,9 +53,26 @@ def test_methods_agree(problem_of, name, method):
         ("mlp", "mlp by autograd"),
     ],
 )
-def test_models_agree(problem_of, one, other):
-    first = problem_of(one)
+def test_models_agree(problem_of, one, other, pixels):
+    first = problem_of(one, pixels=pixels)
+    assert (first.frozen_pixels is not None) == pixels
     close(rmd(first), rmd(replace(first, model=problem_of(other).model)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("scale", "offset"), [(1.0 / 255.0, 0.0), (2.0 / 255.0, -1.0)])
+def test_bytes_are_recognised_to_rounding_and_nothing_else(dtype, scale, offset):
+    every = torch.arange(256, dtype=torch.uint8).reshape(1, 32, 8)
+    rows = Rows(every[0], torch.ones(32), scale, offset)
+    values = (every.to(dtype) * scale + offset).clamp(offset, 1.0)
+    assert torch.equal(rows.pixels(values), every)
+    moved = values.clone()
+    moved[0, 31, 6] += (1e-2 if dtype == torch.float32 else 1e-6) * scale
+    assert rows.pixels(moved) is None
+    torch.testing.assert_close(rows.nearest(moved), values)
+    others = Rows(rows.values(dtype), rows.y)
+    assert others.pixels(values) is None
+    assert torch.equal(others.nearest(moved), moved)
 
 
 @pytest.mark.parametrize("name", ["logistic", "mlp", "relu", "mlp by autograd"])

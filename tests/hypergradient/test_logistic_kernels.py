@@ -18,17 +18,20 @@ def rows_of(kind, rng, n, d):
 
 @pytest.fixture(params=["uint8", "float32", "float64"])
 def case(request):
-    """11 raw rows of 6 columns in 9 features, 6 poison rows; nothing a multiple of four."""
+    """11 raw rows of 6 columns in 9 features, 5 raw and 6 other rows of poison.
+
+    ``rows`` are all of them with a last column of ones; no number is a multiple of four.
+    """
     rng = np.random.default_rng(3)
     raw = rows_of(request.param, rng, 11, COLUMNS.size)
     raw = (raw % 7).astype(request.param)
     X = np.full((11, 9), OFFSET)
     X[:, COLUMNS] += SCALE * raw
-    P = rng.random((6, 9))
-    rows = np.column_stack([np.vstack([X, P]), np.ones(17)])
-    y = (rng.random(17) < 0.5).astype(float)
-    share = rng.random(17) / 17
-    return raw, P, rows, y, share, rng
+    F, P = rows_of("uint8", rng, 5, 9) % 9, rng.random((6, 9))
+    rows = np.column_stack([np.vstack([X, OFFSET + SCALE * F, P]), np.ones(22)])
+    y = (rng.random(22) < 0.5).astype(float)
+    share = rng.random(22) / 22
+    return raw, (F, P), rows, y, share, rng
 
 
 def gradient_twin(rows, y, share, w):
@@ -43,18 +46,38 @@ def K(request):
     return request.param
 
 
-def test_gradients(case, K):
-    raw, P, rows, y, share, rng = case
-    w, shares = rng.normal(size=(K, 10)), share * rng.random((K, 17))
+@pytest.fixture(params=["raw poison", "raw and other poison", "other poison"])
+def poison(request, case):
+    """F and P, one of them empty or not, and which rows of the case are there."""
+    _, (F, P), *_ = case
+    there = np.arange(22)
+    if request.param == "raw poison":
+        return F, P[:0], there[:16]
+    if request.param == "other poison":
+        return F[:0], P, np.delete(there, slice(11, 16))
+    return F, P, there
+
+
+def of_every_problem(part, K):
+    return np.repeat(part[None], K, axis=0)
+
+
+def test_gradients(case, poison, K):
+    raw, _, rows, y, share, rng = case
+    F, P, there = poison
+    rows, y, share = rows[there], y[there], share[there]
+    w, shares = rng.normal(size=(K, 10)), share * rng.random((K, len(there)))
     ys = np.where(np.arange(K)[:, None] % 2, y, 1.0 - y)
-    out, curvature, pull = np.empty((K, 10)), np.empty((K, 17)), np.empty((K, 6))
+    m = len(there) - 11
+    out, curvature, pull = np.empty((K, 10)), np.empty((K, 11 + m)), np.empty((K, m))
     scratch = np.empty((kernels.GROUP, 11))
     kernels.clean_gradients(
         raw, ys[:, :11], shares[:, :11], *AFFINE, w, out, curvature[:, :11], scratch
     )
     kernels.poison_gradients(
-        np.repeat(P[None], K, axis=0), ys[:, 11:], shares[:, 11:], w, out, curvature[:, 11:], pull
-    )
+        of_every_problem(F, K), of_every_problem(P, K), SCALE, OFFSET, ys[:, 11:], shares[:, 11:],
+        w, out, curvature[:, 11:], pull,
+    )  # fmt: skip
     for k in range(K):
         expected, bent, pulls = gradient_twin(rows, ys[k], shares[k], w[k])
         np.testing.assert_allclose(out[k], expected, rtol=1e-12, atol=1e-14)
@@ -62,12 +85,17 @@ def test_gradients(case, K):
         np.testing.assert_allclose(pull[k], pulls[11:], rtol=1e-11, atol=1e-15)
 
 
-def test_products(case, K):
-    raw, P, rows, _y, share, rng = case
-    v, curvature = rng.normal(size=(K, 10)), share * rng.random((K, 17))
-    out, pull = np.empty((K, 10)), np.empty((K, 6))
+def test_products(case, poison, K):
+    raw, _, rows, _y, share, rng = case
+    F, P, there = poison
+    rows, share = rows[there], share[there]
+    v, curvature = rng.normal(size=(K, 10)), share * rng.random((K, len(there)))
+    out, pull = np.empty((K, 10)), np.empty((K, len(there) - 11))
     kernels.clean_products(raw, curvature[:, :11], *AFFINE, v, out, np.empty((kernels.GROUP, 11)))
-    kernels.poison_products(np.repeat(P[None], K, axis=0), curvature[:, 11:], v, out, pull)
+    kernels.poison_products(
+        of_every_problem(F, K), of_every_problem(P, K), SCALE, OFFSET, curvature[:, 11:], v, out,
+        pull,
+    )  # fmt: skip
     for k in range(K):
         q = curvature[k] * (rows @ v[k])
         np.testing.assert_allclose(out[k], rows.T @ q, rtol=1e-12, atol=1e-14)
@@ -99,19 +127,18 @@ def ascend_twin(rows, eta, decay, shrinkage, way, curvatures, p):
 
 @pytest.mark.parametrize("penalty", ["l2", "l1"])
 def test_descent_and_ascent(case, penalty, K):
-    raw, P, rows, y, share, rng = case
+    raw, (F, P), rows, y, share, rng = case
     strength = (0.02 if penalty == "l2" else 0.15) * (1.0 + 0.1 * np.arange(K))
     strength = np.repeat(strength[:, None], 10, axis=1)
     decay, shrinkage = (strength, 0 * strength) if penalty == "l2" else (0 * strength, strength)
     eta, steps = np.linspace(0.2, 0.4, K), 9
     way = np.zeros((K, steps + 1, 10))
     way[:, 0] = 0.1 * rng.normal(size=(K, 10))
-    P = np.repeat(P[None], K, axis=0)
-    y, share = np.repeat(y[None], K, axis=0), np.repeat(share[None], K, axis=0)
-    clean, poison, pull = (np.empty((K, steps, count)) for count in (11, 6, 6))
+    F, P, y, share = (of_every_problem(part, K) for part in (F, P, y, share))
+    clean, poison, pull = (np.empty((K, steps, count)) for count in (11, 11, 11))
     kernels.descend(
-        raw, y[:, :11], share[:, :11], *AFFINE, P, y[:, 11:], share[:, 11:], eta, decay, shrinkage,
-        way, clean, poison, pull,
+        raw, y[:, :11], share[:, :11], *AFFINE, F, P, y[:, 11:], share[:, 11:], eta, decay,
+        shrinkage, way, clean, poison, pull,
     )  # fmt: skip
     curvature = np.concatenate([clean, poison], axis=2)
     ahead = [
@@ -130,9 +157,9 @@ def test_descent_and_ascent(case, penalty, K):
         for k in range(K)
     ]
     d_lam, adjoints = np.zeros((K, 10)), np.empty((K, steps, 10))
-    products = np.empty((K, steps, 6))
+    products = np.empty((K, steps, 11))
     kernels.ascend(
-        raw, *AFFINE, P, eta, decay, shrinkage, way, clean, poison, p, adjoints, products, d_lam
+        raw, *AFFINE, F, P, eta, decay, shrinkage, way, clean, poison, p, adjoints, products, d_lam
     )
     for k, twin in enumerate(back):
         for got, expected in zip((p[k], d_lam[k], adjoints[k]), twin[:3], strict=True):
