@@ -24,6 +24,10 @@ GALLERY = {
         ("convergence/figures/figure-1.png", "A step of 100, a step of 1, a line search (Fig. 1)"),
         ("relationships/figures/figure-3.png", "Correlations of tasks, attacked or not (Fig. 3)"),
     ),
+    "wang2021": (
+        ("convex/figures/excess-risk.png", "SGD with a poisoned oracle: rates and floors"),
+        ("convex/figures/tightness.png", "Bound, lower bound, measurement"),
+    ),
 }  # fmt: skip
 """Pictures under ``results/paper/<paper>``, paper by paper, with their captions."""
 
