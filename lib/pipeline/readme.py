@@ -27,6 +27,8 @@ GALLERY = {
     "wang2021": (
         ("convex/figures/excess-risk.png", "SGD with a poisoned oracle: rates and floors"),
         ("convex/figures/tightness.png", "Bound, lower bound, measurement"),
+        ("two-layer/figures/width.png", "Two-layer networks, narrow to wide: poison and step size"),
+        ("two-layer/figures/why.png", "Noise silences narrow networks, not wide ones"),
     ),
 }  # fmt: skip
 """Pictures under ``results/paper/<paper>``, paper by paper, with their captions."""
