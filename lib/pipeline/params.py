@@ -405,7 +405,6 @@ class Carnerero2023Logistic(Knobs):
 class Carnerero2023ValidationSize(Knobs):
     """``carnerero2023/validation-size``: Figures 4 and 9."""
 
-    repeats: Count = Field(description="a whole number of random draws, 1 to 1000")
     factors: list[Step] = Field(
         min_length=1, description="a list of multiples of the data set's own validation size"
     )
