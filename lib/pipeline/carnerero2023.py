@@ -93,10 +93,8 @@ def logistic_policies(knobs: dict[str, Any], name: str) -> dict[str, Policy]:
     return policies
 
 
-def logistic_unit(
-    notebook: Notebook, name: str, pool: Pool, rng: np.random.Generator
-) -> dict[str, Any]:
-    """The arguments of :func:`run_trial` for one repeat."""
+def logistic_unit(notebook: Notebook, name: str, pool: Pool, repeat: int) -> dict[str, Any]:
+    """The arguments of :func:`run_trial` for one repeat of Figure 2."""
     knobs = notebook.shared("carnerero2023/attack")
     recipe = knobs[name.replace("-", "_")]
     policies = logistic_policies(knobs, name)
@@ -114,7 +112,7 @@ def logistic_unit(
         "policies": policies,
         "settings": logistic_settings(knobs, name),
         "testing": FinalTraining(knobs["epochs"], recipe["rate"]),
-        "rng": rng,
+        "rng": notebook.rng(name, repeat, section="carnerero2023/attack"),
         "cv": grids,
         "flips": WITH_FLIPS,
         "top": tuple(recipe["top"]),
@@ -128,11 +126,7 @@ def logistic_trials(notebook: Notebook) -> dict[str, list[Trial]]:
     names = [name for name in knobs["datasets"] if notebook.available(name)]
     plan = [(name, i) for name in names for i in range(knobs["repeats"])]
     pools = {name: load_pool(notebook, name) for name in names}
-    section = "carnerero2023/attack"
-    units = [
-        logistic_unit(notebook, name, pools[name], notebook.rng(name, i, section=section))
-        for name, i in plan
-    ]
+    units = [logistic_unit(notebook, name, pools[name], i) for name, i in plan]
     found = notebook.map(run_trial, units, "logistic regression")
     return {
         name: [trial for (other, _), trial in zip(plan, found, strict=True) if other == name]
