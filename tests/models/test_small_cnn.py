@@ -74,6 +74,38 @@ def test_training_learns_digits_and_records_every_epoch(digits):
     assert np.array_equal(again.validation_loss, record.validation_loss[:3])
 
 
+def test_only_epochs_that_somebody_reads_are_tested(digits):
+    train, validation, test = digits
+    every, some = (
+        train_classifier(
+            small_cnn(1, 8, 10, 50, 0, kernel=3, padding=1), train, validation, test,
+            rate=0.5, epochs=20, seed=0, batch=32, tested=tested,
+        )
+        for tested in (None, (4, 19))
+    )  # fmt: skip
+    assert np.array_equal(some.validation_accuracy, every.validation_accuracy)
+    measured = ~np.isnan(some.test_accuracy)
+    assert np.array_equal(some.test_accuracy[measured], every.test_accuracy[measured])
+    kept = {early_stopped(1.0 - every.validation_accuracy, patience) for patience in range(1, 20)}
+    assert measured[[4, 19, *kept]].all()
+    assert not measured.all()
+
+
+def test_pooling_before_the_rectifier_is_the_figures_network(digits):
+    """conv – relu – pool as the figure draws it, and conv – pool – relu as it is computed."""
+    few = Examples(digits[0].X[:64], digits[0].y[:64])
+    ours = small_cnn(1, 8, 10, 50, 0, kernel=3, padding=1)
+    layers = list(ours)
+    drawn = torch.nn.Sequential(*(layers[place] for place in (0, 1, 3, 2, 4, 6, 5, 7, 8, 9, 10)))
+    gradients = []
+    for model in (ours, drawn):
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(model(few.X), few.y).backward()
+        gradients.append([parameter.grad.clone() for parameter in ours.parameters()])
+    for first, second in zip(*gradients, strict=True):
+        assert torch.allclose(first, second, rtol=1e-5, atol=1e-7)
+
+
 def test_a_step_is_that_of_plain_sgd(digits):
     few = Examples(digits[0].X[:32], digits[0].y[:32])
     model, plain = softmax_regression(64, 10, 0), softmax_regression(64, 10, 0)
