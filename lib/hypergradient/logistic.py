@@ -72,7 +72,7 @@ class Logistic(MLP):
         X, *affine = _raw(problem)
         y, share, poison_y, poison_share = _labels(problem)
         here = w.numpy(), gradient.numpy()
-        kernels.clean_gradients(X, y, share, *affine, *here, clean.numpy(), _scratch(X, w))
+        kernels.raw_gradients(X, y, share, *affine, *here, clean.numpy(), _scratch(X, w))
         kernels.poison_gradients(
             *_poison(problem), *affine[1:], poison_y, poison_share, *here,
             poison.numpy(), pull.numpy(),
@@ -103,7 +103,7 @@ class Logistic(MLP):
         poison, scratch = _poison(problem), _scratch(X, v)
         for j in range(J):
             vectors, sums = v[j].numpy(), Hv[j].numpy()
-            kernels.clean_products(X, state.clean.numpy(), *affine, vectors, sums, scratch)
+            kernels.raw_products(X, state.clean.numpy(), *affine, vectors, sums, scratch)
             kernels.poison_products(
                 *poison, *affine[1:], state.poison.numpy(), vectors, sums, q[j].numpy()
             )

@@ -173,8 +173,11 @@ def collect_group(raw, pull, columns, scale, offset, out):
 
 
 @njit(cache=True)
-def clean_gradients(X, y, share, columns, scale, offset, w, out, curvature, pull):
-    """Gradients of the n clean rows at every w (K, d + 1) into ``out``; ``pull`` (GROUP, n)."""
+def raw_gradients(X, y, share, columns, scale, offset, w, out, curvature, pull):
+    """Gradients of n raw rows, clean ones or one problem's, at w (K, d + 1) into ``out``.
+
+    ``pull`` holds n values for each of the problems that share a pass.
+    """
     buffer = np.empty((ROWS, columns.size), w.dtype)
     for first in range(0, len(w), GROUP):
         now = slice(first, first + GROUP)
@@ -190,8 +193,8 @@ def clean_gradients(X, y, share, columns, scale, offset, w, out, curvature, pull
 
 
 @njit(cache=True)
-def clean_products(X, curvature, columns, scale, offset, v, out, pull):
-    """Hessians of the clean rows, with ``curvature`` (K, n), times v (K, d + 1) into ``out``."""
+def raw_products(X, curvature, columns, scale, offset, v, out, pull):
+    """Hessians of n raw rows, with ``curvature`` (K, n), times v (K, d + 1) into ``out``."""
     buffer = np.empty((ROWS, columns.size), v.dtype)
     for first in range(0, len(v), GROUP):
         now = slice(first, first + GROUP)
@@ -211,18 +214,15 @@ def poison_gradients(F, P, scale, offset, y, share, w, out, curvature, pull):
     ``y``, ``share``, ``curvature`` and ``pull`` are (K, m), first F's and then P's.
     """
     (K, f, d), columns = F.shape, np.arange(F.shape[2])
-    buffer, parts = np.empty((ROWS, d), w.dtype), np.empty((1, d + 1), w.dtype)
+    buffer, raw_sum = np.empty((ROWS, d), w.dtype), np.empty((1, d + 1), w.dtype)
     for k in range(K):
         own = slice(k, k + 1)
         if f:
-            raw, bias = raw_group(w[own], columns, scale, offset)
-            sums = np.zeros_like(raw)
-            one_gradient(
-                F[k], y[own, :f], share[own, :f], raw[:1], bias, buffer, sums[:1],
+            raw_gradients(
+                F[k], y[own, :f], share[own, :f], columns, scale, offset, w[own], raw_sum,
                 curvature[own, :f], pull[own, :f],
             )  # fmt: skip
-            collect_group(sums, pull[own, :f], columns, scale, offset, parts)
-            out[k] += parts[0]
+            out[k] += raw_sum[0]
         one_gradient(
             P[k], y[own, f:], share[own, f:], w[own, :d], w[own, d], buffer, out[own, :d],
             curvature[own, f:], pull[own, f:],
@@ -234,17 +234,14 @@ def poison_gradients(F, P, scale, offset, y, share, w, out, curvature, pull):
 def poison_products(F, P, scale, offset, curvature, v, out, pull):
     """The same with ``curvature`` (K, m) and vectors v (K, d + 1)."""
     (K, f, d), columns = F.shape, np.arange(F.shape[2])
-    buffer, parts = np.empty((ROWS, d), v.dtype), np.empty((1, d + 1), v.dtype)
+    buffer, raw_sum = np.empty((ROWS, d), v.dtype), np.empty((1, d + 1), v.dtype)
     for k in range(K):
         own = slice(k, k + 1)
         if f:
-            raw, bias = raw_group(v[own], columns, scale, offset)
-            sums = np.zeros_like(raw)
-            one_product(
-                F[k], curvature[own, :f], raw[:1], bias, buffer, sums[:1], pull[own, :f]
+            raw_products(
+                F[k], curvature[own, :f], columns, scale, offset, v[own], raw_sum, pull[own, :f]
             )  # fmt: skip
-            collect_group(sums, pull[own, :f], columns, scale, offset, parts)
-            out[k] += parts[0]
+            out[k] += raw_sum[0]
         one_product(
             P[k], curvature[own, f:], v[own, :d], v[own, d], buffer, out[own, :d], pull[own, f:]
         )  # fmt: skip
@@ -280,7 +277,7 @@ def _descend(
     zero = w.dtype.type(0)
     for t in range(steps - 1):
         at = w[:, t]
-        clean_gradients(X, y, share, columns, scale, offset, at, g, curvature[:, t], scratch)
+        raw_gradients(X, y, share, columns, scale, offset, at, g, curvature[:, t], scratch)
         poison_gradients(
             F, P, scale, offset, poison_y, poison_share, at, g, poison_curvature[:, t], pull[:, t]
         )
@@ -326,7 +323,7 @@ def _ascend(
                     d_lam[k, j] -= eta[k] * shrinkage[k, j] * np.sign(after) * p[k, j]
                 d_lam[k, j] -= eta[k] * decay[k, j] * w[k, t, j] * p[k, j]
                 way[k, t, j] = p[k, j]
-        clean_products(X, curvature[:, t], columns, scale, offset, p, g, scratch)
+        raw_products(X, curvature[:, t], columns, scale, offset, p, g, scratch)
         poison_products(F, P, scale, offset, poison_curvature[:, t], p, g, pull[:, t])
         for k in range(len(p)):
             for j in range(p.shape[1]):

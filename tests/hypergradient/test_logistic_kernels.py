@@ -71,7 +71,7 @@ def test_gradients(case, poison, K):
     m = len(there) - 11
     out, curvature, pull = np.empty((K, 10)), np.empty((K, 11 + m)), np.empty((K, m))
     scratch = np.empty((kernels.GROUP, 11))
-    kernels.clean_gradients(
+    kernels.raw_gradients(
         raw, ys[:, :11], shares[:, :11], *AFFINE, w, out, curvature[:, :11], scratch
     )
     kernels.poison_gradients(
@@ -91,7 +91,7 @@ def test_products(case, poison, K):
     rows, share = rows[there], share[there]
     v, curvature = rng.normal(size=(K, 10)), share * rng.random((K, len(there)))
     out, pull = np.empty((K, 10)), np.empty((K, len(there) - 11))
-    kernels.clean_products(raw, curvature[:, :11], *AFFINE, v, out, np.empty((kernels.GROUP, 11)))
+    kernels.raw_products(raw, curvature[:, :11], *AFFINE, v, out, np.empty((kernels.GROUP, 11)))
     kernels.poison_products(
         of_every_problem(F, K), of_every_problem(P, K), SCALE, OFFSET, curvature[:, 11:], v, out,
         pull,
