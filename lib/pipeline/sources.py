@@ -1,6 +1,7 @@
 """Which code decides a result: what a cached unit of work is filed under."""
 
 import ast
+import dis
 import hashlib
 import inspect
 import sys
@@ -81,6 +82,7 @@ def _beside(function: Callable[..., Any]) -> str:
 
 
 def _names(code: CodeType) -> set[str]:
-    """The global names of a function and of the functions inside it."""
+    """The global names of a function and of the functions inside it; not its attributes' names."""
+    own = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return set(code.co_names).union(*(_names(part) for part in inner))
+    return own.union(*(_names(part) for part in inner))

@@ -13,11 +13,14 @@ def scaled(x):
 
 
 def doubled(x):
-    return 2 * x
+    return 2 * x.real
 
 
 def tripled(x):
     return 3 * x
+
+
+real = "a global with the name of an attribute that doubled reads"
 
 
 @pytest.fixture
@@ -74,4 +77,10 @@ def test_functions_and_constants_beside_a_unit_are_part_of_it(name, other, monke
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules[__name__], name, other)
         assert sources.fingerprint(scaled) != before
+    assert sources.fingerprint(scaled) == before
+
+
+def test_a_global_that_only_shares_an_attributes_name_is_not(monkeypatch):
+    before = sources.fingerprint(scaled)
+    monkeypatch.setattr(sys.modules[__name__], "real", "another")
     assert sources.fingerprint(scaled) == before
