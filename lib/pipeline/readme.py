@@ -29,7 +29,7 @@ GALLERY = {
         ("convex/figures/tightness.png", "Bound, lower bound, measurement"),
         ("two-layer/figures/width.png", "Two-layer networks, narrow to wide: poison and step size"),
         ("two-layer/figures/why.png", "Noise silences narrow networks, not wide ones"),
-        ("width/figures/figure-mnist.png", "Small CNNs on MNIST: shifted labels harm wide ones, moved pixels narrow ones"),
+        ("width/figures/figure-mnist.png", "Small CNNs: labels harm wide ones, pixels narrow ones"),
     ),
 }  # fmt: skip
 """Pictures under ``results/paper/<paper>``, paper by paper, with their captions."""
