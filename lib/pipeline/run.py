@@ -108,12 +108,19 @@ def _execute(
 
 
 def strip_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what differs from run to run: times, random cell ids, papermill's own records."""
+    """Drop what differs from run to run and from place to place.
+
+    Times, random cell ids, papermill's own records; and in what was printed the project's folder,
+    which a warning names.
+    """
     notebook.metadata.pop("papermill", None)
     for index, cell in enumerate(notebook.cells):
         cell.id = f"cell-{index:02d}"
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
+        for output in cell.get("outputs", ()):
+            if output.output_type == "stream":
+                output.text = output.text.replace(f"{paths.ROOT}/", "")
     return notebook
 
 

@@ -78,6 +78,16 @@ def test_two_runs_give_identical_notebooks_without_paths(project):
     assert str(root).encode() not in first
 
 
+def test_a_warning_names_its_file_from_the_projects_folder(project):
+    project(
+        RESULT, "import os, sys; print(f'{os.getcwd()}/lib/a.py:3: UserWarning', file=sys.stderr)"
+    )
+    folder = run.run_notebook("koh2021/concentration", "demo")
+    executed = nbformat.read(folder / "concentration.ipynb", 4)
+    printed = [output.text for cell in executed.cells for output in cell.get("outputs", ())]
+    assert "lib/a.py:3: UserWarning\n" in printed
+
+
 def test_a_failing_cell_is_one_sentence_and_leaves_the_old_results(project, capsys):
     root = project(RESULT)
     run.run_notebook("koh2021/concentration", "demo")
