@@ -20,7 +20,8 @@ def small(monkeypatch):
         online_sgd, "examples", lambda name: (Split(X, y, X, y), f"{name}, generated")
     )
     for name, value in {
-        "WIDTH": 32, "WIDTHS": (4, 8), "ROUNDS": 2, "OURS": 40, "LOOP": 24, "AUTOGRAD": 8,
+        "WIDTH": 32, "WIDTHS": (4, 8), "BEYOND_CACHE": 64, "ROUNDS": 2,
+        "OURS": 40, "LOOP": 24, "AUTOGRAD": 8,
     }.items():  # fmt: skip
         monkeypatch.setattr(online_sgd, name, value)
 
@@ -44,6 +45,8 @@ def test_the_sides_take_the_same_steps_and_the_record_is_whole(small, monkeypatc
     assert record["spread"] == [50.0, 50.0]
     assert record["loop_ratio"] == pytest.approx(10.0)
     assert record["gemm_fraction"] == 0.5
+    assert record["beyond_cache"]["m"] == 64
+    assert record["beyond_cache"]["loop_ratio"] == pytest.approx(10.0)
     assert [row["m"] for row in record["growth"]] == [4, 8]
     assert record["growth"][0]["ns_per_neuron"] == pytest.approx(1e9 / 40 / 4)
     assert record["many_runs"]["ratio"] == pytest.approx(online_sgd.RUNS)
