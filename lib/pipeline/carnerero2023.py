@@ -1,6 +1,8 @@
 """What the notebooks of Carnerero-Cano et al. 2023 share: pairs of classes, knobs as settings."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -40,6 +42,12 @@ COLOURS = {
     "layers": "#d98324",
 }
 """By what follows the penalty in a policy's name."""
+
+AS_ABOVE = "as above"
+"""The variant in which nothing is varied."""
+
+Quantities: TypeAlias = Mapping[str, np.ndarray]
+"""What claims are judged by: a number per repeat, or one for all, by name."""
 
 LEARNED = ("l2-learned", "l1-learned")
 WITH_FLIPS = ("none", "l2-large", "l1-large", *LEARNED)
@@ -132,6 +140,78 @@ def logistic_trials(notebook: Notebook) -> dict[str, list[Trial]]:
         name: [trial for (other, _), trial in zip(plan, found, strict=True) if other == name]
         for name in names
     }
+
+
+def variants(settings: HyperparameterSettings) -> dict[str, HyperparameterSettings]:
+    """What the text lost, varied one by one: outer steps, their rule, T and η."""
+    varied = {}
+    for factor in (0.5, 2.0):
+        for name, knob in (("poison step", "poison_step"), ("λ step", "lam_step")):
+            step = factor * getattr(settings, knob)
+            varied[f"{name} × {factor:g}"] = replace(settings, **{knob: step})
+    return varied | {
+        "T × 0.5": replace(settings, steps=max(1, settings.steps // 2)),
+        "η × 0.5": replace(settings, rate=0.5 * settings.rate),
+        "adaptive steps": replace(settings, rule="adaptive"),
+    }
+
+
+def run_variants(
+    notebook: Notebook, units: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, dict[str, list[Trial]]]:
+    """Units of :func:`run_trial` by data set, under every variant of their settings."""
+    plan, varied = [], []
+    for name, group in units.items():
+        for unit in group:
+            for label, settings in variants(unit["settings"]).items():
+                plan.append((name, label))
+                varied.append(unit | {"settings": settings})
+    found: dict[str, dict[str, list[Trial]]] = {name: {} for name in units}
+    trials = notebook.map(run_trial, varied, "sensitivity")
+    for (name, label), trial in zip(plan, trials, strict=True):
+        found[name].setdefault(label, []).append(trial)
+    return found
+
+
+def logistic_variants(
+    notebook: Notebook, trials: Mapping[str, list[Trial]]
+) -> dict[str, dict[str, list[Trial]]]:
+    """The first of ``trials`` as they are, and under every variant: by data set and variant."""
+    knobs = notebook.shared("carnerero2023/attack")
+    draws = min(knobs["sensitivity_draws"], knobs["repeats"])
+    units: dict[str, list[dict[str, Any]]] = {}
+    for name in trials:
+        pool = load_pool(notebook, name)
+        units[name] = [
+            logistic_unit(notebook, name, pool, i) | {"flips": ("none",)} for i in range(draws)
+        ]
+    return {
+        name: {AS_ABOVE: trials[name][:draws]} | varied
+        for name, varied in run_variants(notebook, units).items()
+    }
+
+
+def record_sensitivity(
+    notebook: Notebook,
+    model: str,
+    groups: Mapping[str, Mapping[str, Any]],
+    quantities: Callable[[Any], Quantities],
+) -> pd.DataFrame:
+    """The means of all quantities, variant by variant; metrics of the least and the most of each.
+
+    ``groups``: by data set and variant, what ``quantities`` takes.
+    """
+    rows = [
+        {"data": name, "quantity": key, "variant": label, "value": float(np.mean(values))}
+        for name, by_variant in groups.items()
+        for label, group in by_variant.items()
+        for key, values in quantities(group).items()
+    ]
+    frame = pd.DataFrame(rows)
+    for (name, key), part in frame.groupby(["data", "quantity"], sort=False):
+        notebook.metric(f"{name}.{model}.sensitivity.{key}.least", part["value"].min())
+        notebook.metric(f"{name}.{model}.sensitivity.{key}.most", part["value"].max())
+    return frame
 
 
 def fractions(settings_batches: int, batch: float) -> list[float]:

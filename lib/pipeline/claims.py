@@ -1,8 +1,10 @@
 """From ``claims.yaml`` and every notebook's ``metrics.json`` to the scorecard.
 
-A claim of a paper carries up to three rules, written before the run: ``direction`` (a effect is
+A claim of a paper carries up to three rules, written before the run: ``direction`` (an effect is
 there), ``ordering`` (quantities rank as the paper says) and ``magnitude`` (our number is near
-the paper's). All hold: replicated. Some: partial. None: not replicated.
+the paper's). All hold: replicated. Some: partial. None: not replicated. A fourth, ``sensitivity``
+(the effect survives the least favourable of the settings tried), can only take away: where it fails
+what would be replicated is partial.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lib.pipeline import params, paths
 
 BENCH = "bench"
+_DECISIVE = ("direction", "ordering", "magnitude")
 
 
 class ClaimsError(ValueError):
@@ -57,6 +60,7 @@ class Claim(_Strict):
     direction: list[Direction] = []
     ordering: list[str] = Field(default=[], description="metrics, largest first")
     magnitude: list[Magnitude] = []
+    sensitivity: list[Magnitude] = Field(default=[], description="bounds for the worst settings")
     out_of_scope: str | None = Field(default=None, description="why it is not tested")
 
     @model_validator(mode="after")
@@ -102,6 +106,7 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
         "direction": None,
         "ordering": None,
         "magnitude": None,
+        "sensitivity": None,
     }
     if claim.out_of_scope is not None:
         return row | {"verdict": "out of scope", "reason": claim.out_of_scope}
@@ -121,13 +126,17 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
         row |= {"ours": ours["value"], "ci95": ours["ci95"], "n": ours["n"]}
     results, reasons = _apply(claim, {name: item["value"] for name, item in metrics.items()})
     row |= results
-    held = [outcome for outcome in results.values() if outcome is not None]
-    verdict = "replicated" if all(held) else "partial" if any(held) else "not replicated"
+    sturdy = results["sensitivity"] is not False
+    held = [results[kind] for kind in _DECISIVE if results[kind] is not None]
+    verdict = "partial" if any(held) else "not replicated"
+    if all(held) and sturdy:
+        verdict = "replicated"
     return row | {"verdict": verdict, "reason": "; ".join(reasons)}
 
 
 def _names(claim: Claim) -> set[str]:
-    names = {rule.metric for rule in (*claim.direction, *claim.magnitude)} | set(claim.ordering)
+    rules = *claim.direction, *claim.magnitude, *claim.sensitivity
+    names = {rule.metric for rule in rules} | set(claim.ordering)
     names |= {rule.than for rule in claim.direction if isinstance(rule.than, str)}
     return names | ({claim.metric} if claim.metric else set())
 
@@ -135,7 +144,7 @@ def _names(claim: Claim) -> set[str]:
 def _apply(claim: Claim, value: dict[str, float]) -> tuple[dict[str, bool | None], list[str]]:
     """Each kind of rule's outcome (None where there is no such rule) and a sentence on each."""
     reasons = []
-    outcomes: dict[str, list[bool]] = {"direction": [], "ordering": [], "magnitude": []}
+    outcomes: dict[str, list[bool]] = {kind: [] for kind in (*_DECISIVE, "sensitivity")}
     for rule in claim.direction:
         than = value[rule.than] if isinstance(rule.than, str) else rule.than
         holds = value[rule.metric] >= than + rule.by
@@ -150,11 +159,14 @@ def _apply(claim: Claim, value: dict[str, float]) -> tuple[dict[str, bool | None
         outcomes["ordering"].append(holds)
         chain = " > ".join(f"{name} ({value[name]:.4g})" for name in claim.ordering)
         reasons.append(f"the order {chain} {'holds' if holds else 'does not hold'}")
-    for rule in claim.magnitude:
+    for kind, rule in (
+        *(("magnitude", rule) for rule in claim.magnitude),
+        *(("sensitivity", rule) for rule in claim.sensitivity),
+    ):
         low = -float("inf") if rule.at_least is None else rule.at_least
         high = float("inf") if rule.at_most is None else rule.at_most
         holds = low <= value[rule.metric] <= high
-        outcomes["magnitude"].append(holds)
+        outcomes[kind].append(holds)
         reasons.append(
             f"{rule.metric} = {value[rule.metric]:.4g} is {'' if holds else 'not '}"
             f"in [{low:g}, {high:g}]"

@@ -381,6 +381,7 @@ class Carnerero2023Attack(Knobs):
     l1: Carnerero2023Range
     cv_points: Count = Field(description="how many exponents cross-validation tries, from 1")
     epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
+    sensitivity_draws: Count = Field(description=DRAWS)
     mnist: Carnerero2023Recipe
     fashion_mnist: Carnerero2023Recipe
     cifar_10: Carnerero2023Recipe
@@ -396,10 +397,7 @@ class Carnerero2023Synthetic(Knobs):
 
 
 class Carnerero2023Logistic(Knobs):
-    """``carnerero2023/logistic``: Figures 2, 3 and 8."""
-
-    sensitivity_repeats: Count = Field(description="a whole number of draws, 1 to 1000")
-    sensitivity_datasets: list[Carnerero2023Dataset] = Field(min_length=1, description=IMAGES)
+    """``carnerero2023/logistic``: Figures 2, 3 and 8; all its knobs are those of ``attack``."""
 
 
 class Carnerero2023ValidationSize(Knobs):
@@ -439,6 +437,8 @@ class Carnerero2023Networks(Knobs):
     epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
     starts: Count = Field(description="a whole number of initialisations, 1 to 1000")
     checkpoints: Count = Field(description="a whole number of iterates, 1 to 1000")
+    sensitivity_datasets: list[Carnerero2023Dataset] = Field(min_length=1, description=IMAGES)
+    sensitivity_draws: Count = Field(description=DRAWS)
 
 
 class Carnerero2023Hypergradients(Knobs):

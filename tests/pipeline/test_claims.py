@@ -40,6 +40,23 @@ def test_verdicts_follow_the_rules(values, verdict):
     assert row["reason"]
 
 
+@pytest.mark.parametrize(
+    ("a", "worst", "verdict"),
+    [
+        (0.25, 0.1, "replicated"),
+        (0.25, 0.0, "partial"),
+        (0.45, 0.1, "not replicated"),
+        (0.45, 0.0, "not replicated"),
+    ],
+)
+def test_sensitivity_takes_away_and_never_adds(a, worst, verdict):
+    rules = claim(magnitude=MAGNITUDE, sensitivity=[{"metric": "worst", "at_least": 0.05}])
+    row = claims.judge(rules, run(a=a, worst=worst))
+    assert row["verdict"] == verdict
+    assert row["sensitivity"] is (worst >= 0.05)
+    assert "worst" in row["reason"]
+
+
 @pytest.mark.parametrize(("values", "holds"), [((3, 2, 1), True), ((3, 1, 2), False)])
 def test_ordering_is_largest_first(values, holds):
     a, b, c = map(float, values)
