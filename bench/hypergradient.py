@@ -255,7 +255,14 @@ class Growth:
             }
             for name in METHODS
         }
-        return {"data": "generated pixels", "n": 3, "rows": rows, "exponents": exponents}
+        return {
+            "data": f"generated pixels, n {N}, d {D}, {POISON} poison rows, T {STEPS}",
+            "ours_s": next(row["seconds"] for row in rows if row["along"] == "T"
+                           and row["method"] == "rmd" and row["size"] == STEPS),
+            "n": 3,
+            "rows": rows,
+            "exponents": exponents,
+        }  # fmt: skip
 
     @staticmethod
     def exponent(rows: list[dict[str, Any]], name: str, way: str, what: str) -> float:

@@ -99,7 +99,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f}×"
+    return "–" if value is None else f"{value:.1f}×" if value < 10 else f"{value:.0f}×"
 
 
 def with_results(text: str, section: str) -> str:
