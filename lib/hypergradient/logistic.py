@@ -9,8 +9,9 @@ once either way, and the last term waits for the end, where it is one pair of ma
 −η(QᵀW + RᵀP) with a line per step in Q (T × m), W (T × d), R (T × m) and P (T × d).
 
 On a CPU compiled passes read the clean rows a byte per pixel and once per step for every two
-problems, and every problem's own poison, where that is frozen a byte per pixel, too. On a GPU all
-is matrix products (:class:`MLP` without hidden layers). The choice changes only rounding.
+problems, and every problem's own poison, where that is frozen a byte per pixel, too. In float32 on
+a processor with AVX-512 VNNI bytes are multiplied as integers (``byte_kernels``). On a GPU all is
+matrix products (:class:`MLP` without hidden layers). The choice changes only rounding.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from lib.hypergradient import byte_kernels
 from lib.hypergradient import logistic_kernels as kernels
 from lib.hypergradient.mlp import MLP
 from lib.hypergradient.problem import Linearisation, Problem, Rows, Tape
@@ -72,7 +74,7 @@ class Logistic(MLP):
         X, *affine = _raw(problem)
         y, share, poison_y, poison_share = _labels(problem)
         here = w.numpy(), gradient.numpy()
-        kernels.raw_gradients(X, y, share, *affine, *here, clean.numpy(), _scratch(X, w))
+        kernels.raw_gradients(X, y, share, *affine, *here, clean.numpy(), _scratch(problem))
         kernels.poison_gradients(
             *_poison(problem), *affine[1:], poison_y, poison_share, *here,
             poison.numpy(), pull.numpy(),
@@ -100,7 +102,7 @@ class Logistic(MLP):
         v = v.contiguous()
         Hv, q = torch.empty_like(v), v.new_empty(*v.shape[:2], m)
         X, *affine = _raw(problem)
-        poison, scratch = _poison(problem), _scratch(X, v)
+        poison, scratch = _poison(problem), _scratch(problem)
         for j in range(J):
             vectors, sums = v[j].numpy(), Hv[j].numpy()
             kernels.raw_products(X, state.clean.numpy(), *affine, vectors, sums, scratch)
@@ -197,17 +199,24 @@ def _numpy(tensor: Tensor) -> ndarray:
     return tensor.contiguous().numpy()
 
 
-def _packed(clean: Rows, dtype: torch.dtype) -> tuple[ndarray, ndarray]:
-    """The raw columns that are not 0 throughout, filled up to full lanes, and their numbers.
+def _packed(clean: Rows, dtype: torch.dtype) -> tuple[Any, ndarray]:
+    """The raw columns that are not 0 throughout, and their numbers.
 
-    Pixels stay bytes, other rows take the problem's ``dtype``.
+    Pixels stay bytes, packed for products in integers where those can be had; other rows take the
+    problem's ``dtype`` and are filled up to full lanes.
     """
     used = (clean.X != 0).any(dim=0)
     columns = torch.nonzero(used).squeeze(1)
+    if _in_integers(clean.X, dtype):
+        return byte_kernels.packed(_numpy(clean.X[:, columns])), columns.numpy()
     unused = torch.nonzero(~used).squeeze(1)[: -len(columns) % _LANES]
     columns = torch.cat([columns, unused]).sort().values
     X = clean.X[:, columns]
     return _numpy(X if X.dtype == torch.uint8 else X.to(dtype)), columns.numpy()
+
+
+def _in_integers(X: Tensor, dtype: torch.dtype) -> bool:
+    return X.dtype == torch.uint8 and dtype == torch.float32 and byte_kernels.available()
 
 
 def _raw(problem: Problem) -> tuple:
@@ -218,13 +227,16 @@ def _raw(problem: Problem) -> tuple:
     return X, columns, real(clean.scale), real(clean.offset)
 
 
-def _poison(problem: Problem) -> tuple[ndarray, ndarray]:
+def _poison(problem: Problem) -> tuple[Any, ndarray]:
     """Its bytes, F, and the other rows of poison, P; without bytes P is all of it."""
     pixels = problem.frozen_pixels
     if pixels is None:
         K, _, d = problem.poison.shape
         pixels = torch.empty(K, 0, d, dtype=torch.uint8)
-    return _numpy(pixels), _numpy(problem.poison[:, pixels.shape[1] :])
+    others = _numpy(problem.poison[:, pixels.shape[1] :])
+    if _in_integers(pixels, problem.poison.dtype):
+        return byte_kernels.packed(_numpy(pixels)), others
+    return _numpy(pixels), others
 
 
 def _labels(problem: Problem) -> tuple[ndarray, ...]:
@@ -239,6 +251,7 @@ def _step(problem: Problem) -> tuple[ndarray, ...]:
     return problem.eta[:, 0].numpy(), problem.decay.numpy(), problem.shrinkage.numpy()
 
 
-def _scratch(X: ndarray, like: Tensor) -> ndarray:
+def _scratch(problem: Problem) -> ndarray:
     """What the clean rows' passes write products to."""
-    return np.empty((kernels.GROUP, len(X)), like.numpy().dtype)
+    dtype = problem.poison.numpy().dtype
+    return np.empty((kernels.GROUP, len(problem.clean.y)), dtype)

@@ -10,11 +10,16 @@ Clean rows are raw: the caller's ``scale`` and ``offset`` make x = scale·X + of
 vector and to the sum instead. Poison that is no longer changed may be raw too, F (K, f, d) of bytes
 before P (K, m − f, d) of the problem's type: it is then a quarter as much to read. Arrays lead with
 the problems, K or a group of them.
+
+Raw rows of bytes may come as the pair of :func:`lib.hypergradient.byte_kernels.packed`: products
+are then taken in integers, in two passes, one over each of the pair.
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
+from lib.hypergradient.byte_kernels import QUAD, products_with
 from lib.hypergradient.simd_kernels import ROWS, add_to, scores_with
 
 GROUP = 2
@@ -64,28 +69,39 @@ def rows_at_a_time(vectors):
     return scores, add
 
 
-def passes(vectors):
-    """Both passes for up to ``vectors`` problems; ``v`` and ``g`` have as many rows, filled up.
+@njit(cache=True, forceinline=True)
+def pulls(z, bias, y, share, curvature, pull, i, rows):
+    """From products z of rows i and on to their pulls and curvatures; z becomes the pulls."""
+    one = z.dtype.type(1)
+    for q in range(share.shape[0]):
+        for k in range(rows):
+            s = one / (one + np.exp(-(z[q, k] + bias[q])))
+            z[q, k] = share[q, i + k] * (s - y[q, i + k])
+            pull[q, i + k] = z[q, k]
+            curvature[q, i + k] = share[q, i + k] * s * (one - s)
 
-    ``gradient(X, y, share, v, bias, buffer, g, curvature, pull)``, y 0/1: pull_i = share_i
-    (σ(z_i) − y_i), curvature_i = share_i σ(1 − σ), g += Σ pull_i X_i. ``product(X, curvature, v,
-    bias, buffer, g, pull)``: pull_i = curvature_i (X_i·v + bias), g += Σ pull_i X_i.
+
+@njit(cache=True, forceinline=True)
+def bend(z, bias, curvature, pull, i, rows):
+    """The same for a product with the Hessian."""
+    for q in range(curvature.shape[0]):
+        for k in range(rows):
+            z[q, k] = curvature[q, i + k] * (z[q, k] + bias[q])
+            pull[q, i + k] = z[q, k]
+
+
+def passes(vectors):
+    """Both passes for ``vectors`` problems; ``v`` and ``g`` have as many rows.
+
+    ``gradient(X, y, share, v, bias, g, curvature, pull)``, y 0/1: pull_i = share_i (σ(z_i) − y_i),
+    curvature_i = share_i σ(1 − σ), g += Σ pull_i X_i. ``product(X, curvature, v, bias, g, pull)``:
+    pull_i = curvature_i (X_i·v + bias), g += Σ pull_i X_i.
     """
     scores, add = rows_at_a_time(vectors)
 
-    @njit(cache=True, forceinline=True)
-    def pulls(z, bias, y, share, curvature, pull, i, rows):
-        one = z.dtype.type(1)
-        for q in range(share.shape[0]):
-            for k in range(rows):
-                s = one / (one + np.exp(-(z[q, k] + bias[q])))
-                z[q, k] = share[q, i + k] * (s - y[q, i + k])
-                pull[q, i + k] = z[q, k]
-                curvature[q, i + k] = share[q, i + k] * s * (one - s)
-
     @njit(cache=True)
-    def gradient(X, y, share, v, bias, buffer, g, curvature, pull):
-        z = np.zeros((vectors, ROWS), v.dtype)
+    def gradient(X, y, share, v, bias, g, curvature, pull):
+        z, buffer = np.zeros((vectors, ROWS), v.dtype), np.empty((ROWS, v.shape[1]), v.dtype)
         whole = len(X) - len(X) % ROWS
         for i in range(0, whole, ROWS):
             scores(X, i, v, buffer, z)
@@ -97,16 +113,9 @@ def passes(vectors):
             pulls(z, bias, y, share, curvature, pull, whole, len(X) - whole)
             add(rest, 0, buffer, z, g)
 
-    @njit(cache=True, forceinline=True)
-    def bend(z, bias, curvature, pull, i, rows):
-        for q in range(curvature.shape[0]):
-            for k in range(rows):
-                z[q, k] = curvature[q, i + k] * (z[q, k] + bias[q])
-                pull[q, i + k] = z[q, k]
-
     @njit(cache=True)
-    def product(X, curvature, v, bias, buffer, g, pull):
-        z = np.zeros((vectors, ROWS), v.dtype)
+    def product(X, curvature, v, bias, g, pull):
+        z, buffer = np.zeros((vectors, ROWS), v.dtype), np.empty((ROWS, v.shape[1]), v.dtype)
         whole = len(X) - len(X) % ROWS
         for i in range(0, whole, ROWS):
             scores(X, i, v, buffer, z)
@@ -121,8 +130,46 @@ def passes(vectors):
     return gradient, product
 
 
-one_gradient, one_product = passes(1)
-group_gradient, group_product = passes(GROUP)
+def byte_passes(vectors):
+    """The same over packed bytes, in float32."""
+    scores, add = products_with(vectors)
+
+    @njit(cache=True)
+    def gradient(X, y, share, v, bias, g, curvature, pull):
+        rows, columns = X
+        z = np.empty((vectors, QUAD * len(rows)), v.dtype)
+        scores(rows, v, z)
+        pulls(z, bias, y, share, curvature, pull, 0, share.shape[1])
+        add(columns, pull[:vectors], g)
+
+    @njit(cache=True)
+    def product(X, curvature, v, bias, g, pull):
+        rows, columns = X
+        z = np.empty((vectors, QUAD * len(rows)), v.dtype)
+        scores(rows, v, z)
+        bend(z, bias, curvature, pull, 0, curvature.shape[1])
+        add(columns, pull[:vectors], g)
+
+    return gradient, product
+
+
+def either(of_rows, of_bytes):
+    """``of_bytes`` where the first argument is a pair, ``of_rows`` elsewhere."""
+
+    def choose(*arguments):
+        return (of_bytes if isinstance(arguments[0], tuple) else of_rows)(*arguments)
+
+    @overload(choose)
+    def in_compiled_code(*arguments):
+        chosen = of_bytes if isinstance(arguments[0], types.BaseTuple) else of_rows
+        return lambda *arguments: chosen(*arguments)
+
+    return choose
+
+
+one_gradient, one_product = map(either, passes(1), byte_passes(1))
+group_gradient, group_product = map(either, passes(GROUP), byte_passes(GROUP))
+problems_of = either(njit(lambda F, now: F[now]), njit(lambda F, now: (F[0][now], F[1][now])))
 
 
 @njit(cache=True)
@@ -178,32 +225,28 @@ def raw_gradients(X, y, share, columns, scale, offset, w, out, curvature, pull):
 
     ``pull`` holds n values for each of the problems that share a pass.
     """
-    buffer = np.empty((ROWS, columns.size), w.dtype)
     for first in range(0, len(w), GROUP):
         now = slice(first, first + GROUP)
         raw, bias = raw_group(w[now], columns, scale, offset)
         sums = np.zeros_like(raw)
         if len(w[now]) == 1:
-            one_gradient(
-                X, y[now], share[now], raw[:1], bias, buffer, sums[:1], curvature[now], pull
-            )
+            one_gradient(X, y[now], share[now], raw[:1], bias, sums[:1], curvature[now], pull)
         else:
-            group_gradient(X, y[now], share[now], raw, bias, buffer, sums, curvature[now], pull)
+            group_gradient(X, y[now], share[now], raw, bias, sums, curvature[now], pull)
         collect_group(sums, pull, columns, scale, offset, out[now])
 
 
 @njit(cache=True)
 def raw_products(X, curvature, columns, scale, offset, v, out, pull):
     """Hessians of n raw rows, with ``curvature`` (K, n), times v (K, d + 1) into ``out``."""
-    buffer = np.empty((ROWS, columns.size), v.dtype)
     for first in range(0, len(v), GROUP):
         now = slice(first, first + GROUP)
         raw, bias = raw_group(v[now], columns, scale, offset)
         sums = np.zeros_like(raw)
         if len(v[now]) == 1:
-            one_product(X, curvature[now], raw[:1], bias, buffer, sums[:1], pull)
+            one_product(X, curvature[now], raw[:1], bias, sums[:1], pull)
         else:
-            group_product(X, curvature[now], raw, bias, buffer, sums, pull)
+            group_product(X, curvature[now], raw, bias, sums, pull)
         collect_group(sums, pull, columns, scale, offset, out[now])
 
 
@@ -213,18 +256,18 @@ def poison_gradients(F, P, scale, offset, y, share, w, out, curvature, pull):
 
     ``y``, ``share``, ``curvature`` and ``pull`` are (K, m), first F's and then P's.
     """
-    (K, f, d), columns = F.shape, np.arange(F.shape[2])
-    buffer, raw_sum = np.empty((ROWS, d), w.dtype), np.empty((1, d + 1), w.dtype)
+    K, free, d = P.shape
+    f, columns, raw_sum = y.shape[1] - free, np.arange(d), np.empty((1, d + 1), w.dtype)
     for k in range(K):
         own = slice(k, k + 1)
         if f:
             raw_gradients(
-                F[k], y[own, :f], share[own, :f], columns, scale, offset, w[own], raw_sum,
-                curvature[own, :f], pull[own, :f],
+                problems_of(F, k), y[own, :f], share[own, :f], columns, scale, offset, w[own],
+                raw_sum, curvature[own, :f], pull[own, :f],
             )  # fmt: skip
             out[k] += raw_sum[0]
         one_gradient(
-            P[k], y[own, f:], share[own, f:], w[own, :d], w[own, d], buffer, out[own, :d],
+            P[k], y[own, f:], share[own, f:], w[own, :d], w[own, d], out[own, :d],
             curvature[own, f:], pull[own, f:],
         )  # fmt: skip
         out[k, d] += sum_of(pull[k, f:])
@@ -233,17 +276,19 @@ def poison_gradients(F, P, scale, offset, y, share, w, out, curvature, pull):
 @njit(cache=True)
 def poison_products(F, P, scale, offset, curvature, v, out, pull):
     """The same with ``curvature`` (K, m) and vectors v (K, d + 1)."""
-    (K, f, d), columns = F.shape, np.arange(F.shape[2])
-    buffer, raw_sum = np.empty((ROWS, d), v.dtype), np.empty((1, d + 1), v.dtype)
+    K, free, d = P.shape
+    f, columns = curvature.shape[1] - free, np.arange(d)
+    raw_sum = np.empty((1, d + 1), v.dtype)
     for k in range(K):
         own = slice(k, k + 1)
         if f:
             raw_products(
-                F[k], curvature[own, :f], columns, scale, offset, v[own], raw_sum, pull[own, :f]
+                problems_of(F, k), curvature[own, :f], columns, scale, offset, v[own], raw_sum,
+                pull[own, :f],
             )  # fmt: skip
             out[k] += raw_sum[0]
         one_product(
-            P[k], curvature[own, f:], v[own, :d], v[own, d], buffer, out[own, :d], pull[own, f:]
+            P[k], curvature[own, f:], v[own, :d], v[own, d], out[own, :d], pull[own, f:]
         )  # fmt: skip
         out[k, d] += sum_of(pull[k, f:])
 
@@ -261,7 +306,8 @@ def descend(
     for first in range(0, len(w), GROUP):  # whose poison then stays in the cache
         now = slice(first, first + GROUP)
         _descend(
-            X, y[now], share[now], columns, scale, offset, F[now], P[now], poison_y[now],
+            X, y[now], share[now], columns, scale, offset, problems_of(F, now), P[now],
+            poison_y[now],
             poison_share[now], eta[now], decay[now], shrinkage[now],
             w[now], curvature[now], poison_curvature[now], pull[now],
         )  # fmt: skip
@@ -273,7 +319,7 @@ def _descend(
     w, curvature, poison_curvature, pull,
 ):  # fmt: skip
     K, steps, p = w.shape
-    g, scratch = np.empty((K, p), w.dtype), np.empty((GROUP, len(X)), w.dtype)
+    g, scratch = np.empty((K, p), w.dtype), np.empty((GROUP, share.shape[1]), w.dtype)
     zero = w.dtype.type(0)
     for t in range(steps - 1):
         at = w[:, t]
@@ -302,8 +348,9 @@ def ascend(
     for first in range(0, len(p), GROUP):
         now = slice(first, first + GROUP)
         _ascend(
-            X, columns, scale, offset, F[now], P[now], eta[now], decay[now], shrinkage[now],
-            w[now], curvature[now], poison_curvature[now], p[now], way[now], pull[now], d_lam[now],
+            X, columns, scale, offset, problems_of(F, now), P[now], eta[now], decay[now],
+            shrinkage[now], w[now], curvature[now], poison_curvature[now], p[now], way[now],
+            pull[now], d_lam[now],
         )  # fmt: skip
 
 
@@ -312,7 +359,7 @@ def _ascend(
     X, columns, scale, offset, F, P, eta, decay, shrinkage, w, curvature, poison_curvature,
     p, way, pull, d_lam,
 ):  # fmt: skip
-    g, scratch = np.empty_like(p), np.empty((GROUP, len(X)), p.dtype)
+    g, scratch = np.empty_like(p), np.empty((GROUP, curvature.shape[2]), p.dtype)
     for t in range(w.shape[1] - 2, -1, -1):
         for k in range(len(p)):
             for j in range(p.shape[1]):

@@ -14,24 +14,32 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 ROWS = 4
-_INDEX = ir.IntType(64)
+INDEX = ir.IntType(64)
 _BYTES = 64
 
 
-def _index(value):
-    return ir.Constant(_INDEX, value)
+def index(value):
+    """A constant to count with."""
+    return ir.Constant(INDEX, value)
 
 
-def _array(context, builder, kind, value):
+def array_of(context, builder, kind, value):
+    """The array behind an argument."""
     return context.make_array(kind)(context, builder, value)
 
 
-def _row(builder, array, number):
-    """Pointer to a row of a two-dimensional array."""
-    return builder.gep(array.data, [builder.mul(number, builder.extract_value(array.shape, 1))])
+def row_of(builder, array, *numbers):
+    """Pointer to a line along the last axis of a contiguous array."""
+    place = index(0)
+    for axis, number in enumerate(numbers):
+        size = builder.extract_value(array.shape, axis)
+        place = builder.add(builder.mul(place, size), number)
+    size = builder.extract_value(array.shape, len(numbers))
+    return builder.gep(array.data, [builder.mul(place, size)])
 
 
-def _at(builder, pointer, column, vector):
+def at(builder, pointer, column, vector):
+    """Pointer to a vector that begins there."""
     return builder.bitcast(builder.gep(pointer, [column]), vector.as_pointer())
 
 
@@ -44,7 +52,7 @@ def _vectors(context, builder, kind, array):
     element = context.get_value_type(kind.dtype)
     lanes = _BYTES * 8 // kind.dtype.bitwidth
     size = builder.extract_value(array.shape, 1)
-    return ir.VectorType(element, lanes), lanes, builder.and_(size, _index(-lanes))
+    return ir.VectorType(element, lanes), lanes, builder.and_(size, index(-lanes))
 
 
 def scores_with(count):
@@ -59,32 +67,32 @@ def scores_with(count):
 
         def generate(context, builder, signature, values):
             x_kind, _, v_kind, buffer_kind, z_kind = signature.args
-            rows = _array(context, builder, x_kind, values[0])
-            vectors = _array(context, builder, v_kind, values[2])
-            store = _array(context, builder, buffer_kind, values[3])
-            out = _array(context, builder, z_kind, values[4])
+            rows = array_of(context, builder, x_kind, values[0])
+            vectors = array_of(context, builder, v_kind, values[2])
+            store = array_of(context, builder, buffer_kind, values[3])
+            out = array_of(context, builder, z_kind, values[4])
             vector, lanes, whole = _vectors(context, builder, v_kind, vectors)
             raw = ir.VectorType(context.get_value_type(x_kind.dtype), lanes)
             size, raw_size = v_kind.dtype.bitwidth // 8, x_kind.dtype.bitwidth // 8
-            sources = [_row(builder, rows, builder.add(values[1], _index(k))) for k in range(ROWS)]
-            targets = [_row(builder, store, _index(k)) for k in range(ROWS)]
-            factors = [_row(builder, vectors, _index(q)) for q in range(count)]
+            sources = [row_of(builder, rows, builder.add(values[1], index(k))) for k in range(ROWS)]
+            targets = [row_of(builder, store, index(k)) for k in range(ROWS)]
+            factors = [row_of(builder, vectors, index(q)) for q in range(count)]
             zero = ir.Constant(vector, None)
             sums = [[cgutils.alloca_once_value(builder, zero) for _ in targets] for _ in factors]
-            loop = cgutils.for_range_slice(builder, _index(0), whole, _index(lanes), _INDEX)
+            loop = cgutils.for_range_slice(builder, index(0), whole, index(lanes), INDEX)
             with loop as (column, _):
                 found = []
                 for source, target in zip(sources, targets, strict=True):
-                    x = builder.load(_at(builder, source, column, raw), align=raw_size)
+                    x = builder.load(at(builder, source, column, raw), align=raw_size)
                     if isinstance(x_kind.dtype, types.Integer):
                         x = builder.uitofp(x, vector)
                     elif raw_size < size:
                         x = builder.fpext(x, vector)
                     if x_kind.dtype != v_kind.dtype:
-                        builder.store(x, _at(builder, target, column, vector), align=size)
+                        builder.store(x, at(builder, target, column, vector), align=size)
                     found.append(x)
                 for factor, totals in zip(factors, sums, strict=True):
-                    w = builder.load(_at(builder, factor, column, vector), align=size)
+                    w = builder.load(at(builder, factor, column, vector), align=size)
                     for x, total in zip(found, totals, strict=True):
                         builder.store(_multiply_add(builder, x, w, builder.load(total)), total)
             add_up = cgutils.get_or_insert_function(
@@ -94,10 +102,10 @@ def scores_with(count):
             )
             start = ir.Constant(vector.element, -0.0)
             for q, totals in enumerate(sums):
-                place = _row(builder, out, _index(q))
+                place = row_of(builder, out, index(q))
                 for k, total in enumerate(totals):
                     z = builder.call(add_up, [start, builder.load(total)], fastmath=["reassoc"])
-                    builder.store(z, builder.gep(place, [_index(k)]))
+                    builder.store(z, builder.gep(place, [index(k)]))
             return context.get_dummy_value()
 
         return signature, generate
@@ -118,32 +126,32 @@ def add_to(count):
         def generate(context, builder, signature, values):
             x_kind, _, buffer_kind, r_kind, g_kind = signature.args
             if x_kind.dtype == g_kind.dtype:
-                store, start = _array(context, builder, x_kind, values[0]), values[1]
+                store, start = array_of(context, builder, x_kind, values[0]), values[1]
             else:
-                store, start = _array(context, builder, buffer_kind, values[2]), _index(0)
-            scalars = _array(context, builder, r_kind, values[3])
-            sums = _array(context, builder, g_kind, values[4])
+                store, start = array_of(context, builder, buffer_kind, values[2]), index(0)
+            scalars = array_of(context, builder, r_kind, values[3])
+            sums = array_of(context, builder, g_kind, values[4])
             vector, lanes, whole = _vectors(context, builder, g_kind, sums)
             size = g_kind.dtype.bitwidth // 8
             nothing = ir.Constant(vector, ir.Undefined)
             first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
 
             def everywhere(q, k):
-                scalar = builder.load(builder.gep(_row(builder, scalars, _index(q)), [_index(k)]))
+                scalar = builder.load(builder.gep(row_of(builder, scalars, index(q)), [index(k)]))
                 one = builder.insert_element(nothing, scalar, ir.Constant(ir.IntType(32), 0))
                 return builder.shuffle_vector(one, nothing, first)
 
             factors = [[everywhere(q, k) for k in range(ROWS)] for q in range(count)]
-            sources = [_row(builder, store, builder.add(start, _index(k))) for k in range(ROWS)]
-            targets = [_row(builder, sums, _index(q)) for q in range(count)]
-            loop = cgutils.for_range_slice(builder, _index(0), whole, _index(lanes), _INDEX)
+            sources = [row_of(builder, store, builder.add(start, index(k))) for k in range(ROWS)]
+            targets = [row_of(builder, sums, index(q)) for q in range(count)]
+            loop = cgutils.for_range_slice(builder, index(0), whole, index(lanes), INDEX)
             with loop as (column, _):
                 rows = [
-                    builder.load(_at(builder, source, column, vector), align=size)
+                    builder.load(at(builder, source, column, vector), align=size)
                     for source in sources
                 ]
                 for target, own in zip(targets, factors, strict=True):
-                    place = _at(builder, target, column, vector)
+                    place = at(builder, target, column, vector)
                     total = builder.load(place, align=size)
                     for factor, x in zip(own, rows, strict=True):
                         total = _multiply_add(builder, factor, x, total)
