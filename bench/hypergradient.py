@@ -15,7 +15,7 @@ from scipy.stats import linregress
 from tqdm import tqdm
 
 from bench.hypergradient_peers import Task, honest, naive_unroll
-from bench.timing import Race, timed
+from bench.timing import Race, one_core, timed
 from lib.hypergradient.fmd import fmd
 from lib.hypergradient.implicit import implicit
 from lib.hypergradient.logistic import Logistic
@@ -97,15 +97,16 @@ class AgainstPeers:
         found = rmd(problem)
         exact = rmd(_double(problem))
         rows = {}
-        for name, peer in {**peers, "naive torch unroll": naive_unroll}.items():
-            answer = peer(task)  # compiles, warms up
-            race = Race(repeats=2)
-            for _ in range(PAIRS if name in peers else NAIVE_PAIRS):
-                race.run(lambda: rmd(problem), lambda peer=peer: peer(task))
-                bar.update()
-            rows[name] = {
-                **race.record(), "n": len(race.ours), "agreement": distance(answer, found)
-            }  # fmt: skip
+        with one_core():
+            for name, peer in {**peers, "naive torch unroll": naive_unroll}.items():
+                answer = peer(task)  # compiles, warms up
+                race = Race(repeats=2)
+                for _ in range(PAIRS if name in peers else NAIVE_PAIRS):
+                    race.run(lambda: rmd(problem), lambda peer=peer: peer(task))
+                    bar.update()
+                rows[name] = {
+                    **race.record(), "n": len(race.ours), "agreement": distance(answer, found)
+                }  # fmt: skip
         best = min(peers, key=lambda name: rows[name]["ratio"])
         can = capability(problem)
         seconds = rows[best]["ours_s"]

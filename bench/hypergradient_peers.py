@@ -4,7 +4,6 @@ Each takes a :class:`Task` and returns dA/dX_p and dA/dλ. But for the naive one
 apart from the poison, so that nothing is differentiated with respect to them.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -129,9 +128,6 @@ def optax_scan(task: Task) -> Answer:
 @cache
 def _jax_gradient(task: Task) -> tuple:
     """jax, the compiled gradient, and the arguments that are not differentiated."""
-    os.environ.setdefault(
-        "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    )
     import jax
     import jax.numpy as jnp
     import optax

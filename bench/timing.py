@@ -1,6 +1,8 @@
 """Two sides timed on the same problems, in alternation."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -9,6 +11,23 @@ import numpy as np
 
 from lib.feasible import reference
 from lib.feasible.sets import ClassSet
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """One core for this thread and those it starts, where the system can do that.
+
+    Libraries that bring thread pools of their own, as XLA does, heed no variable.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def timed(function: Callable, *arguments: Any, **options: Any) -> tuple[float, Any]:
