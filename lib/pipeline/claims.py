@@ -128,9 +128,8 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
     row |= results
     sturdy = results["sensitivity"] is not False
     held = [results[kind] for kind in _DECISIVE if results[kind] is not None]
-    verdict = "partial" if any(held) else "not replicated"
-    if all(held) and sturdy:
-        verdict = "replicated"
+    whole = all(held) and sturdy
+    verdict = "replicated" if whole else "partial" if any(held) else "not replicated"
     return row | {"verdict": verdict, "reason": "; ".join(reasons)}
 
 
@@ -159,10 +158,8 @@ def _apply(claim: Claim, value: dict[str, float]) -> tuple[dict[str, bool | None
         outcomes["ordering"].append(holds)
         chain = " > ".join(f"{name} ({value[name]:.4g})" for name in claim.ordering)
         reasons.append(f"the order {chain} {'holds' if holds else 'does not hold'}")
-    for kind, rule in (
-        *(("magnitude", rule) for rule in claim.magnitude),
-        *(("sensitivity", rule) for rule in claim.sensitivity),
-    ):
+    bounds = {"magnitude": claim.magnitude, "sensitivity": claim.sensitivity}
+    for kind, rule in ((kind, rule) for kind, rules in bounds.items() for rule in rules):
         low = -float("inf") if rule.at_least is None else rule.at_least
         high = float("inf") if rule.at_most is None else rule.at_most
         holds = low <= value[rule.metric] <= high
