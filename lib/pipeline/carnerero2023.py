@@ -157,18 +157,23 @@ def variants(settings: HyperparameterSettings) -> dict[str, HyperparameterSettin
 
 
 def run_variants(
-    notebook: Notebook, units: Mapping[str, list[dict[str, Any]]]
+    notebook: Notebook,
+    units: Mapping[str, list[dict[str, Any]]],
+    trials: Mapping[str, list[Trial]],
 ) -> dict[str, dict[str, list[Trial]]]:
-    """Units of :func:`run_trial` by data set, under every variant of their settings."""
+    """Units of :func:`run_trial` by data set, under every variant of their settings.
+
+    ``trials``: what was found with these settings as they are, of the same draws or more.
+    """
+    found = {name: {AS_ABOVE: trials[name][: len(group)]} for name, group in units.items()}
     plan, varied = [], []
     for name, group in units.items():
         for unit in group:
             for label, settings in variants(unit["settings"]).items():
                 plan.append((name, label))
                 varied.append(unit | {"settings": settings})
-    found: dict[str, dict[str, list[Trial]]] = {name: {} for name in units}
-    trials = notebook.map(run_trial, varied, "sensitivity")
-    for (name, label), trial in zip(plan, trials, strict=True):
+    outcomes = notebook.map(run_trial, varied, "sensitivity")
+    for (name, label), trial in zip(plan, outcomes, strict=True):
         found[name].setdefault(label, []).append(trial)
     return found
 
@@ -185,10 +190,26 @@ def logistic_variants(
         units[name] = [
             logistic_unit(notebook, name, pool, i) | {"flips": ("none",)} for i in range(draws)
         ]
-    return {
-        name: {AS_ABOVE: trials[name][:draws]} | varied
-        for name, varied in run_variants(notebook, units).items()
-    }
+    return run_variants(notebook, units, trials)
+
+
+def record_quantities(
+    notebook: Notebook,
+    model: str,
+    groups: Mapping[str, Any],
+    quantities: Callable[[Any], Quantities],
+) -> pd.DataFrame:
+    """The means of all quantities with their intervals, data set by data set; a metric of each.
+
+    ``groups``: by data set, what ``quantities`` takes.
+    """
+    rows = []
+    for name, group in groups.items():
+        for key, values in quantities(group).items():
+            estimate = mean_interval(values)
+            notebook.metric(f"{name}.{model}.{key}", estimate)
+            rows.append((name, key, estimate.value, estimate.half_width))
+    return pd.DataFrame(rows, columns=["data", "quantity", "value", "±"])
 
 
 def record_sensitivity(
