@@ -28,12 +28,19 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lib.hypergradient.implicit import implicit
 from lib.hypergradient.mlp import MLP
-from lib.hypergradient.problem import Hypergradient, Objective, Penalty, Problem, Rows
+from lib.hypergradient.problem import (
+    Hypergradient,
+    Objective,
+    Penalty,
+    Pixels,
+    Problem,
+    Rows,
+)
 from lib.hypergradient.rmd import rmd
 
 Method: TypeAlias = Literal["rmd", "implicit"]
@@ -266,7 +273,7 @@ class _State:
         clean: Rows,
         live: Int[Tensor, "k"],
         poison: Float[Tensor, "k s d"],
-        pixels: UInt8[Tensor, "k frozen d"] | None,
+        pixels: Pixels | None,
         lam: Float[Tensor, "k G"],
         free: int,
         starts: torch.Generator,

@@ -6,10 +6,10 @@ to its largest number as float32 is, and a row of pixels needs neither conversio
 bytes: three such instructions do 64 multiplications where a fused multiply-add does 16, and those
 of the conversion are saved.
 
-Rows come twice, in the orders in which the two products read them: ``rows`` (n / 4, c / 64, 4, 64),
-64 columns of four rows after one another, and ``columns`` (c / 64, n / 4, 64, 4), where sums over
-rows find four of them side by side. Both are filled up with zeros. Integer sums do not depend on
-their order; only joining the three rounds.
+Rows are packed as (n / 4, c / 64, 4, 64), 64 columns of four rows after one another, filled up with
+zeros. Products with a vector find four columns of a row side by side; for sums over rows the four
+rows of a column are brought together in registers. Both take a block of rows at a time, which the
+first brings into the second-level cache for the other.
 """
 
 import numpy as np
@@ -25,11 +25,11 @@ from lib.hypergradient.simd_kernels import INDEX, array_of, at, index, row_of
 QUAD = 4
 TILE = 64
 LIMBS = 3
-LARGEST = np.float32(
-    127 << 16
-)  # what a vector's largest number becomes, and still fits three bytes
+LARGEST = np.float32(127 << 16)  # a vector's largest number in its unit: fits three signed bytes
 TINIEST = np.float32(1e-30)  # vectors no larger than that are taken for zero
-MOST_QUADS = 2**14  # whose sums fit 32 bits: 2¹⁴ · 4 · 255 · 128 < 2³¹
+BLOCK = 64  # quads of rows at a time: in the second-level cache, sums of 4 · 64 · 255 · 128 fit
+TILES = 24  # at a time: limbs in the first-level cache, sums of 4 · 24 · 255 · 128 fit
+AHEAD = 2  # quads: what has to come from memory is asked for that early
 
 _LANES = 16
 _INTEGER, _REAL = ir.IntType(32), ir.FloatType()
@@ -42,18 +42,13 @@ def available() -> bool:
     return "+avx512vnni" in features.split(",")
 
 
-def packed(X: ndarray) -> tuple[ndarray, ndarray]:
-    """Rows of bytes (…, n, d) as ``rows`` and ``columns``, each with the leading axes of X."""
+def packed(X: ndarray) -> ndarray:
+    """Rows of bytes (…, n, d) as (…, n / 4, c / 64, 4, 64)."""
     *lead, n, d = X.shape
     whole = np.zeros((*lead, n + -n % QUAD, d + -d % TILE), np.uint8)
     whole[..., :n, :d] = X
     *_, n, c = whole.shape
-    split = whole.reshape(*lead, n // QUAD, QUAD, c // TILE, TILE)
-    orders = (0, 2, 1, 3), (2, 0, 3, 1)
-    return tuple(
-        _aligned(split.transpose(*range(len(lead)), *(len(lead) + axis for axis in order)))
-        for order in orders
-    )
+    return _aligned(whole.reshape(*lead, n // QUAD, QUAD, c // TILE, TILE).swapaxes(-3, -2))
 
 
 def _aligned(X: ndarray) -> ndarray:
@@ -67,6 +62,33 @@ def _aligned(X: ndarray) -> ndarray:
 
 def _load(builder, pointer):
     return builder.load(pointer, align=1)
+
+
+def _prefetch(builder, pointer):
+    """What is there, if anything is, into the second-level cache: a hint, which cannot fail."""
+    anything = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [anything, _INTEGER, _INTEGER, _INTEGER])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    read, second_level, data = (ir.Constant(_INTEGER, value) for value in (0, 2, 1))
+    builder.call(function, [pointer, read, second_level, data])
+
+
+def _lanes(builder, a, b, *lanes):
+    mask = ir.Constant(ir.VectorType(_INTEGER, len(lanes)), lanes)
+    return builder.shuffle_vector(a, b, mask)
+
+
+def _everywhere(builder, number):
+    """A vector of it."""
+    nothing = ir.Constant(ir.VectorType(number.type, _LANES), ir.Undefined)
+    alone = builder.insert_element(nothing, number, ir.Constant(_INTEGER, 0))
+    return _lanes(builder, alone, nothing, *([0] * _LANES))
+
+
+def _lines(builder, array, count):
+    """Pointers to the limbs of every vector."""
+    return [[row_of(builder, array, index(q), index(limb)) for limb in range(LIMBS)]
+            for q in range(count)]  # fmt: skip
 
 
 def _sums(builder, count):
@@ -97,11 +119,6 @@ def _joined(builder, limbs):
     return total
 
 
-def _lanes(builder, a, b, *lanes):
-    mask = ir.Constant(ir.VectorType(_INTEGER, len(lanes)), lanes)
-    return builder.shuffle_vector(a, b, mask)
-
-
 def _sums_of_lanes(builder, a, b, c, d):
     """The sum of every vector's 16 lanes, as a vector of four."""
 
@@ -119,29 +136,65 @@ def _sums_of_lanes(builder, a, b, c, d):
     return _lanes(builder, one, one, *range(QUAD))
 
 
-def dots_with(count):
-    """z[:, 4 i … 4 i + 3] = the products of quad i of rows with ``count`` vectors, in their units.
+def _merged(builder, a, b, size):
+    """Elements of ``size`` bytes from ``a`` and ``b`` in turns, in 16 bytes of each at a time.
 
-    ``rows`` as packed; ``limbs`` (count, 3, c) of signed bytes; ``z`` (count, n) of float32.
+    The lower and the upper halves of these 16 bytes: one instruction each.
+    """
+    per = 16 // size
+    kind = ir.VectorType(ir.IntType(8 * size), TILE // size)
+    a, b = builder.bitcast(a, kind), builder.bitcast(b, kind)
+    halves = []
+    for half in (0, per // 2):
+        ours = [start + half + j for start in range(0, TILE // size, per) for j in range(per // 2)]
+        lanes = [lane for one in ours for lane in (one, one + TILE // size)]
+        halves.append(builder.bitcast(_lanes(builder, a, b, *lanes), _INTEGERS))
+    return halves
+
+
+def _side_by_side(builder, rows):
+    """Four rows' bytes of the same column beside each other: 16 columns in each of four vectors.
+
+    Vector p has columns 4 p … 4 p + 3 of every 16.
+    """
+    a, b, c, d = rows
+    low, high = zip(_merged(builder, a, b, 1), _merged(builder, c, d, 1), strict=True)
+    return [*_merged(builder, *low, 2), *_merged(builder, *high, 2)]
+
+
+def _in_order(builder, parts):
+    """Sums from the columns of :func:`_side_by_side`, 16 columns after 16."""
+    for k in range(QUAD):
+        ours = range(QUAD * k, QUAD * (k + 1))
+        pairs = [_lanes(builder, *pair, *ours, *(_LANES + lane for lane in ours))
+                 for pair in (parts[:2], parts[2:])]  # fmt: skip
+        yield _lanes(builder, *pairs, *range(_LANES))
+
+
+def dots_with(count):
+    """z[:, 4 i … 4 i + 3] += products of quad i of rows with ``count`` vectors, in their units.
+
+    ``rows`` as packed, of which tiles ``first`` … ``last`` − 1 are taken, at most ``TILES``;
+    ``limbs`` (count, 3, c) of signed bytes; ``z`` (count, 4 × quads) of float32.
     """
 
     @intrinsic
-    def dots(typing, rows, i, limbs, z):  # pragma: no cover (runs in the compiler)
-        signature = types.void(rows, types.intp, limbs, z)
+    def dots(typing, rows, i, first, last, limbs, z):  # pragma: no cover (runs in the compiler)
+        signature = types.void(rows, types.intp, types.intp, types.intp, limbs, z)
 
         def generate(context, builder, signature, values):
-            kinds = signature.args
+            kinds, (_, i, first, last, *_) = signature.args, values
             X = array_of(context, builder, kinds[0], values[0])
-            L = array_of(context, builder, kinds[2], values[2])
-            out = array_of(context, builder, kinds[3], values[3])
-            factors = [[row_of(builder, L, index(q), index(limb)) for limb in range(LIMBS)]
-                       for q in range(count)]  # fmt: skip
+            out = array_of(context, builder, kinds[5], values[5])
+            factors = _lines(builder, array_of(context, builder, kinds[4], values[4]), count)
             sums = _sums(builder, count)
-            whole = builder.extract_value(X.shape, 1)
-            with cgutils.for_range_slice(builder, index(0), whole, index(1), INDEX) as (t, _):
+            with cgutils.for_range_slice(builder, first, last, index(1), INDEX) as (t, _):
                 column = builder.mul(t, index(TILE))
-                lines = [row_of(builder, X, values[1], t, index(k)) for k in range(QUAD)]
+                lines = [row_of(builder, X, i, t, index(k)) for k in range(QUAD)]
                 pixels = [_load(builder, at(builder, x, index(0), _INTEGERS)) for x in lines]
+                later = builder.add(i, index(AHEAD))
+                for k in range(QUAD):
+                    _prefetch(builder, row_of(builder, X, later, t, index(k)))
                 for own, of_limbs in zip(factors, sums, strict=True):
                     for limb, totals in zip(own, of_limbs, strict=True):
                         factor = _load(builder, at(builder, limb, column, _INTEGERS))
@@ -150,8 +203,8 @@ def dots_with(count):
                 rows_of = [_joined(builder, limbs) for limbs in zip(*of_limbs, strict=True)]
                 found = _sums_of_lanes(builder, *rows_of)
                 line = row_of(builder, out, index(q))
-                place = at(builder, line, builder.mul(values[1], index(QUAD)), found.type)
-                builder.store(found, place, align=4)
+                place = at(builder, line, builder.mul(i, index(QUAD)), found.type)
+                builder.store(builder.fadd(builder.load(place, align=4), found), place, align=4)
             return context.get_dummy_value()
 
         return signature, generate
@@ -160,40 +213,40 @@ def dots_with(count):
 
 
 def add_tile(count):
-    """g[:, 64 t … 64 t + 63] += Σ r_i × row i over some quads of rows, in r's units.
+    """g[:, 64 t … 64 t + 63] += units × Σ r_i × row i over at most ``BLOCK`` quads of rows.
 
-    ``first``, ``last``: the quads, at most ``MOST_QUADS``. ``columns`` as packed; ``limbs`` (count,
-    3, n / 4), four signed bytes each; ``g`` (count, c) of float32.
+    ``rows`` as packed; ``limbs`` (count, 3, quads or more) of r, four signed bytes each; ``units``
+    (count,) and ``g`` (count, c) of float32.
     """
 
     @intrinsic
-    def add(typing, columns, t, first, last, limbs, g):  # pragma: no cover (runs in the compiler)
-        signature = types.void(columns, types.intp, types.intp, types.intp, limbs, g)
+    def add(typing, rows, t, limbs, units, g):  # pragma: no cover (runs in the compiler)
+        signature = types.void(rows, types.intp, limbs, units, g)
 
         def generate(context, builder, signature, values):
-            kinds, (_, t, first, last, *_) = signature.args, values
+            kinds, t = signature.args, values[1]
             X = array_of(context, builder, kinds[0], values[0])
-            L = array_of(context, builder, kinds[4], values[4])
-            out = array_of(context, builder, kinds[5], values[5])
-            factors = [[row_of(builder, L, index(q), index(limb)) for limb in range(LIMBS)]
-                       for q in range(count)]  # fmt: skip
+            scales = array_of(context, builder, kinds[3], values[3])
+            out = array_of(context, builder, kinds[4], values[4])
+            factors = _lines(builder, array_of(context, builder, kinds[2], values[2]), count)
             sums = _sums(builder, count)
-            with cgutils.for_range_slice(builder, first, last, index(1), INDEX) as (k, _):
-                quad = row_of(builder, X, t, k, index(0))
-                starts = [index(TILE * part) for part in range(QUAD)]
-                pixels = [_load(builder, at(builder, quad, x, _INTEGERS)) for x in starts]
+            quads = builder.extract_value(X.shape, 0)
+            with cgutils.for_range_slice(builder, index(0), quads, index(1), INDEX) as (i, _):
+                lines = [row_of(builder, X, i, t, index(k)) for k in range(QUAD)]
+                rows = [_load(builder, at(builder, x, index(0), _INTEGERS)) for x in lines]
+                pixels = _side_by_side(builder, rows)
                 for own, of_limbs in zip(factors, sums, strict=True):
                     for limb, totals in zip(own, of_limbs, strict=True):
-                        four = builder.load(builder.gep(limb, [k]))
-                        nothing = ir.Constant(_INTEGERS, ir.Undefined)
-                        alone = builder.insert_element(nothing, four, ir.Constant(_INTEGER, 0))
-                        everywhere = _lanes(builder, alone, nothing, *([0] * _LANES))
-                        _add_products(builder, totals, pixels, everywhere)
+                        factor = _everywhere(builder, builder.load(builder.gep(limb, [i])))
+                        _add_products(builder, totals, pixels, factor)
             for q, of_limbs in enumerate(sums):
+                scale = builder.load(builder.gep(row_of(builder, scales), [index(q)]))
+                scale = _everywhere(builder, scale)
                 line = builder.gep(row_of(builder, out, index(q)), [builder.mul(t, index(TILE))])
-                for part, limbs in enumerate(zip(*of_limbs, strict=True)):
-                    place = at(builder, line, index(_LANES * part), _REALS)
-                    total = builder.fadd(builder.load(place, align=4), _joined(builder, limbs))
+                parts = [_joined(builder, limbs) for limbs in zip(*of_limbs, strict=True)]
+                for k, found in enumerate(_in_order(builder, parts)):
+                    place = at(builder, line, index(_LANES * k), _REALS)
+                    total = builder.fadd(builder.load(place, align=4), builder.fmul(scale, found))
                     builder.store(total, place, align=4)
             return context.get_dummy_value()
 
@@ -229,35 +282,36 @@ def split(v, limbs):
 
 
 def products_with(count):
-    """Both products for ``count`` vectors.
+    """The two halves of a pass for ``count`` vectors, over a block of packed rows.
 
-    ``scores(rows, v, z)``: z (count, n) = products of all rows with v (count, ≤ c).
-    ``add(columns, r, g)``: g (count, ≤ c) += Σ r_i × row i, r (count, ≤ n).
+    ``limbs_of(v, size)``: limbs (count, 3, size) and units (count,) of vectors (count, ≤ size).
+    ``scores(block, limbs, units, z)``: z (count, ≥ rows) = products of the rows with the vectors.
+    ``add(block, r, g)``: g (count, c) += Σ r_i × row i, r (count, ≥ rows).
     """
     dots, add_to = dots_with(count), add_tile(count)
 
     @njit(cache=True)
-    def scores(rows, v, z):
-        limbs = np.empty((count, LIMBS, TILE * rows.shape[1]), np.int8)
-        units = [split(v[q], limbs[q]) for q in range(count)]
-        for quad in range(len(rows)):
-            dots(rows, quad, limbs, z)
+    def limbs_of(v, size):
+        limbs, units = np.empty((count, LIMBS, size), np.int8), np.empty(count, np.float32)
+        for q in range(count):
+            units[q] = split(v[q], limbs[q])
+        return limbs, units
+
+    @njit(cache=True)
+    def scores(block, limbs, units, z):
+        z[:] = 0
+        tiles = block.shape[1]
+        for first in range(0, tiles, TILES):
+            for i in range(len(block)):
+                dots(block, i, first, min(first + TILES, tiles), limbs, z)
         for q in range(count):
             for i in range(z.shape[1]):
                 z[q, i] *= units[q]
 
     @njit(cache=True)
-    def add(columns, r, g):
-        parts, quads, _, _ = columns.shape
-        limbs = np.empty((count, LIMBS, QUAD * quads), np.int8)
-        units = [split(r[q], limbs[q]) for q in range(count)]
-        sums = np.zeros((count, TILE * parts), np.float32)
-        fours = limbs.view(np.int32)
-        for first in range(0, quads, MOST_QUADS):
-            for t in range(parts):
-                add_to(columns, t, first, min(first + MOST_QUADS, quads), fours, sums)
-        for q in range(count):
-            for c in range(g.shape[1]):
-                g[q, c] += units[q] * sums[q, c]
+    def add(block, r, g):
+        limbs, units = limbs_of(r, r.shape[1])
+        for t in range(block.shape[1]):
+            add_to(block, t, limbs.view(np.int32), units, g)
 
-    return scores, add
+    return limbs_of, scores, add

@@ -199,7 +199,7 @@ def _numpy(tensor: Tensor) -> ndarray:
     return tensor.contiguous().numpy()
 
 
-def _packed(clean: Rows, dtype: torch.dtype) -> tuple[Any, ndarray]:
+def _packed(clean: Rows, dtype: torch.dtype) -> tuple[ndarray, ndarray]:
     """The raw columns that are not 0 throughout, and their numbers.
 
     Pixels stay bytes, packed for products in integers where those can be had; other rows take the
@@ -227,16 +227,15 @@ def _raw(problem: Problem) -> tuple:
     return X, columns, real(clean.scale), real(clean.offset)
 
 
-def _poison(problem: Problem) -> tuple[Any, ndarray]:
+def _poison(problem: Problem) -> tuple[ndarray, ndarray]:
     """Its bytes, F, and the other rows of poison, P; without bytes P is all of it."""
-    pixels = problem.frozen_pixels
+    pixels, (K, _, d) = problem.frozen_pixels, problem.poison.shape
     if pixels is None:
-        K, _, d = problem.poison.shape
-        pixels = torch.empty(K, 0, d, dtype=torch.uint8)
-    others = _numpy(problem.poison[:, pixels.shape[1] :])
-    if _in_integers(pixels, problem.poison.dtype):
-        return byte_kernels.packed(_numpy(pixels)), others
-    return _numpy(pixels), others
+        return np.empty((K, 0, d), np.uint8), _numpy(problem.poison)
+    others = problem.poison[:, problem.frozen :].numpy().copy()  # in larger pages than torch's
+    if _in_integers(pixels.X, problem.poison.dtype):
+        return pixels.keep("packed", lambda: byte_kernels.packed(_numpy(pixels.X))), others
+    return _numpy(pixels.X), others
 
 
 def _labels(problem: Problem) -> tuple[ndarray, ...]:

@@ -11,15 +11,15 @@ vector and to the sum instead. Poison that is no longer changed may be raw too, 
 before P (K, m − f, d) of the problem's type: it is then a quarter as much to read. Arrays lead with
 the problems, K or a group of them.
 
-Raw rows of bytes may come as the pair of :func:`lib.hypergradient.byte_kernels.packed`: products
-are then taken in integers, in two passes, one over each of the pair.
+Raw rows of bytes may be packed (:func:`lib.hypergradient.byte_kernels.packed`): products are then
+taken in integers, a block of rows at a time.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import njit
 from numba.extending import overload
 
-from lib.hypergradient.byte_kernels import QUAD, products_with
+from lib.hypergradient.byte_kernels import BLOCK, QUAD, TILE, products_with
 from lib.hypergradient.simd_kernels import ROWS, add_to, scores_with
 
 GROUP = 2
@@ -70,8 +70,12 @@ def rows_at_a_time(vectors):
 
 
 @njit(cache=True, forceinline=True)
-def pulls(z, bias, y, share, curvature, pull, i, rows):
-    """From products z of rows i and on to their pulls and curvatures; z becomes the pulls."""
+def pulls(z, bias, given, pull, i, rows):
+    """From products z of rows i and on to their pulls and curvatures; z becomes the pulls.
+
+    ``given``: labels y (0/1) and shares, and where s σ(1 − σ) goes.
+    """
+    y, share, curvature = given
     one = z.dtype.type(1)
     for q in range(share.shape[0]):
         for k in range(rows):
@@ -83,93 +87,76 @@ def pulls(z, bias, y, share, curvature, pull, i, rows):
 
 @njit(cache=True, forceinline=True)
 def bend(z, bias, curvature, pull, i, rows):
-    """The same for a product with the Hessian."""
+    """The same for a product with the Hessian, given its ``curvature``."""
     for q in range(curvature.shape[0]):
         for k in range(rows):
             z[q, k] = curvature[q, i + k] * (z[q, k] + bias[q])
             pull[q, i + k] = z[q, k]
 
 
-def passes(vectors):
-    """Both passes for ``vectors`` problems; ``v`` and ``g`` have as many rows.
+def pass_with(vectors, respond):
+    """A pass for ``vectors`` problems: ``v`` and ``g`` have as many rows.
 
-    ``gradient(X, y, share, v, bias, g, curvature, pull)``, y 0/1: pull_i = share_i (σ(z_i) − y_i),
-    curvature_i = share_i σ(1 − σ), g += Σ pull_i X_i. ``product(X, curvature, v, bias, g, pull)``:
-    pull_i = curvature_i (X_i·v + bias), g += Σ pull_i X_i.
+    ``run(X, given, v, bias, g, pull)``: pull_i = what ``respond`` makes, with what is ``given``, of
+    X_i·v + bias; g += Σ pull_i X_i.
     """
     scores, add = rows_at_a_time(vectors)
 
     @njit(cache=True)
-    def gradient(X, y, share, v, bias, g, curvature, pull):
+    def run(X, given, v, bias, g, pull):
         z, buffer = np.zeros((vectors, ROWS), v.dtype), np.empty((ROWS, v.shape[1]), v.dtype)
         whole = len(X) - len(X) % ROWS
         for i in range(0, whole, ROWS):
             scores(X, i, v, buffer, z)
-            pulls(z, bias, y, share, curvature, pull, i, ROWS)
+            respond(z, bias, given, pull, i, ROWS)
             add(X, i, buffer, z, g)
         if whole < len(X):
             rest = last_rows(X, whole, buffer)
             scores(rest, 0, v, buffer, z)
-            pulls(z, bias, y, share, curvature, pull, whole, len(X) - whole)
+            respond(z, bias, given, pull, whole, len(X) - whole)
             add(rest, 0, buffer, z, g)
 
-    @njit(cache=True)
-    def product(X, curvature, v, bias, g, pull):
-        z, buffer = np.zeros((vectors, ROWS), v.dtype), np.empty((ROWS, v.shape[1]), v.dtype)
-        whole = len(X) - len(X) % ROWS
-        for i in range(0, whole, ROWS):
-            scores(X, i, v, buffer, z)
-            bend(z, bias, curvature, pull, i, ROWS)
-            add(X, i, buffer, z, g)
-        if whole < len(X):
-            rest = last_rows(X, whole, buffer)
-            scores(rest, 0, v, buffer, z)
-            bend(z, bias, curvature, pull, whole, len(X) - whole)
-            add(rest, 0, buffer, z, g)
-
-    return gradient, product
+    return run
 
 
-def byte_passes(vectors):
+def packed_pass_with(vectors, respond):
     """The same over packed bytes, in float32."""
-    scores, add = products_with(vectors)
+    limbs_of, scores, add = products_with(vectors)
 
     @njit(cache=True)
-    def gradient(X, y, share, v, bias, g, curvature, pull):
-        rows, columns = X
-        z = np.empty((vectors, QUAD * len(rows)), v.dtype)
-        scores(rows, v, z)
-        pulls(z, bias, y, share, curvature, pull, 0, share.shape[1])
-        add(columns, pull[:vectors], g)
+    def run(X, given, v, bias, g, pull):
+        limbs, units = limbs_of(v, TILE * X.shape[1])
+        z = np.empty((vectors, QUAD * BLOCK), v.dtype)
+        sums = np.zeros((vectors, TILE * X.shape[1]), v.dtype)
+        rows = pull.shape[1]
+        for first in range(0, len(X), BLOCK):
+            block = X[first : first + BLOCK]
+            scores(block, limbs, units, z)
+            i = QUAD * first
+            respond(z, bias, given, pull, i, min(QUAD * len(block), rows - i))
+            add(block, z, sums)
+        g += sums[:, : g.shape[1]]
 
-    @njit(cache=True)
-    def product(X, curvature, v, bias, g, pull):
-        rows, columns = X
-        z = np.empty((vectors, QUAD * len(rows)), v.dtype)
-        scores(rows, v, z)
-        bend(z, bias, curvature, pull, 0, curvature.shape[1])
-        add(columns, pull[:vectors], g)
-
-    return gradient, product
+    return run
 
 
-def either(of_rows, of_bytes):
-    """``of_bytes`` where the first argument is a pair, ``of_rows`` elsewhere."""
+def either_pass(vectors, respond):
+    """Over packed bytes where the rows have an array's four axes, over a matrix elsewhere."""
+    of_rows, of_packed = pass_with(vectors, respond), packed_pass_with(vectors, respond)
 
-    def choose(*arguments):
-        return (of_bytes if isinstance(arguments[0], tuple) else of_rows)(*arguments)
+    def run(X, given, v, bias, g, pull):
+        return (of_packed if X.ndim == 4 else of_rows)(X, given, v, bias, g, pull)
 
-    @overload(choose)
-    def in_compiled_code(*arguments):
-        chosen = of_bytes if isinstance(arguments[0], types.BaseTuple) else of_rows
-        return lambda *arguments: chosen(*arguments)
+    @overload(run)
+    def in_compiled_code(X, given, v, bias, g, pull):
+        chosen = of_packed if X.ndim == 4 else of_rows
+        return lambda X, given, v, bias, g, pull: chosen(X, given, v, bias, g, pull)
 
-    return choose
+    return run
 
 
-one_gradient, one_product = map(either, passes(1), byte_passes(1))
-group_gradient, group_product = map(either, passes(GROUP), byte_passes(GROUP))
-problems_of = either(njit(lambda F, now: F[now]), njit(lambda F, now: (F[0][now], F[1][now])))
+one_gradient, one_product = either_pass(1, pulls), either_pass(1, bend)
+group_gradient, group_product = either_pass(GROUP, pulls), either_pass(GROUP, bend)
 
 
 @njit(cache=True)
@@ -230,9 +217,9 @@ def raw_gradients(X, y, share, columns, scale, offset, w, out, curvature, pull):
         raw, bias = raw_group(w[now], columns, scale, offset)
         sums = np.zeros_like(raw)
         if len(w[now]) == 1:
-            one_gradient(X, y[now], share[now], raw[:1], bias, sums[:1], curvature[now], pull)
+            one_gradient(X, (y[now], share[now], curvature[now]), raw[:1], bias, sums[:1], pull)
         else:
-            group_gradient(X, y[now], share[now], raw, bias, sums, curvature[now], pull)
+            group_gradient(X, (y[now], share[now], curvature[now]), raw, bias, sums, pull)
         collect_group(sums, pull, columns, scale, offset, out[now])
 
 
@@ -262,14 +249,12 @@ def poison_gradients(F, P, scale, offset, y, share, w, out, curvature, pull):
         own = slice(k, k + 1)
         if f:
             raw_gradients(
-                problems_of(F, k), y[own, :f], share[own, :f], columns, scale, offset, w[own],
+                F[k], y[own, :f], share[own, :f], columns, scale, offset, w[own],
                 raw_sum, curvature[own, :f], pull[own, :f],
             )  # fmt: skip
             out[k] += raw_sum[0]
-        one_gradient(
-            P[k], y[own, f:], share[own, f:], w[own, :d], w[own, d], out[own, :d],
-            curvature[own, f:], pull[own, f:],
-        )  # fmt: skip
+        given = y[own, f:], share[own, f:], curvature[own, f:]
+        one_gradient(P[k], given, w[own, :d], w[own, d], out[own, :d], pull[own, f:])
         out[k, d] += sum_of(pull[k, f:])
 
 
@@ -283,7 +268,7 @@ def poison_products(F, P, scale, offset, curvature, v, out, pull):
         own = slice(k, k + 1)
         if f:
             raw_products(
-                problems_of(F, k), curvature[own, :f], columns, scale, offset, v[own], raw_sum,
+                F[k], curvature[own, :f], columns, scale, offset, v[own], raw_sum,
                 pull[own, :f],
             )  # fmt: skip
             out[k] += raw_sum[0]
@@ -306,7 +291,7 @@ def descend(
     for first in range(0, len(w), GROUP):  # whose poison then stays in the cache
         now = slice(first, first + GROUP)
         _descend(
-            X, y[now], share[now], columns, scale, offset, problems_of(F, now), P[now],
+            X, y[now], share[now], columns, scale, offset, F[now], P[now],
             poison_y[now],
             poison_share[now], eta[now], decay[now], shrinkage[now],
             w[now], curvature[now], poison_curvature[now], pull[now],
@@ -348,7 +333,7 @@ def ascend(
     for first in range(0, len(p), GROUP):
         now = slice(first, first + GROUP)
         _ascend(
-            X, columns, scale, offset, problems_of(F, now), P[now], eta[now], decay[now],
+            X, columns, scale, offset, F[now], P[now], eta[now], decay[now],
             shrinkage[now], w[now], curvature[now], poison_curvature[now], p[now], way[now],
             pull[now], d_lam[now],
         )  # fmt: skip

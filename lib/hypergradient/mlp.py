@@ -148,17 +148,30 @@ class MLP(Model):
         return sum(tensor.nbytes for tensor in kept)
 
 
+def _used(problem: Problem, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The features that are not 0 on all clean rows (c,), and these columns of theirs (n, c)."""
+
+    def found() -> tuple[Tensor, Tensor]:
+        X = problem.clean.values(dtype)
+        used = torch.nonzero((X != 0).any(dim=0)).squeeze(1)
+        return used, X[:, used]
+
+    return problem.clean.keep(("used", dtype), found)
+
+
 def _first(problem: Problem, W: Float[Tensor, "*k h d"]) -> Float[Tensor, "*k n_m h"]:
     """Rows times Wᵀ: the clean ones of all problems in one product."""
-    X = problem.clean.values(W.dtype)
-    clean = (X @ W.flatten(0, -2).T.contiguous()).unflatten(1, W.shape[:-1])
+    used, X = _used(problem, W.dtype)
+    clean = (X @ W.flatten(0, -2).T[used]).unflatten(1, W.shape[:-1])
     return torch.cat([clean.movedim(0, -2), problem.poison @ W.mT], dim=-2)
 
 
 def _first_adjoint(problem: Problem, delta: Float[Tensor, "*k n_m h"]) -> Tensor:
     """Σ δ x over all rows, (…, h·d)."""
-    XT = problem.clean.transposed(delta.dtype)
-    n = XT.shape[1]
-    sums = XT @ delta[..., :n, :].movedim(-2, 0).flatten(1)
+    used, X = _used(problem, delta.dtype)
+    n, d = len(X), problem.poison.shape[2]
+    found = X.T @ delta[..., :n, :].movedim(-2, 0).flatten(1)
+    sums = found.new_zeros(d, found.shape[1])
+    sums[used] = found
     clean = sums.T.unflatten(0, (*delta.shape[:-2], delta.shape[-1]))
     return (clean + delta[..., n:, :].mT @ problem.poison).flatten(-2)

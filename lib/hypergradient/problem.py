@@ -38,18 +38,34 @@ _COLUMNS = 64  # of a Hessian, computed at once
 Penalty: TypeAlias = Literal["l2", "l1"]
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Labelled examples x = scale·X + offset with labels ``y`` of ±1; pixels may stay uint8.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Keeper:
+    """Data, and what is derived from them: reuse the object from one problem to the next."""
 
-    What is derived from them is kept: reuse the object from one problem to the next.
-    """
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def keep(self, key: Any, make: Callable[[], Any]) -> Any:
+        """``make()``, made once."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels(Keeper):
+    """Every problem's rows of poison that do not change any more, as bytes."""
+
+    X: UInt8[Tensor, "K frozen d"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows(Keeper):
+    """Labelled examples x = scale·X + offset with labels ``y`` of ±1; pixels may stay uint8."""
 
     X: UInt8[Tensor, "n d"] | Float[Tensor, "n d"]
     y: Float[Tensor, "n"]
     scale: float = 1.0
     offset: float = 0.0
-    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not bool((self.y.abs() == 1).all()):
@@ -69,7 +85,7 @@ class Rows:
             return values
         return self._levels(values).mul_(self.scale).add_(self.offset)
 
-    def pixels(self, values: Float[Tensor, "*k m d"]) -> UInt8[Tensor, "*k m d"] | None:
+    def pixels(self, values: Float[Tensor, "K frozen d"]) -> Pixels | None:
         """X of examples ``values``, if these rows are bytes and, to rounding, so are they."""
         if self.X.dtype != torch.uint8:
             return None
@@ -77,16 +93,10 @@ class Rows:
         distance = (levels * self.scale).add_(self.offset).sub_(values).abs_()
         largest = 255.0 * abs(self.scale) + abs(self.offset)
         close = distance <= 4.0 * torch.finfo(values.dtype).eps * largest
-        return levels.to(torch.uint8) if bool(close.all()) else None
+        return Pixels(levels.to(torch.uint8)) if bool(close.all()) else None
 
     def _levels(self, values: Float[Tensor, "*k m d"]) -> Float[Tensor, "*k m d"]:
         return values.sub(self.offset).div_(self.scale).round_().clamp_(0, 255)
-
-    def keep(self, key: Any, make: Callable[[], Any]) -> Any:
-        """``make()``, made once."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
 
 
 def log_loss(scores: Float[Tensor, "K v"], y: Float[Tensor, "... v"]) -> Float[Tensor, "K"]:
@@ -236,7 +246,7 @@ class Problem:
     initial: Float[Tensor, "K p"]
     penalty: Penalty | tuple[Penalty, ...] = "l2"
     frozen: int = 0
-    frozen_pixels: UInt8[Tensor, "K frozen d"] | None = None
+    frozen_pixels: Pixels | None = None
     weights: Float[Tensor, "K n"] | None = None
 
     def __post_init__(self) -> None:
@@ -246,9 +256,10 @@ class Problem:
             raise ValueError("poison labels must be -1 or +1")
         if not 0 <= self.frozen <= m:
             raise ValueError(f"frozen is {self.frozen}, but there are {m} poison rows")
-        if self.frozen_pixels is not None and self.frozen_pixels.shape != (K, self.frozen, d):
+        pixels = self.frozen_pixels
+        if pixels is not None and pixels.X.shape != (K, self.frozen, d):
             raise ValueError(
-                f"bytes of shape {tuple(self.frozen_pixels.shape)} cannot be the first "
+                f"bytes of shape {tuple(pixels.X.shape)} cannot be the first "
                 f"{self.frozen} rows of poison of shape {(K, m, d)}"
             )
         if not bool((self.eta > 0).all()):

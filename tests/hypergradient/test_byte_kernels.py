@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lib.hypergradient import byte_kernels
-from lib.hypergradient.byte_kernels import LIMBS, MOST_QUADS, QUAD, TILE
+from lib.hypergradient.byte_kernels import BLOCK, LIMBS, QUAD, TILE, TILES
 
 pytestmark = pytest.mark.skipif(
     not byte_kernels.available(), reason="the processor has no AVX-512 VNNI"
@@ -16,18 +16,25 @@ PRODUCTS = {count: byte_kernels.products_with(count) for count in (1, 2)}
 
 
 def products(X, v, r):
-    """z = v Xᵀ and g = 1 + r X as the kernels have them."""
-    rows, columns = byte_kernels.packed(X)
-    scores, add = PRODUCTS[len(v)]
-    z = np.empty((len(v), QUAD * len(rows)), np.float32)
-    g = np.ones(v.shape, np.float32)
-    scores(rows, v, z)
-    add(columns, r, g)
-    return z[:, : len(X)], g
+    """z = v Xᵀ and g = 1 + r X as the kernels have them, block by block."""
+    rows = byte_kernels.packed(X)
+    limbs_of, scores, add = PRODUCTS[len(v)]
+    limbs, units = limbs_of(v, TILE * rows.shape[1])
+    n, part = len(X), QUAD * BLOCK
+    z, g = [], np.ones((len(v), TILE * rows.shape[1]), np.float32)
+    for first in range(0, n, part):
+        block = rows[first // QUAD : first // QUAD + BLOCK]
+        found, factors = np.empty((2, len(v), part), np.float32)
+        scores(block, limbs, units, found)
+        z.append(found[:, : n - first])
+        factors[:] = 0.0
+        factors[:, : n - first] = r[:, first : first + part]
+        add(block, factors, g)
+    return np.concatenate(z, axis=1), g[:, : X.shape[1]]
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize(("n", "d"), [(1, 1), (4, 64), (7, 65), (133, 200)])
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (4, 64), (7, 65), (133, 200), (700, 3)])
 def test_products(count, n, d):
     rng = np.random.default_rng(n)
     X = rng.integers(0, 256, (n, d)).astype(np.uint8)
@@ -40,11 +47,12 @@ def test_products(count, n, d):
 
 
 @pytest.mark.parametrize("value", [1.0, -1.0])
-def test_sums_over_very_many_rows_do_not_overflow(value):
-    n = QUAD * MOST_QUADS + 5
-    X, r = np.full((n, 2), 255, np.uint8), np.full((1, n), value, np.float32)
-    _, g = products(X, np.ones((1, 2), np.float32), r)
-    np.testing.assert_allclose(g - 1.0, value * 255.0 * n, rtol=1e-6)
+def test_sums_over_very_many_rows_or_columns_do_not_overflow(value):
+    for n, d in ((QUAD * BLOCK * 40 + 5, 2), (2, TILE * TILES * 40 + 5)):
+        X = np.full((n, d), 255, np.uint8)
+        z, g = products(X, np.full((1, d), value, np.float32), np.full((1, n), value, np.float32))
+        np.testing.assert_allclose(z, value * 255.0 * d, rtol=1e-6)
+        np.testing.assert_allclose(g - 1.0, value * 255.0 * n, rtol=1e-5)
 
 
 def test_a_vector_of_zeros_has_products_zero():
@@ -75,11 +83,9 @@ def test_limbs_make_up_the_vector(v):
 
 def test_packed_bytes_are_filled_up_with_zeros_and_begin_with_a_cache_line():
     X = np.arange(1, 2 * 5 * 70 + 1).reshape(2, 5, 70).astype(np.uint8)
-    rows, columns = byte_kernels.packed(X)
+    rows = byte_kernels.packed(X)
     assert rows.shape == (2, 2, 2, QUAD, TILE)
-    assert columns.shape == (2, 2, 2, TILE, QUAD)
     whole = np.zeros((2, 8, 128), np.uint8)
     whole[:, :5, :70] = X
     np.testing.assert_array_equal(rows.transpose(0, 1, 3, 2, 4).reshape(2, 8, 128), whole)
-    np.testing.assert_array_equal(columns.transpose(0, 2, 4, 1, 3).reshape(2, 8, 128), whole)
-    assert rows.ctypes.data % 64 == columns.ctypes.data % 64 == 0
+    assert rows.ctypes.data % TILE == 0

@@ -65,7 +65,7 @@ def test_bytes_are_recognised_to_rounding_and_nothing_else(dtype, scale, offset)
     every = torch.arange(256, dtype=torch.uint8).reshape(1, 32, 8)
     rows = Rows(every[0], torch.ones(32), scale, offset)
     values = (every.to(dtype) * scale + offset).clamp(offset, 1.0)
-    assert torch.equal(rows.pixels(values), every)
+    assert torch.equal(rows.pixels(values).X, every)
     moved = values.clone()
     moved[0, 31, 6] += (1e-2 if dtype == torch.float32 else 1e-6) * scale
     assert rows.pixels(moved) is None

@@ -206,7 +206,7 @@ def test_passes_in_single_precision(kind):
     v /= X.max()
     g = np.zeros((G, 40), np.float32)
     curvature, pull = np.empty((G, 13), np.float32), np.empty((G, 13), np.float32)
-    kernels.group_gradient(rows, y, share, v, bias, g, curvature, pull)
+    kernels.group_gradient(rows, (y, share, curvature), v, bias, g, pull)
     s = expit(v.astype(float) @ X.T + 0.2)
     np.testing.assert_allclose(pull, share * (s - y), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(g, (share * (s - y)) @ X, rtol=1e-4, atol=1e-6 * X.max())
