@@ -218,21 +218,20 @@ def record_sensitivity(
     groups: Mapping[str, Mapping[str, Any]],
     quantities: Callable[[Any], Quantities],
 ) -> pd.DataFrame:
-    """The means of all quantities, variant by variant; metrics of the least and the most of each.
+    """The means of the quantities that all variants have; metrics of the least and the most.
 
     ``groups``: by data set and variant, what ``quantities`` takes.
     """
-    rows = [
-        {"data": name, "quantity": key, "variant": label, "value": float(np.mean(values))}
-        for name, by_variant in groups.items()
-        for label, group in by_variant.items()
-        for key, values in quantities(group).items()
-    ]
-    frame = pd.DataFrame(rows)
-    for (name, key), part in frame.groupby(["data", "quantity"], sort=False):
-        notebook.metric(f"{name}.{model}.sensitivity.{key}.least", part["value"].min())
-        notebook.metric(f"{name}.{model}.sensitivity.{key}.most", part["value"].max())
-    return frame
+    rows = []
+    for name, by_variant in groups.items():
+        found = {label: quantities(group) for label, group in by_variant.items()}
+        first, *others = found.values()
+        for key in (key for key in first if all(key in other for other in others)):
+            means = {label: float(np.mean(values[key])) for label, values in found.items()}
+            rows += [(name, key, label, mean) for label, mean in means.items()]
+            notebook.metric(f"{name}.{model}.sensitivity.{key}.least", min(means.values()))
+            notebook.metric(f"{name}.{model}.sensitivity.{key}.most", max(means.values()))
+    return pd.DataFrame(rows, columns=["data", "quantity", "variant", "value"])
 
 
 def fractions(settings_batches: int, batch: float) -> list[float]:

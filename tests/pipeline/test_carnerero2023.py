@@ -34,7 +34,8 @@ def test_the_least_and_the_most_favourable_variants_are_recorded(tmp_path, monke
     groups = {"mnist": {carnerero2023.AS_ABOVE: 1.0, "T × 0.5": -3.0, "η × 0.5": 2.0}}
 
     def quantities(group):
-        return {"rise": group + np.array([-0.5, 0.5])}
+        of_some = {"optimised": np.array([1.0])} if group > 0 else {}
+        return of_some | {"rise": group + np.array([-0.5, 0.5])}
 
     frame = carnerero2023.record_sensitivity(book, "lr", groups, quantities)
     book.finish()
@@ -42,3 +43,4 @@ def test_the_least_and_the_most_favourable_variants_are_recorded(tmp_path, monke
     metrics = json.loads((book.folder / "metrics.json").read_text())["metrics"]
     assert metrics["mnist.lr.sensitivity.rise.least"]["value"] == -3.0
     assert metrics["mnist.lr.sensitivity.rise.most"]["value"] == 2.0
+    assert not [name for name in metrics if "optimised" in name]  # T × 0.5 does not have it
