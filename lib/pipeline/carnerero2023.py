@@ -182,8 +182,7 @@ def logistic_variants(
     notebook: Notebook, trials: Mapping[str, list[Trial]]
 ) -> dict[str, dict[str, list[Trial]]]:
     """The first of ``trials`` as they are, and under every variant: by data set and variant."""
-    knobs = notebook.shared("carnerero2023/attack")
-    draws = min(knobs["sensitivity_draws"], knobs["repeats"])
+    draws = notebook.shared("carnerero2023/attack")["sensitivity_draws"]
     units: dict[str, list[dict[str, Any]]] = {}
     for name in trials:
         pool = load_pool(notebook, name)

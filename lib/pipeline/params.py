@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lib.pipeline import paths
 
@@ -365,6 +365,16 @@ Examples = Annotated[int, Field(ge=10, le=100_000, multiple_of=2)]
 EXAMPLES = "an even number of examples, 10 to 100000"
 
 
+def _at_most_repeats(draws: int, info: Any) -> int:
+    if draws > info.data.get("repeats", draws):
+        raise ValueError("more draws than repeats")
+    return draws
+
+
+SensitivityDraws = Annotated[Count, AfterValidator(_at_most_repeats)]
+SENSITIVITY_DRAWS = "a whole number of random draws, 1 to repeats"
+
+
 class Carnerero2023Attack(Knobs):
     """The attack on logistic regression as several notebooks launch it."""
 
@@ -381,7 +391,7 @@ class Carnerero2023Attack(Knobs):
     l1: Carnerero2023Range
     cv_points: Count = Field(description="how many exponents cross-validation tries, from 1")
     epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
-    sensitivity_draws: Count = Field(description=DRAWS)
+    sensitivity_draws: SensitivityDraws = Field(description=SENSITIVITY_DRAWS)
     mnist: Carnerero2023Recipe
     fashion_mnist: Carnerero2023Recipe
     cifar_10: Carnerero2023Recipe
@@ -438,7 +448,7 @@ class Carnerero2023Networks(Knobs):
     starts: Count = Field(description="a whole number of initialisations, 1 to 1000")
     checkpoints: Count = Field(description="a whole number of iterates, 1 to 1000")
     sensitivity_datasets: list[Carnerero2023Dataset] = Field(min_length=1, description=IMAGES)
-    sensitivity_draws: Count = Field(description=DRAWS)
+    sensitivity_draws: SensitivityDraws = Field(description=SENSITIVITY_DRAWS)
 
 
 class Carnerero2023Hypergradients(Knobs):

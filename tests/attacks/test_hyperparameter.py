@@ -17,6 +17,7 @@ from lib.attacks.hyperparameter import (
     cross_validate,
     deploy,
 )
+from lib.attacks.hyperparameter_replay import run_replay
 from lib.attacks.hyperparameter_trial import (
     FinalTraining,
     Pool,
@@ -311,3 +312,31 @@ def test_a_trial_holds_every_policy_and_its_flips(hidden):
         assert np.all(trial.consistency[:, 0] == 1.0)
         assert trial.lam[trial.row("cv"), 0, 0] in (-6.0, -4.0, -2.0)
         assert trial.error[none, 2] > trial.error[none, 0]
+
+
+def replayed_and_tried(penalty="l2"):
+    """A trial, and a replay of its poison with λ learned again and as the trial had it."""
+    policies = {"none": ALL["none"], "learned": ALL[penalty]}
+    setting = (Pool(*pixels(160)), Sizes(60, 20, 40), policies, SMALL, FinalTraining(60, 0.5))
+    trial = run_trial(*setting, np.random.default_rng(0), flips=("none",))
+    own = float(trial.lam[trial.row("learned"), -1, 0])
+    start = (SMALL.l2 if penalty == "l2" else SMALL.l1).start
+    replay = run_replay(
+        *setting, np.random.default_rng(0), learners=("decayed", "adaptive"),
+        grid=(own, start, NO_REGULARISATION),
+    )  # fmt: skip
+    return trial, replay
+
+
+@pytest.mark.parametrize("penalty", ["l2", "l1"])
+def test_a_replay_has_the_poison_and_the_tests_of_the_trial(penalty):
+    trial, replay = replayed_and_tried(penalty)
+    assert replay["none"].error[-1] == trial.error[trial.row("none"), -1]
+    assert replay["learned"].error[2] == trial.error[trial.row("learned"), -1]
+    assert np.array_equal(replay["none"].lam[2:], replay["learned"].lam[2:])
+
+
+@pytest.mark.parametrize("penalty", ["l2", "l1"])
+def test_learners_of_poison_that_lies_still_lower_their_loss(penalty):
+    for found in replayed_and_tried(penalty)[1].values():
+        assert np.all(found.loss[:2] < found.loss[3])

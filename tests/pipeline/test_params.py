@@ -45,6 +45,7 @@ def test_the_file_in_the_repository_is_valid(profile):
         ("koh2021.defenses.remove", True, "the fraction removed per class"),
         ("workers.backend", "threads", "serial, loky or dask"),
         ("workers.jobs", 0, "at least 1"),
+        ("carnerero2023.networks.sensitivity_draws", 3, "1 to repeats"),
         ("device", "gpu", "auto, cpu or cuda"),
     ],
 )
