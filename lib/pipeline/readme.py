@@ -24,6 +24,12 @@ GALLERY = {
         ("convergence/figures/figure-1.png", "A step of 100, a step of 1, a line search (Fig. 1)"),
         ("relationships/figures/figure-3.png", "Correlations of tasks, attacked or not (Fig. 3)"),
     ),
+    "carnerero2023": (
+        ("logistic/figures/figure-2.png", "λ learned, large or cross-validated, attacked (Fig. 2)"),
+        ("logistic/figures/replay.png", "Against better steps of the attacker, L2 does harm"),
+        ("validation-size/figures/figure-4.png", "How large a trusted set should be (Fig. 4)"),
+        ("feature-stability/figures/figure-5.png", "Which features a model keeps (Fig. 5)"),
+    ),
     "wang2021": (
         ("convex/figures/excess-risk.png", "SGD with a poisoned oracle: rates and floors"),
         ("convex/figures/tightness.png", "Bound, lower bound, measurement"),
