@@ -4,11 +4,14 @@ A claim of a paper carries up to three rules, written before the run: ``directio
 there), ``ordering`` (quantities rank as the paper says) and ``magnitude`` (our number is near
 the paper's). All hold: replicated. Some: partial. None: not replicated. A fourth, ``sensitivity``
 (the effect survives the least favourable of the settings tried), can only take away: where it fails
-what would be replicated is partial.
+what would be replicated is partial. So does noise: a difference that a direction or an ordering
+rests on has to be wider than its 95 % interval. Of two metrics that is √(h₁² + h₂²) of their half
+widths, too wide if they are paired; a claim on paired repeats had better name their difference.
 """
 
 import argparse
 import json
+import math
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -107,6 +110,7 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
         "ordering": None,
         "magnitude": None,
         "sensitivity": None,
+        "beyond_noise": None,
     }
     if claim.out_of_scope is not None:
         return row | {"verdict": "out of scope", "reason": claim.out_of_scope}
@@ -124,9 +128,9 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
     if claim.metric is not None:
         ours = metrics[claim.metric]
         row |= {"ours": ours["value"], "ci95": ours["ci95"], "n": ours["n"]}
-    results, reasons = _apply(claim, {name: item["value"] for name, item in metrics.items()})
+    results, reasons = _apply(claim, metrics)
     row |= results
-    sturdy = results["sensitivity"] is not False
+    sturdy = results["sensitivity"] is not False and results["beyond_noise"] is not False
     held = [results[kind] for kind in _DECISIVE if results[kind] is not None]
     whole = all(held) and sturdy
     verdict = "replicated" if whole else "partial" if any(held) else "not replicated"
@@ -140,10 +144,23 @@ def _names(claim: Claim) -> set[str]:
     return names | ({claim.metric} if claim.metric else set())
 
 
-def _apply(claim: Claim, value: dict[str, float]) -> tuple[dict[str, bool | None], list[str]]:
+def _apply(
+    claim: Claim, metrics: dict[str, dict[str, Any]]
+) -> tuple[dict[str, bool | None], list[str]]:
     """Each kind of rule's outcome (None where there is no such rule) and a sentence on each."""
+    value = {name: item["value"] for name, item in metrics.items()}
+    half = {name: _half_width(item["ci95"]) for name, item in metrics.items()}
     reasons = []
-    outcomes: dict[str, list[bool]] = {kind: [] for kind in (*_DECISIVE, "sensitivity")}
+    outcomes: dict[str, list[bool]] = {
+        kind: [] for kind in (*_DECISIVE, "sensitivity", "beyond_noise")
+    }
+
+    def weigh(gap: float, noise: float) -> None:
+        if noise > 0.0:
+            outcomes["beyond_noise"].append(gap > noise)
+            if gap <= noise:
+                reasons.append(f"a difference of {gap:.4g} is within its interval, ± {noise:.4g}")
+
     for rule in claim.direction:
         than = value[rule.than] if isinstance(rule.than, str) else rule.than
         holds = value[rule.metric] >= than + rule.by
@@ -152,12 +169,18 @@ def _apply(claim: Claim, value: dict[str, float]) -> tuple[dict[str, bool | None
             f"{rule.metric} = {value[rule.metric]:.4g} is {'' if holds else 'not '}"
             f"at least {than:.4g} + {rule.by:g}"
         )
+        if holds:
+            spread = half[rule.than] if isinstance(rule.than, str) else 0.0
+            weigh(value[rule.metric] - than, math.hypot(half[rule.metric], spread))
     if claim.ordering:
         ranked = [value[name] for name in claim.ordering]
         holds = all(a > b for a, b in pairwise(ranked))
         outcomes["ordering"].append(holds)
         chain = " > ".join(f"{name} ({value[name]:.4g})" for name in claim.ordering)
         reasons.append(f"the order {chain} {'holds' if holds else 'does not hold'}")
+        if holds:
+            for more, less in pairwise(claim.ordering):
+                weigh(value[more] - value[less], math.hypot(half[more], half[less]))
     bounds = {"magnitude": claim.magnitude, "sensitivity": claim.sensitivity}
     for kind, rule in ((kind, rule) for kind, rules in bounds.items() for rule in rules):
         low = -float("inf") if rule.at_least is None else rule.at_least
@@ -169,6 +192,10 @@ def _apply(claim: Claim, value: dict[str, float]) -> tuple[dict[str, bool | None
             f"in [{low:g}, {high:g}]"
         )
     return {kind: all(held) if held else None for kind, held in outcomes.items()}, reasons
+
+
+def _half_width(interval: list[float] | None) -> float:
+    return 0.0 if interval is None else 0.5 * (interval[1] - interval[0])
 
 
 def scorecard(profile: str) -> list[dict[str, Any]]:

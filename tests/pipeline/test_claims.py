@@ -57,6 +57,28 @@ def test_sensitivity_takes_away_and_never_adds(a, worst, verdict):
     assert "worst" in row["reason"]
 
 
+@pytest.mark.parametrize(
+    ("rules", "intervals", "verdict"),
+    [
+        ({"direction": DIRECTION}, {}, "replicated"),
+        ({"direction": DIRECTION}, {"a": 0.14}, "replicated"),
+        ({"direction": DIRECTION}, {"a": 0.14, "b": 0.14}, "partial"),
+        ({"direction": DIRECTION}, {"b": 0.16}, "partial"),
+        ({"ordering": ["a", "b"]}, {"a": 0.16}, "partial"),
+        ({"ordering": ["b", "a"]}, {"a": 0.16}, "not replicated"),
+        ({"magnitude": MAGNITUDE}, {"a": 0.9}, "replicated"),
+    ],
+)
+def test_a_difference_within_its_interval_is_no_replication(rules, intervals, verdict):
+    found = run(a=0.25, b=0.1)
+    for name, half in intervals.items():
+        value = found["metrics"][name]["value"]
+        found["metrics"][name]["ci95"] = [value - half, value + half]
+    row = claims.judge(claim(**rules), found)
+    assert row["verdict"] == verdict
+    assert (row["beyond_noise"] is False) is ("within its interval" in row["reason"])
+
+
 @pytest.mark.parametrize(("values", "holds"), [((3, 2, 1), True), ((3, 1, 2), False)])
 def test_ordering_is_largest_first(values, holds):
     a, b, c = map(float, values)
