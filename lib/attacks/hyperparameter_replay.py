@@ -82,17 +82,19 @@ def run_replay(
             torch.cat([kept.X, pixels.X[k]]), torch.cat([kept.y, poison_y[k]]), pool.scale,
             pool.offset,
         )  # fmt: skip
-        chosen = [Policy(policy.penalty, exponent) for exponent in grid]
-        for rule in reversed(learners):
-            learned = attack_hyperparameters(
+        learned = [
+            attack_hyperparameters(
                 model, rows, validation, [Policy(policy.penalty)], replace(at_rest, rule=rule), rng
             )
-            chosen.insert(0, Policy(policy.penalty, float(learned.lam[0, 0, 0])))
+            for rule in learners
+        ]
+        exponents = [*(float(one.lam[0, 0, 0]) for one in learned), *grid]
+        chosen = [Policy(policy.penalty, exponent) for exponent in exponents]
         board = attack_hyperparameters(model, rows, validation, chosen, at_rest, rng)
         deployed = deploy(model, rows, board, 0, chosen, tested, testing.epochs, testing.rate, rng)
         loss = validation.loss(model.scores(deployed.w, validation.X), validation.y)
         found[name] = Replay(
-            np.array([policy.fixed for policy in chosen]),
+            np.array(exponents),
             deployed.error.double().cpu().numpy(),
             loss.double().cpu().numpy(),
         )
