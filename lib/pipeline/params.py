@@ -447,7 +447,6 @@ class Carnerero2023Networks(Knobs):
     epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
     starts: Count = Field(description="a whole number of initialisations, 1 to 1000")
     checkpoints: Count = Field(description="a whole number of iterates, 1 to 1000")
-    sensitivity_datasets: list[Carnerero2023Dataset] = Field(min_length=1, description=IMAGES)
     sensitivity_draws: SensitivityDraws = Field(description=SENSITIVITY_DRAWS)
 
 
