@@ -1,18 +1,20 @@
 """From ``claims.yaml`` and every notebook's ``metrics.json`` to the scorecard.
 
-A claim of a paper carries up to three rules, written before the run: ``direction`` (an effect is
-there), ``ordering`` (quantities rank as the paper says) and ``magnitude`` (our number is near
-the paper's). All hold: replicated. Some: partial. None: not replicated. A fourth, ``sensitivity``
-(the effect survives the least favourable of the settings tried), can only take away: where it fails
-what would be replicated is partial. So does noise: a difference that a direction or an ordering
-rests on has to be wider than its 95 % interval. Of two metrics that is √(h₁² + h₂²) of their half
-widths, too wide if they are paired; a claim on paired repeats had better name their difference.
+A claim of a paper carries up to three rules, written before the run (or else it says so):
+``direction`` (an effect is there), ``ordering`` (quantities rank as the paper says) and
+``magnitude`` (our number is near the paper's). All hold: replicated. Some: partial. None: not
+replicated. A fourth, ``sensitivity`` (the effect survives the least favourable of the settings
+tried), can only take away: where it fails what would be replicated is partial. So does noise: a
+difference that a direction or an ordering rests on has to be wider than its 95 % interval. Of two
+metrics that is √(h₁² + h₂²) of their half widths, too wide if they are paired; a claim on paired
+repeats had better name their difference.
 """
 
 import argparse
 import json
 import math
 import sys
+from collections import ChainMap
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +61,7 @@ class Claim(_Strict):
     statement: str
     paper_value: float | None = None
     notebook: str = Field(description="whose metrics decide: <paper>/<section>, or bench")
+    besides: list[str] = Field(default=[], description="notebooks whose metrics it is compared to")
     metric: str | None = Field(default=None, description="our number beside paper_value")
     direction: list[Direction] = []
     ordering: list[str] = Field(default=[], description="metrics, largest first")
@@ -115,7 +118,7 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
     if claim.out_of_scope is not None:
         return row | {"verdict": "out of scope", "reason": claim.out_of_scope}
     if run is None:
-        return row | {"verdict": "not run", "reason": f"{claim.notebook} has no results here"}
+        return row | {"verdict": "not run", "reason": f"{_notebooks(claim)} has no results here"}
     standins = [name for name, variant in run["data"].items() if variant == "standin"]
     if standins:
         reason = f"stand-in data ({', '.join(standins)}): no claim counts as tested from it"
@@ -123,7 +126,7 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
     metrics = run["metrics"]
     missing = sorted(name for name in _names(claim) if name not in metrics)
     if missing:
-        reason = f"{claim.notebook} gives no {', '.join(missing)} in this profile"
+        reason = f"{_notebooks(claim)} gives no {', '.join(missing)} in this profile"
         return row | {"verdict": "not run", "reason": reason}
     if claim.metric is not None:
         ours = metrics[claim.metric]
@@ -135,6 +138,10 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
     whole = all(held) and sturdy
     verdict = "replicated" if whole else "partial" if any(held) else "not replicated"
     return row | {"verdict": verdict, "reason": "; ".join(reasons)}
+
+
+def _notebooks(claim: Claim) -> str:
+    return " or ".join((claim.notebook, *claim.besides))
 
 
 def _names(claim: Claim) -> set[str]:
@@ -200,7 +207,19 @@ def _half_width(interval: list[float] | None) -> float:
 
 def scorecard(profile: str) -> list[dict[str, Any]]:
     """Every claim's row, from the results of one profile."""
-    return [judge(claim, _metrics(profile, claim.notebook)) for claim in load_claims()]
+    return [judge(claim, _runs(profile, claim)) for claim in load_claims()]
+
+
+def _runs(profile: str, claim: Claim) -> dict[str, Any] | None:
+    """The metrics of all notebooks that a claim names; None unless all of them have been run."""
+    runs = [_metrics(profile, name) for name in (claim.notebook, *claim.besides)]
+    if None in runs:
+        return None
+    used = [pair for run in runs for pair in run["data"].items()]
+    return {
+        "data": dict(sorted(used, key=lambda pair: pair[1] == "standin")),  # last, hence never lost
+        "metrics": dict(ChainMap(*(run["metrics"] for run in runs))),
+    }
 
 
 def _metrics(profile: str, notebook: str) -> dict[str, Any] | None:

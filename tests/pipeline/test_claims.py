@@ -127,9 +127,8 @@ def test_an_id_stands_once(tmp_path):
 
 def test_every_claim_names_a_notebook_that_exists():
     for item in claims.load_claims():
-        if item.notebook == claims.BENCH:
-            continue
-        assert (paths.NOTEBOOKS / f"{item.notebook}.ipynb").is_file(), item.id
+        for notebook in {item.notebook, *item.besides} - {claims.BENCH}:
+            assert (paths.NOTEBOOKS / f"{notebook}.ipynb").is_file(), item.id
 
 
 def test_the_scorecard_reads_each_notebooks_metrics(tmp_path, monkeypatch, capsys):
@@ -149,6 +148,24 @@ def test_the_scorecard_reads_each_notebooks_metrics(tmp_path, monkeypatch, capsy
     row = next(row for row in rows if row["id"] == decided.id)
     assert row["verdict"] != "not run"
     assert f"{len(known)} claims" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variant", "verdict"), [("repacked", "replicated"), ("standin", "not run")]
+)
+def test_a_claim_may_compare_two_notebooks(tmp_path, monkeypatch, variant, verdict):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    compared = claim(besides=["koh2021/matrix"], direction=[{"metric": "mine", "than": "theirs"}])
+    monkeypatch.setattr(claims, "load_claims", lambda: [compared])
+    runs = {"koh2021/kkt": run(mine=0.3), "koh2021/matrix": run(variant, theirs=0.2)}
+    for name, content in runs.items():
+        row = claims.scorecard("quick")[0]
+        assert row["verdict"] == "not run"
+        assert "koh2021/kkt or koh2021/matrix" in row["reason"]
+        folder = tmp_path / "results" / "quick" / name
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(content))
+    assert claims.scorecard("quick")[0]["verdict"] == verdict
 
 
 @pytest.mark.parametrize(
