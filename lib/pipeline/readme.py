@@ -25,10 +25,13 @@ GALLERY = {
         ("relationships/figures/figure-3.png", "Correlations of tasks, attacked or not (Fig. 3)"),
     ),
     "carnerero2023": (
+        ("synthetic/figures/figure-1.png", "One poisoned point, and the λ it calls for (Fig. 1)"),
         ("logistic/figures/figure-2.png", "λ learned, large or cross-validated, attacked (Fig. 2)"),
         ("logistic/figures/replay.png", "Against better steps of the attacker, L2 does harm"),
         ("validation-size/figures/figure-4.png", "How large a trusted set should be (Fig. 4)"),
         ("feature-stability/figures/figure-5.png", "Which features a model keeps (Fig. 5)"),
+        ("networks/figures/figure-6-11.png", "Networks: no λ, one, or one per layer (Fig. 6, 11)"),
+        ("networks/figures/figure-7-12.png", "Where in the net poison bites (Fig. 7, 12)"),
     ),
     "wang2021": (
         ("convex/figures/excess-risk.png", "SGD with a poisoned oracle: rates and floors"),
