@@ -32,7 +32,7 @@ GALLERY = {
         ("feature-stability/figures/figure-5.png", "Which features a model keeps (Fig. 5)"),
         ("networks/figures/figure-6-11.png", "Networks: no λ, one, or one per layer (Fig. 6, 11)"),
         ("networks/figures/figure-7-12.png", "Where in the net poison bites (Fig. 7, 12)"),
-        ("hypergradients/timed/attacks-against-time.png", "Hypergradients and steps, at equal time"),
+        ("hypergradients/timed/attacks-against-time.png", "Gradients and steps, at equal time"),
     ),
     "wang2021": (
         ("convex/figures/excess-risk.png", "SGD with a poisoned oracle: rates and floors"),
