@@ -1,6 +1,6 @@
 """What the notebooks of Carnerero-Cano et al. 2023 share: pairs of classes, knobs as settings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -163,6 +163,8 @@ def run_variants(
 ) -> dict[str, dict[str, list[Trial]]]:
     """Units of :func:`run_trial` by data set, under every variant of their settings.
 
+    Plain flips are retrained without regularisation only.
+
     ``trials``: what was found with these settings as they are, of the same draws or more.
     """
     found = {name: {AS_ABOVE: trials[name][: len(group)]} for name, group in units.items()}
@@ -171,7 +173,7 @@ def run_variants(
         for unit in group:
             for label, settings in variants(unit["settings"]).items():
                 plan.append((name, label))
-                varied.append(unit | {"settings": settings})
+                varied.append(unit | {"settings": settings, "flips": ("none",)})
     outcomes = notebook.map(run_trial, varied, "sensitivity")
     for (name, label), trial in zip(plan, outcomes, strict=True):
         found[name].setdefault(label, []).append(trial)
@@ -186,10 +188,43 @@ def logistic_variants(
     units: dict[str, list[dict[str, Any]]] = {}
     for name in trials:
         pool = load_pool(notebook, name)
-        units[name] = [
-            logistic_unit(notebook, name, pool, i) | {"flips": ("none",)} for i in range(draws)
-        ]
+        units[name] = [logistic_unit(notebook, name, pool, i) for i in range(draws)]
     return run_variants(notebook, units, trials)
+
+
+def policy_quantities(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
+    """What is asked of logistic regression and of networks alike (Sections V-B1, V-C), per repeat.
+
+    ``rise`` is the test error at the largest budget above that without poison, ``relief`` how much
+    of the unregularised rise a λ saves, ``optimised`` what the hypergradients add to plain flips,
+    ``growth`` and ``saturation`` how a single learned λ moves along the budget.
+    """
+    names = trials[0].names
+    error = {p: np.array([t.error[t.row(p)] for t in trials]) for p in names}
+    norm = {p: np.array([t.norm[t.row(p), -1] for t in trials]) for p in names}
+    rise = {p: e[:, -1] - e[:, 0] for p, e in error.items()}
+    found = {"none.rise": rise["none"]}
+    found |= {
+        f"{p}.optimised": error[p][:, -1] - error[p + FLIPS][:, -1]
+        for p in names
+        if p + FLIPS in names
+    }
+    for penalty in ("l2", "l1"):
+        learned, large = f"{penalty}-learned", f"{penalty}-large"
+        lam = np.array([t.lam[t.row(learned), :, 0] for t in trials])
+        middle = lam.shape[1] // 2
+        found |= {
+            f"{penalty}.relief": rise["none"] - rise[learned],
+            f"{penalty}.large-rise": rise[large],
+            f"{penalty}.large-relief": rise["none"] - rise[large],
+            f"{penalty}.large-clean-price": error[large][:, 0] - error["none"][:, 0],
+            f"{penalty}.learned-clean-price": error[learned][:, 0] - error["none"][:, 0],
+            f"{penalty}.learned-over-large": error[learned][:, -1] - error[large][:, -1],
+            f"{penalty}.norm-below-none": norm["none"] - norm[learned],
+            f"{penalty}.growth": lam[:, -1] - lam[:, 0],
+            f"{penalty}.saturation": (lam[:, middle] - lam[:, 0]) - (lam[:, -1] - lam[:, middle]),
+        }
+    return found
 
 
 def record_quantities(
