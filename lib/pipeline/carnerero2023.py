@@ -163,8 +163,6 @@ def run_variants(
 ) -> dict[str, dict[str, list[Trial]]]:
     """Units of :func:`run_trial` by data set, under every variant of their settings.
 
-    Plain flips are retrained without regularisation only.
-
     ``trials``: what was found with these settings as they are, of the same draws or more.
     """
     found = {name: {AS_ABOVE: trials[name][: len(group)]} for name, group in units.items()}
@@ -173,7 +171,7 @@ def run_variants(
         for unit in group:
             for label, settings in variants(unit["settings"]).items():
                 plan.append((name, label))
-                varied.append(unit | {"settings": settings, "flips": ("none",)})
+                varied.append(unit | {"settings": settings})
     outcomes = notebook.map(run_trial, varied, "sensitivity")
     for (name, label), trial in zip(plan, outcomes, strict=True):
         found[name].setdefault(label, []).append(trial)
@@ -188,7 +186,9 @@ def logistic_variants(
     units: dict[str, list[dict[str, Any]]] = {}
     for name in trials:
         pool = load_pool(notebook, name)
-        units[name] = [logistic_unit(notebook, name, pool, i) for i in range(draws)]
+        units[name] = [
+            logistic_unit(notebook, name, pool, i) | {"flips": ("none",)} for i in range(draws)
+        ]
     return run_variants(notebook, units, trials)
 
 
