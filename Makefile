@@ -7,7 +7,7 @@ STAMP   := $(VENV)/.installed
 
 # Minutes are for two cores and start after installation.
 COST_demo  := 15 minutes, no download, 20 MB of disk, embedded stand-in data
-COST_quick := 40 minutes, 130 MB of download, 500 MB of disk
+COST_quick := 25 minutes, 130 MB of download, 500 MB of disk
 COST_paper := about a day, 130 MB of download, 500 MB of disk
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -31,7 +31,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-repro: $(STAMP)  ## run every notebook: PROFILE=demo (15 min) | quick (40 min) | paper (a day)
+repro: $(STAMP)  ## run every notebook: PROFILE=demo (15 min) | quick (25 min) | paper (a day)
 	@python -m lib.pipeline.params
 	@echo "Profile $(PROFILE), from nothing: $(or $(COST_$(PROFILE)),unknown: use demo, quick or paper)."
 	dvc repro --glob '*@$(PROFILE)'
