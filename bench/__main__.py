@@ -37,7 +37,7 @@ def main() -> int:
 
     target = paths.results() / "bench.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    records = json.loads(target.read_text()) if target.exists() else {}
+    records = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
     for entry in ENTRIES:
         if entry.NAME not in chosen:
             continue
@@ -46,7 +46,7 @@ def main() -> int:
         records[entry.NAME] = {**record, "machine": machine()}
         # Written after each entry: a run cut short keeps what it has.
         temporary = target.with_suffix(".tmp")
-        temporary.write_text(json.dumps(records, indent=2, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(records, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         temporary.replace(target)
         print(f"{entry.NAME}: {entry.summary(record)}")
     return 0

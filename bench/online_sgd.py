@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from scipy.linalg.blas import sgemm
 from tqdm import tqdm
 
 from bench.data import examples
 from bench.timing import ratio, timed
+from lib.compiled import njit
 from lib.models.two_layer import TwoLayerNets, train_online
 
 NAME = "wang2021.online_sgd"

@@ -19,15 +19,13 @@ POISON = "#111111"
 
 
 def use_style() -> None:
-    """Fonts, grid and colours; hashed SVG ids so that files are identical from run to run."""
+    """Fonts, grid and colours."""
     sns.set_theme(style="whitegrid", context="notebook", font_scale=0.9)
     mpl.rcParams.update(
         {
             "figure.dpi": 110,
             "savefig.dpi": 150,
             "figure.constrained_layout.use": True,
-            "svg.hashsalt": "poisoning-replications",
-            "svg.fonttype": "none",
             "axes.titlesize": "medium",
             "axes.spines.top": False,
             "axes.spines.right": False,
@@ -35,10 +33,9 @@ def use_style() -> None:
     )
 
 
-def save(figure: Figure, stem: Path) -> None:
-    """Write ``<stem>.svg`` and ``<stem>.png`` without a date in them."""
-    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-    figure.savefig(stem.with_suffix(".png"), metadata={"Software": None})
+def save(figure: Figure, file: Path) -> None:
+    """Write a PNG without a date or a version in it."""
+    figure.savefig(file, metadata={"Software": None})
 
 
 def stamp(figure: Figure, text: str) -> None:

@@ -1,6 +1,7 @@
 """Compiled code that several processes keep on disk for each other."""
 
 import os
+import re
 import subprocess
 import sys
 from textwrap import dedent
@@ -11,9 +12,7 @@ from lib.pipeline import paths
 
 MODULE = """
     import numpy as np
-    from numba import njit
-
-    import lib
+    from lib.compiled import njit
 
 
     def multiply_by(factor):
@@ -79,3 +78,13 @@ def test_what_is_announced_is_written_already(run, tmp_path):
         run(dedent(killed))
     assert not list(tmp_path.rglob("*.nbi"))
     assert run("print(kernels.by_one(x))") == ["3.0"]
+
+
+def test_every_kernel_takes_njit_from_there():
+    own = paths.ROOT / "lib" / "compiled.py"
+    for folder in ("lib", "bench"):
+        for file in (paths.ROOT / folder).rglob("*.py"):
+            if file != own:
+                assert not re.search(r"from numba import .*njit|numba\.njit", file.read_text()), (
+                    file
+                )

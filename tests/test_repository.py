@@ -10,11 +10,10 @@ import yaml
 from packaging.requirements import Requirement
 
 from lib.pipeline import params, paths
-from lib.pipeline.sources import imported
+from lib.pipeline.provenance import tracked_notebooks
 
 ROOT = paths.ROOT
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-NOTEBOOKS = sorted(ROOT.glob("notebooks/**/*.ipynb"))
+NOTEBOOKS = [params.notebook_file(name) for name in sorted(tracked_notebooks())]
 
 
 def tracked(*patterns):
@@ -53,40 +52,6 @@ def test_source_notebooks_hold_no_outputs():
             assert cell.get("execution_count") is None, source
 
 
-def covers(dependencies, module):
-    return any(module == d or module.startswith(f"{d.rstrip('/')}/") for d in dependencies)
-
-
-@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_stage_depends_on_what_its_notebook_uses_and_nothing_else(source):
-    name = str(source.relative_to(ROOT / "notebooks").with_suffix(""))
-    stage = STAGES[name.replace("/", "-")]["do"]
-    notebook = nbformat.read(source, 4)
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    # The runner and the parameter models serve all notebooks: a new knob elsewhere, or a clearer
-    # message, must not make every result stale. What shapes a result is named: a paper's module.
-    exempt = ("lib/pipeline/", "lib/errors.py")
-    of_paper = f"lib/pipeline/{source.parent.name}.py"
-    needed = {
-        module
-        for module in imported(code)
-        if module == of_paper or not module.startswith(exempt)
-        if not module.endswith("__init__.py")
-        # Their effect is the prepared data; but who trains on what is drawn by the notebook.
-        and (not module.startswith("lib/datasets/") or module == "lib/datasets/multitask.py")
-    }  # fmt: skip
-    named = [item for item in stage["deps"] if item.startswith("lib/")]
-    assert [module for module in sorted(needed) if not covers(named, module)] == []
-    for item in named:
-        used = {*needed, "lib/pipeline/notebook.py", "lib/pipeline/claims.py"}
-        assert any(covers([item], module) for module in used), f"{item} is not used by {name}"
-    assert str(source.relative_to(ROOT)) in stage["deps"]
-    if "/" in name:
-        knobs = name.replace("/", ".").replace("-", "_")
-        has_its_own = bool(params.load("demo").section(name))
-        assert (knobs in stage["params"]) == has_its_own
-
-
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_opened_by_hand_has_the_knobs_of_the_demo(source):
     name = str(source.relative_to(ROOT / "notebooks").with_suffix(""))
@@ -98,13 +63,8 @@ def test_a_notebook_opened_by_hand_has_the_knobs_of_the_demo(source):
     values = {}
     exec(cell.source, values)
     del values["__builtins__"]
+    values.pop("__annotations__", None)
     assert values == {"profile": "demo", **params.load("demo").section(name)}
-
-
-def test_every_stage_of_a_profile_is_found_by_its_glob():
-    for name, stage in STAGES.items():
-        if name.startswith(("koh2021", "zhao2018", "carnerero2023", "wang2021", "scorecard")):
-            assert stage["foreach"] == "${profiles}", name
 
 
 def test_large_files_data_and_caches_are_not_in_git():

@@ -1,7 +1,8 @@
 """Compiled part of PATOM's sequential update; :mod:`lib.attacks.patom` has the mathematics."""
 
 import numpy as np
-from numba import njit
+
+from lib.compiled import njit
 
 
 @njit(cache=True, fastmath={"reassoc", "contract"})

@@ -1,6 +1,6 @@
 """Compiled inner loops of the k-NN defense: sparse inner products and running minima."""
 
-from numba import njit
+from lib.compiled import njit
 
 
 @njit(cache=True)

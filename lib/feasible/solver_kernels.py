@@ -11,7 +11,8 @@ best points on either side of the root, finds the exact answer.
 """
 
 import numpy as np
-from numba import njit
+
+from lib.compiled import njit
 
 
 @njit(cache=True, inline="always")

@@ -14,12 +14,13 @@ first brings into the second-level cache for the other.
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numpy import ndarray
 
+from lib.compiled import njit
 from lib.hypergradient.simd_kernels import INDEX, array_of, at, index, row_of
 
 QUAD = 4

@@ -16,9 +16,9 @@ taken in integers, a block of rows at a time.
 """
 
 import numpy as np
-from numba import njit
 from numba.extending import overload
 
+from lib.compiled import njit
 from lib.hypergradient.byte_kernels import BLOCK, QUAD, TILE, products_with
 from lib.hypergradient.simd_kernels import ROWS, add_to, scores_with
 

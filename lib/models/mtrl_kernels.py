@@ -1,7 +1,8 @@
 """Compiled proximal loop of MTRL: one problem; :mod:`lib.models.mtrl` has the mathematics."""
 
 import numpy as np
-from numba import njit
+
+from lib.compiled import njit
 
 
 @njit(cache=True)

@@ -1,7 +1,8 @@
 """Compiled training loop of the multi-class support vector machine."""
 
 import numpy as np
-from numba import njit
+
+from lib.compiled import njit
 
 
 @njit(cache=True)

@@ -9,7 +9,8 @@ points.
 """
 
 import numpy as np
-from numba import njit
+
+from lib.compiled import njit
 
 _MULTIPLIER = np.uint64(6364136223846793005)
 _INCREMENT = np.uint64(1442695040888963407)

@@ -6,7 +6,7 @@ multiple of its example x_k, so it adds that multiple of ⟨x_k, x_t⟩ to the p
 
 import math
 
-from numba import njit
+from lib.compiled import njit
 
 TILE = 1024  # neurons: their pre-activations stay in the first-level cache over all earlier steps
 

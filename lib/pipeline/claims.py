@@ -84,7 +84,8 @@ def load_claims(path: Path | None = None) -> list[Claim]:
     """
     path = path or paths.CLAIMS
     try:
-        claims = [Claim.model_validate(item) for item in yaml.safe_load(path.read_text())]
+        items = yaml.safe_load(path.read_text(encoding="utf-8"))
+        claims = [Claim.model_validate(item) for item in items]
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
@@ -227,11 +228,11 @@ def _metrics(profile: str, notebook: str) -> dict[str, Any] | None:
     results = paths.ROOT / "results"
     if notebook != BENCH:
         path = results / profile / notebook / "metrics.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     path = results / "bench.json"
     if profile == "demo" or not path.is_file():  # the benchmarks are no part of the demo
         return None
-    benchmarks = json.loads(path.read_text())
+    benchmarks = json.loads(path.read_text(encoding="utf-8"))
     return {
         # "enron, repacked": the data set and its variant
         "data": {name: record["data"].split(", ")[-1] for name, record in benchmarks.items()},
@@ -261,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     path = scorecard_path(profile)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n")
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     counts = {row["verdict"] for row in rows}
     summary = ", ".join(
         f"{sum(row['verdict'] == verdict for row in rows)} {verdict}" for verdict in sorted(counts)

@@ -1,6 +1,8 @@
 """What a notebook calls: its data, its seeds, and where its figures and numbers go."""
 
+import csv
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,23 +12,25 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import plotting
-from lib.datasets import Dataset, binary
-from lib.datasets import load as load_dataset
+from lib.datasets import Dataset
+from lib.errors import DataError
 from lib.metrics import Estimate
 from lib.pipeline import params, paths
-from lib.pipeline.units import map_units, seed_sequence
+from lib.pipeline.conventions import generator, load, metric_record, rounded, whole_set
+from lib.pipeline.units import Units
 
-USED = "used.json"
-"""What only the notebook knows of its inputs, on its way to ``provenance.json``."""
+HEADLINE = ("clean", "baseline", "attacked", "defended", "limit", "paper")
+"""What the numbers in ``headline.json`` may be called; the scorecard has verdicts instead."""
 
-PAIRS = {"mnist-1-7": ("mnist", 7, 1)}
-"""Two classes of a multi-class set, by the name papers give them: set, positive, negative."""
+VERDICTS = ("replicated", "partial", "not_replicated", "not_run")
 
 
 class Notebook:
     """One run of one notebook: ``Notebook("koh2021/kkt", profile)``.
 
-    Figures, tables and metrics are written below ``results/<profile>/<paper>/<section>/``.
+    In the pipeline, figures, tables and metrics are written below
+    ``results/<profile>/<paper>/<section>/``. A notebook that somebody opens and runs writes below
+    ``results/lab/`` and shows the pipeline's figure beside its own.
     ``metrics.json`` holds no time; every measured second goes to ``timings.json``.
     """
 
@@ -42,6 +46,7 @@ class Notebook:
         self._shared: dict[str, dict[str, Any]] = {}
         self._metrics: dict[str, dict[str, Any]] = {}
         self._timings: dict[str, Any] = {}
+        self._units: Units | None = None
         for part in ("figures", "tables", "timed"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         plotting.use_style()
@@ -60,19 +65,22 @@ class Notebook:
         return self._device
 
     def load(self, name: str) -> Dataset:
-        """The prepared data set of this profile: the real one, or its stand-in."""
-        whole, *classes = PAIRS.get(name, (name,))
-        dataset = load_dataset(paths.dataset(self.source, whole))
-        if classes:
-            dataset = binary(dataset, *classes)
+        """The prepared data set of this profile: the real one, or its stand-in.
+
+        Raises:
+            DataError: it has not been prepared; the sentence says how to.
+        """
+        whole = whole_set(name)
+        if not self.available(name):
+            raise DataError(f"{name} is not prepared: run `dvc repro data@{self.source}-{whole}`.")
+        dataset = load(name, paths.dataset(self.source, whole))
         self._data[name] = dataset.variant
         self._digests[name] = dataset.manifest["content"]
         return dataset
 
     def available(self, name: str) -> bool:
         """Whether the data set can be loaded (a data set that cannot be had is "not run")."""
-        whole = PAIRS.get(name, (name,))[0]
-        return (paths.dataset(self.source, whole) / "manifest.json").is_file()
+        return (paths.dataset(self.source, whole_set(name)) / "manifest.json").is_file()
 
     def shared(self, block: str) -> dict[str, Any]:
         """The knobs of a block of ``params.yaml`` that several notebooks share."""
@@ -85,33 +93,30 @@ class Notebook:
         ``section`` names the block of knobs that the randomness belongs to, by default this
         notebook's: notebooks that run the same units of a shared block find them in the cache.
         """
-        key = self.params.seed, section or self.name, *setting
-        return np.random.default_rng(seed_sequence(*key))
+        return generator(self.params.seed, section or self.name, *setting)
 
     def map(
         self, function: Callable[..., Any], units: Sequence[dict[str, Any]], label: str
     ) -> list[Any]:
-        """Run units of work in parallel; see :func:`lib.pipeline.units.map_units`."""
-        return map_units(function, units, self.params.workers, label)
+        """Run units of work in parallel; see :class:`lib.pipeline.units.Units`."""
+        if self._units is None:
+            self._units = Units(self.name, self.params.workers)
+        return self._units.map(function, units, label)
 
     def metric(self, name: str, value: float | int | Estimate, n: int = 1) -> None:
         """Record one number under the name other tools read."""
         estimate = value if isinstance(value, Estimate) else Estimate(float(value), None, n)
-        interval = estimate.ci95
-        self._metrics[name] = {
-            "value": _rounded(estimate.value),
-            "ci95": None if interval is None else [_rounded(bound) for bound in interval],
-            "n": estimate.n,
-        }
+        self._metrics[name] = metric_record(estimate)
 
     def timing(self, name: str, value: Any) -> None:
         """Record measured seconds; they never enter ``metrics.json``."""
         self._timings[name] = value
 
     def figure(self, figure: Figure, name: str) -> None:
-        """Write the figure as SVG and PNG, stamped if it shows stand-in data."""
+        """Write the figure as PNG, stamped if it shows stand-in data."""
         self._stamp(figure)
-        plotting.save(figure, self.folder / "figures" / name)
+        plotting.save(figure, self.folder / "figures" / f"{name}.png")
+        self._show_pipelines(f"figures/{name}.png")
 
     def timed_figure(self, figure: Figure, name: str) -> str:
         """Write a figure that shows measured seconds, apart from what must be reproducible.
@@ -120,35 +125,92 @@ class Notebook:
         stays identical from run to run.
         """
         self._stamp(figure)
-        plotting.save(figure, self.folder / "timed" / name)
-        return f"![{name}](timed/{name}.svg)"
+        file = self.folder / "timed" / f"{name}.png"
+        plotting.save(figure, file)
+        beside = self.folder if paths.in_pipeline() else params.notebook_file(self.name).parent
+        return f"![{name}]({Path(os.path.relpath(file, beside)).as_posix()})"
 
     def table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write the table as CSV, rounded to six significant digits, and return it."""
-        frame.to_csv(self.folder / "tables" / f"{name}.csv", index=False, float_format="%.6g")
+        frame.to_csv(
+            self.folder / "tables" / f"{name}.csv",
+            index=False,
+            float_format="%.6g",
+            encoding="utf-8",
+        )
         return frame
 
-    def finish(self) -> None:
-        """Write ``metrics.json`` and ``timings.json``."""
+    def finish(self, **headline: str | float) -> None:
+        """Write ``metrics.json``, ``headline.json``, ``timings.json`` and ``units.csv``.
+
+        ``headline``: three to six numbers that a person would compare, each the name of a metric
+        or, for ``paper``, the paper's number. A metric that this run's knobs leave out is left out
+        here too, and the notebook says so.
+
+        Raises:
+            ValueError: a number that is called otherwise than :data:`HEADLINE` allows.
+        """
+        numbers = {}
+        for key, value in headline.items():
+            if key not in (*HEADLINE, *VERDICTS):
+                raise ValueError(f"headline {key} is none of {', '.join((*HEADLINE, *VERDICTS))}.")
+            if not isinstance(value, str):
+                numbers[key] = rounded(value)
+            elif value in self._metrics:
+                numbers[key] = self._metrics[value]["value"]
+            else:
+                print(f"headline: no {key}, for these knobs give no {value}")
         metrics = {
             "data": dict(sorted(self._data.items())),
             "profile": self.profile,
             "metrics": dict(sorted(self._metrics.items())),
         }
         _write_json(self.folder / "metrics.json", metrics)
+        _write_json(self.folder / "headline.json", numbers)
         _write_json(self.folder / "timings.json", self._timings)
-        used = {"data": self._digests, "shared": self._shared, "device": self._device}
-        _write_json(self.folder / USED, used)
+        rows = [] if self._units is None else self._units.rows
+        _write_csv(self.folder / "units.csv", rows)
+        if paths.in_pipeline():
+            used = {"data": self._digests, "shared": self._shared, "device": self._device}
+            _write_json(self.folder / paths.USED, used)
+        else:
+            self._compare(numbers)
 
     def _stamp(self, figure: Figure) -> None:
         if self.source == "standin":
             plotting.stamp(figure, "stand-in data")
 
+    def _show_pipelines(self, part: str) -> None:
+        """By hand: what the pipeline has drawn, beside what was drawn just now."""
+        file = paths.pipeline_results(self.profile, self.name) / part
+        if not paths.in_pipeline() and file.is_file():
+            from IPython.display import HTML, Image, display
 
-def _rounded(value: float) -> float:
-    """Twelve significant digits: below that, sums differ between BLAS builds."""
-    return float(f"{float(value):.12g}")
+            display(HTML(f"The pipeline's, <code>{file.relative_to(paths.ROOT)}</code>:"))
+            display(Image(filename=file))
+
+    def _compare(self, numbers: dict[str, float]) -> None:
+        """By hand: the headline beside the pipeline's."""
+        from IPython.display import display
+
+        file = paths.pipeline_results(self.profile, self.name) / "headline.json"
+        there = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        rows = {key: {"here": value, "pipeline": there.get(key)} for key, value in numbers.items()}
+        display(pd.DataFrame.from_dict(rows, orient="index", columns=["here", "pipeline"]))
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, sort_keys=True, default=float) + "\n")
+    text = json.dumps(content, indent=1, sort_keys=True, default=float)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """``units.csv``: a row for every unit, in the order in which the notebook asked for it."""
+    columns = ("label", "index", "key", "function", "fingerprint", "arguments", "commit", "dirty")
+    columns += ("cpu_seconds", "cpu", "adopted")
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in sorted(rows, key=lambda row: (row["label"], row["index"])):
+            adopted = row["adopted"]
+            writer.writerow(row | {"adopted": "" if adopted is None else json.dumps(adopted)})

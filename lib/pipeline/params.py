@@ -1,16 +1,34 @@
-"""``params.yaml``: every knob, its type and its range; checked before any compute.
+"""``params.yaml``: every knob, its kind and its range; checked before any compute.
 
 A knob is a plain value, or a mapping ``{quick: …, paper: …}`` (and ``demo:`` where it differs
-from quick). ``python -m lib.pipeline.params`` checks the whole file for every profile.
+from quick). What kind of value a knob takes stands in its notebook, in the cell of parameters:
+``epsilon: "Fraction" = 0.03``; for blocks that several notebooks share, it stands here.
+``python -m lib.pipeline.params`` checks the whole file for every profile.
 """
 
+import ast
 import difflib
+import io
+import json
+import re
+import subprocess
 import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from lib.pipeline import paths
 
@@ -19,33 +37,6 @@ PROFILES = ("demo", "quick", "paper")
 
 class ParameterError(ValueError):
     """A knob is unknown, missing, of the wrong type or out of range; one sentence."""
-
-
-Fraction = Annotated[float, Field(gt=0, le=0.5)]
-Percentile = Annotated[float, Field(gt=0, le=100)]
-Count = Annotated[int, Field(ge=1, le=1000)]
-Lambda = Annotated[float, Field(gt=0, le=1000)]
-Quantile = Annotated[float, Field(gt=0, lt=1)]
-QUANTILES = "a list of numbers between 0 and 1"
-EPSILON = "a fraction of the clean training set (not a percentage), above 0, at most 0.5"
-BinaryDataset = Literal["enron", "imdb", "mnist-1-7", "dogfish"]
-Step = Annotated[float, Field(gt=0, le=1e6)]
-STEPS = "a list of step lengths above 0"
-DATASETS = "a list from enron, imdb, mnist-1-7, dogfish"
-SPLITS = "a whole number of random train/test splits, 1 to 1000"
-BUDGET = "a fraction of a task's clean examples (not a percentage), above 0, at most 0.5"
-DRAWS = "a whole number of training sets, 1 to 1000"
-ITERATIONS = "a whole number of iterations, 1 to 1000"
-MultiTaskDataset = Literal["sarcos", "landmine", "mnist"]
-REMOVE = "the fraction removed per class, above 0, at most 0.5"
-Samples = Annotated[int, Field(ge=16, le=10_000_000)]
-SAMPLES = "a list of numbers of examples, each from 16"
-Width = Annotated[int, Field(ge=1, le=1_000_000)]
-WIDTHS = "a list of two or more widths, each a whole number from 1"
-Length = Annotated[float, Field(gt=0, le=1000)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Reference = Literal["softmax", "cnn", "alexnet"]
-REFERENCES = "a list from softmax, cnn, alexnet"
 
 
 class Knobs(BaseModel):
@@ -57,11 +48,223 @@ class Knobs(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+# Kinds ----------------------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """The type of a knob, and what completes the sentences "it must be …", "a list of …"."""
+
+    type: Any
+    one: str
+    many: str
+
+
+def _at_most_repeats(draws: int, info: Any) -> int:
+    if draws > info.data.get("repeats", draws):
+        raise ValueError("more draws than repeats")
+    return draws
+
+
+class ExponentRange(Knobs):
+    """A learned exponent's start and its feasible domain."""
+
+    start: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    low: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+    high: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
+
+
+def _number(low: float, high: float, one: str, many: str, *, above: bool = False) -> Kind:
+    """A number from ``low``, or above it, to ``high``."""
+    bound = Field(gt=low, le=high) if above else Field(ge=low, le=high)
+    return Kind(Annotated[float, bound], one, many)
+
+
+def _whole(low: int, high: int, one: str, many: str) -> Kind:
+    return Kind(Annotated[int, Field(ge=low, le=high)], one, many)
+
+
+_OPEN = Annotated[float, Field(gt=0, lt=1)]
+_EVEN = Annotated[int, Field(ge=10, le=100_000, multiple_of=2)]
+_DRAWS = Annotated[int, Field(ge=1, le=1000), AfterValidator(_at_most_repeats)]
+
+KINDS = {
+    "Fraction": _number(
+        0.0, 0.5, "a fraction (not a percentage), above 0, at most 0.5",
+        "fractions (not percentages), above 0, at most 0.5", above=True,
+    ),
+    "Removal": _number(0.0, 0.5, "a fraction from 0 to 0.5", "fractions from 0 to 0.5"),
+    "Share": _number(0.0, 1.0, "a fraction from 0 to 1", "fractions from 0 to 1"),
+    "Rate": _number(0.0, 1.0, "a fraction above 0, at most 1", "fractions above 0", above=True),
+    "Quantile": Kind(_OPEN, "a number between 0 and 1", "numbers between 0 and 1"),
+    "Percentile": _number(
+        0.0, 100.0, "a percentile, above 0, at most 100", "percentiles above 0", above=True
+    ),
+    "Loss": _number(0.0, 100.0, "a number from 0 to 100", "numbers from 0 to 100"),
+    "Floor": _number(0.0, 0.01, "a number from 0 to 0.01", "numbers from 0 to 0.01"),
+    "Difference": _number(0.0, 0.1, "a number above 0, at most 0.1", "numbers above 0", above=True),
+    "Radius": _number(0.0, 2.5, "a radius above 0, at most 2.5", "radii above 0", above=True),
+    "Lambda": _number(
+        0.0, 1000.0, "a number above 0, at most 1000", "numbers above 0, at most 1000", above=True
+    ),
+    "Length": _number(
+        0.0, 1000.0, "a length above 0, at most 1000", "lengths above 0, at most 1000", above=True
+    ),
+    "Step": _number(
+        0.0, 1e6, "a step length above 0, at most 1000000", "step lengths above 0", above=True
+    ),
+    "Exponent": _number(-20.0, 20.0, "an exponent, from -20 to 20", "exponents, from -20 to 20"),
+    "Count": _whole(1, 1000, "a whole number, 1 to 1000", "whole numbers, 1 to 1000"),
+    "Samples": _whole(
+        16, 10_000_000, "a whole number of examples, from 16", "whole numbers of examples, from 16"
+    ),
+    "Width": _whole(1, 1_000_000, "a whole number, from 1", "whole numbers, from 1"),
+    "Components": _whole(1, 784, "a whole number, 1 to 784", "whole numbers, 1 to 784"),
+    "Digit": _whole(0, 9, "a digit", "digits"),
+    "Examples": Kind(
+        _EVEN, "an even number of examples, 10 to 100000", "even numbers, 10 to 100000"
+    ),
+    "SensitivityDraws": Kind(_DRAWS, "a whole number of random draws, 1 to repeats", ""),
+    "Flag": Kind(bool, "true or false", ""),
+    "Range": Kind(ExponentRange, "a mapping with start, low and high", ""),
+}  # fmt: skip
+"""What a knob can be, by the name that a cell of parameters uses."""
+
+
+def knob(kind: str) -> Any:
+    """The type and the field of a knob, from ``Fraction``, ``list[Count, 2]``, ``Literal['a']``.
+
+    A list has at least one entry, or as many as the second number says, and at most the third.
+
+    Raises:
+        ParameterError: there is no such kind.
+    """
+    try:
+        found, least, most = _kind(ast.parse(kind, mode="eval").body)
+    except (SyntaxError, KeyError, ValueError, AttributeError):
+        names = ", ".join(KINDS)
+        raise ParameterError(
+            f"{kind!r} is no kind of knob: use one of {names}, Literal['a', 'b'], list[…]."
+        ) from None
+    if least is None:
+        return found.type, Field(description=found.one)
+    says = f"a list of {found.many}" if found.many else f"a list of values, each {found.one}"
+    if least > 1:
+        says += f", {least} of them" if most == least else f", at least {least} of them"
+    return list[found.type], Field(min_length=least, max_length=most, description=says)
+
+
+def _kind(node: ast.expr) -> tuple[Kind, int | None, int | None]:
+    if isinstance(node, ast.Name):
+        return KINDS[node.id], None, None
+    if not isinstance(node, ast.Subscript):
+        raise ValueError
+    parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    if node.value.id == "Literal":
+        choices = [ast.literal_eval(part) for part in parts]
+        names = ", ".join(choices)
+        one = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+        return Kind(Literal[tuple(choices)], one, f"values from {names}"), None, None
+    if node.value.id != "list":
+        raise ValueError
+    inner, limits = parts[0], [ast.literal_eval(part) for part in parts[1:]]
+    return _kind(inner)[0], (limits or [1])[0], limits[1] if len(limits) > 1 else None
+
+
+def block(name: str, kinds: dict[str, str]) -> type[Knobs]:
+    """The model of a block of knobs, from the kind of each."""
+    return create_model(name, __base__=Knobs, **{key: knob(kind) for key, kind in kinds.items()})
+
+
+# Blocks that several notebooks share ----------------------------------------------------------
+
+_RECIPE = block(
+    "Recipe",
+    {
+        "steps": "Count", "rate": "Step", "poison_step": "Step", "validation": "Fraction",
+        "large_l2": "Exponent", "large_l1": "Exponent", "top": "list[Count]",
+    },
+)  # fmt: skip
+KINDS["Recipe"] = Kind(_RECIPE, f"a mapping with {', '.join(_RECIPE.model_fields)}", "")
+
+SHARED = {
+    "koh2021/suite": {
+        "epsilon": "Fraction", "radius_percentile": "Percentile", "repeats": "Count",
+        "loss_percentile": "Percentile", "loss_cap": "Loss", "ratios": "Count",
+        "influence_steps": "list[Step]", "influence_shares": "list[Share]",
+        "influence_iterations": "Count", "decoy_quantiles": "list[Quantile]",
+        "decoy_repeats": "list[Count]", "imdb_decoy_quantiles": "list[Quantile]",
+        "imdb_decoy_repeats": "list[Count]",
+    },
+    "zhao2018/setting": {
+        "lambda1": "Lambda", "lambda2": "Lambda", "radius": "Lambda", "step": "Step",
+        "batch": "Count", "labels": "Literal['uniform', 'clean', 'constant']",
+        "sarcos_train": "Count", "sarcos_test": "Count", "landmine_fraction": "Quantile",
+        "mnist_per_class": "Count", "mnist_components": "Components",
+    },
+    "carnerero2023/attack": {
+        "datasets": "list[Literal['mnist', 'fashion-mnist', 'cifar-10']]", "repeats": "Count",
+        "n_train": "Examples", "n_test": "Examples", "batch": "Fraction", "batches": "Count",
+        "hyperiterations": "Count", "rule": "Literal['decayed', 'adaptive']", "lam_step": "Step",
+        "l2": "Range", "l1": "Range", "cv_points": "Count", "epochs": "Count",
+        "sensitivity_draws": "SensitivityDraws", "mnist": "Recipe", "fashion_mnist": "Recipe",
+        "cifar_10": "Recipe",
+    },
+}  # fmt: skip
+"""Their knobs, block by block; a notebook asks for one with ``notebook.shared``."""
+
+
+# Notebooks' own blocks ------------------------------------------------------------------------
+
+
+def notebook_file(name: str) -> Path:
+    """The source of a notebook; ``name`` is ``<paper>/<section>`` or ``scorecard``."""
+    return paths.NOTEBOOKS / f"{name}.ipynb"
+
+
+def declared(name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Kinds and demo values of the knobs in a notebook's cell of parameters.
+
+    Raises:
+        ParameterError: the cell is missing, or holds something else than annotated literals.
+    """
+    file = notebook_file(name)
+    try:
+        return _declared(file, file.stat().st_mtime_ns)
+    except FileNotFoundError:
+        raise ParameterError(f"there is no notebook {name}.") from None
+
+
+@cache
+def _declared(file: Path, _: int) -> tuple[dict[str, str], dict[str, Any]]:
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
+    if len(tagged) != 1:
+        raise ParameterError(
+            f"{file.name} must have one cell tagged parameters, not {len(tagged)}."
+        )
+    kinds, values = {}, {}
+    for statement in ast.parse("".join(tagged[0]["source"])).body:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=key), annotation=ast.Constant(value=str(kind))):
+                kinds[key], values[key] = kind, ast.literal_eval(statement.value)
+            case ast.Assign(targets=[ast.Name(id="profile")]):
+                values["profile"] = ast.literal_eval(statement.value)
+            case _:
+                raise ParameterError(
+                    f"{file.name}: `{ast.unparse(statement)}` in its cell of parameters must give "
+                    'a knob its kind, like `epsilon: "Fraction" = 0.03`.'
+                )
+    return kinds, values
+
+
+# The whole file -------------------------------------------------------------------------------
+
+
 class Workers(Knobs):
     """How units of work are spread over processors."""
 
     backend: Literal["serial", "loky", "dask"] = Field(description="serial, loky or dask")
-    jobs: int = Field(ge=1, le=1024, description="a number of processes, at least 1")
+    jobs: int = Field(ge=1, le=1024, description="a number of processes, 1 to 1024")
     scheduler: str | None = Field(
         description="a Dask scheduler's address such as tcp://host:8786, or null"
     )
@@ -73,499 +276,50 @@ class Profile(Knobs):
     data: Literal["standin", "real"] = Field(description="standin or real")
 
 
-class Koh2021Defenses(Knobs):
-    """``koh2021/defenses``: the setting and the five defenses."""
-
-    datasets: list[BinaryDataset] = Field(min_length=1, description=DATASETS)
-    multiclass: bool = Field(description="true or false (10-class MNIST in Table 1)")
-    splits: Count = Field(description=SPLITS)
-    remove: Fraction = Field(description=REMOVE)
-
-
-class Koh2021Concentration(Knobs):
-    """``koh2021/concentration``: Theorem 1 and the integer envelope."""
-
-    epsilon: Fraction = Field(description=EPSILON)
-    attacks: Count = Field(description="a whole number of random attacks to collapse, 1 to 1000")
-    remove: Fraction = Field(description=REMOVE)
-
-
-class Koh2021KKT(Knobs):
-    """``koh2021/kkt``: the KKT attack."""
-
-    dataset: Literal["enron"] = Field(description="enron")
-    epsilon: Fraction = Field(description=EPSILON)
-    splits: Count = Field(description=SPLITS)
-    radius_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
-    strong_radius_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
-    loss_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
-    repeats: Count = Field(description="how often each rounded point is repeated, 1 to 1000")
-    ratios: Count = Field(description="how many ratios of positive to negative poison, 1 to 1000")
-    decoy_quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
-    decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
-    other_datasets: list[Literal["imdb", "mnist-1-7", "dogfish"]] = Field(
-        description="a list from imdb, mnist-1-7, dogfish"
-    )
-    other_quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
-    other_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
-    remove: Fraction = Field(description=REMOVE)
-    sensitivity_splits: Count = Field(description="a whole number of splits, 1 to 1000")
-
-
-class Koh2021Suite(Knobs):
-    """The attacks as every notebook from ``koh2021/attacks`` on deploys them."""
-
-    epsilon: Fraction = Field(description=EPSILON)
-    radius_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
-    repeats: Count = Field(description="how often each rounded point is repeated, 1 to 1000")
-    loss_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
-    loss_cap: float = Field(ge=0, le=100, description="a hinge loss, from 0 to 100")
-    ratios: Count = Field(description="how many ratios of positive to negative poison, 1 to 1000")
-    influence_steps: list[Step] = Field(min_length=1, description=STEPS)
-    influence_shares: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        min_length=1, description="a list of fractions from 0 to 1"
-    )
-    influence_iterations: Count = Field(description="a whole number of steps, 1 to 1000")
-    decoy_quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
-    decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
-    imdb_decoy_quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
-    imdb_decoy_repeats: list[Count] = Field(
-        min_length=1, description="a list of whole numbers from 1"
-    )
-
-
-class Koh2021Attacks(Knobs):
-    """``koh2021/attacks``: Figures 3 and 4, Table 2."""
-
-    datasets: list[BinaryDataset] = Field(min_length=1, description=DATASETS)
-    splits: Count = Field(description=SPLITS)
-    remove: Fraction = Field(description=REMOVE)
-
-
-class Koh2021LabelFlips(Knobs):
-    """``koh2021/label-flips``: Figure 13."""
-
-    splits: Count = Field(description=SPLITS)
-    remove: Fraction = Field(description=REMOVE)
-    epsilons: list[Fraction] = Field(min_length=1, description="a list of " + EPSILON)
-    alfa_copies: Count = Field(description="a whole number of copies, at least 1")
-
-
-class Koh2021Ablations(Knobs):
-    """``koh2021/ablations``: Figures 6 and 7, and the certificate."""
-
-    splits: Count = Field(description=SPLITS)
-    remove: Fraction = Field(description=REMOVE)
-    certificate_epsilons: list[Fraction] = Field(min_length=1, description="a list of " + EPSILON)
-    certificate_gap: Fraction = Field(description="a relative gap, above 0, at most 0.5")
-
-
-class Koh2021Multiclass(Knobs):
-    """``koh2021/multiclass``: Figure 8."""
-
-    epsilon: Fraction = Field(description=EPSILON)
-    orders: Count = Field(description="a whole number of training orders, 1 to 1000")
-    decoy_seeds: Count = Field(description="a whole number of decoys per setting, 1 to 1000")
-    rounds: Count = Field(description="a whole number of rounds, 1 to 1000")
-    quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
-    decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
-    copies: Count = Field(description="how often each poisoned point is repeated, 1 to 1000")
-    step: Step = Field(description="a step length above 0")
-    burn_in: float = Field(ge=0, le=100, description="a multiple of the attack's steps, 0 to 100")
-    radius_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
-    loss_cap: float = Field(ge=0, le=100, description="a hinge loss, from 0 to 100")
-    remove: Fraction = Field(description=REMOVE)
-
-
-class Koh2021Transfer(Knobs):
-    """``koh2021/transfer``: Figures 9 to 11."""
-
-    datasets: list[Literal["enron", "imdb"]] = Field(
-        min_length=1, description="a list from enron, imdb"
-    )
-    splits: Count = Field(description=SPLITS)
-    remove: Fraction = Field(description=REMOVE)
-    lambdas: list[Lambda] = Field(min_length=1, description="a list of numbers above 0")
-
-
-class Koh2021Iterative(Knobs):
-    """``koh2021/iterative``: Figure 5."""
-
-    splits: Count = Field(description=SPLITS)
-    rounds: Count = Field(description="a whole number of rounds, 1 to 1000")
-    attacks: list[Literal["influence", "kkt", "minmax"]] = Field(
-        min_length=1, description="a list from influence, kkt, minmax"
-    )
-    quantiles: list[Quantile] = Field(min_length=1, description=QUANTILES)
-    decoy_repeats: list[Count] = Field(min_length=1, description="a list of whole numbers from 1")
-    large_epsilon: Fraction = Field(description=EPSILON)
-    large_rounds: Count = Field(description="a whole number of rounds, 1 to 1000")
-    large_steps: list[Step] = Field(min_length=1, description=STEPS)
-    remove: Fraction = Field(description=REMOVE)
-
-
-class Koh2021Datasets(Knobs):
-    """``koh2021/datasets``: Figure 12."""
-
-    splits: Count = Field(description=SPLITS)
-    remove: Fraction = Field(description=REMOVE)
-
-
-class Koh2021Matrix(Knobs):
-    """``koh2021/matrix``: every attack against every defense, and two cleverer defenders."""
-
-    datasets: list[BinaryDataset] = Field(min_length=1, description=DATASETS)
-    splits: Count = Field(description=SPLITS)
-    remove: Fraction = Field(description=REMOVE)
-    removals: list[Annotated[float, Field(ge=0, le=0.5)]] = Field(
-        min_length=1, description="a list of fractions from 0 to 0.5"
-    )
-    expected_removal: Fraction = Field(description=REMOVE)
-    expected_percentile: Percentile = Field(description="a percentile, above 0, at most 100")
-
-
-class Koh2021(Knobs):
-    """One block per notebook of Koh, Steinhardt & Liang 2021, and one that several share."""
-
-    defenses: Koh2021Defenses
-    concentration: Koh2021Concentration
-    kkt: Koh2021KKT
-    suite: Koh2021Suite
-    attacks: Koh2021Attacks
-    label_flips: Koh2021LabelFlips
-    ablations: Koh2021Ablations
-    multiclass: Koh2021Multiclass
-    transfer: Koh2021Transfer
-    iterative: Koh2021Iterative
-    datasets: Koh2021Datasets
-    matrix: Koh2021Matrix
-
-
-class Zhao2018Setting(Knobs):
-    """What all notebooks of Zhao et al. 2018 share: data, learner, attacker's ball and update."""
-
-    lambda1: Lambda = Field(description="a number above 0")
-    lambda2: Lambda = Field(description="a number above 0")
-    radius: Lambda = Field(description="a radius above 0")
-    step: Step = Field(description="a step length above 0")
-    batch: Count = Field(description="a whole multiple of the clean examples, 1 to 1000")
-    labels: Literal["uniform", "clean", "constant"] = Field(
-        description="uniform, clean or constant"
-    )
-    sarcos_train: Count = Field(description="a whole number of examples, 1 to 1000")
-    sarcos_test: Count = Field(description="a whole number of examples, 1 to 1000")
-    landmine_fraction: Quantile = Field(description="a fraction of each task, between 0 and 1")
-    mnist_per_class: Count = Field(description="a whole number of images, 1 to 1000")
-    mnist_components: Annotated[int, Field(ge=1, le=784)] = Field(
-        description="a whole number of principal components, 1 to 784"
-    )
-
-
-class Zhao2018Convergence(Knobs):
-    """``zhao2018/convergence``: Figure 1."""
-
-    budget: Fraction = Field(description=BUDGET)
-    draws: Count = Field(description=DRAWS)
-    starts: Count = Field(description="a whole number of random starts, 1 to 1000")
-    start_draws: Count = Field(description=DRAWS)
-    iterations: Count = Field(description=ITERATIONS)
-    small_step: Step = Field(description="a step length above 0")
-
-
-class Zhao2018Quality(Knobs):
-    """``zhao2018/quality``: Figure 2."""
-
-    datasets: list[MultiTaskDataset] = Field(
-        min_length=1, description="a list from sarcos, landmine, mnist"
-    )
-    pairs: Count = Field(description="a whole number of pairs of task sets, 1 to 1000")
-    budgets: list[Fraction] = Field(min_length=1, description="a list; each is " + BUDGET)
-    draws: Count = Field(description=DRAWS)
-    sweeps: Count = Field(description=ITERATIONS)
-    iterations: Count = Field(description=ITERATIONS)
-    small_lambda: Lambda = Field(description="a number above 0")
-
-
-class Zhao2018Relationships(Knobs):
-    """``zhao2018/relationships``: Figure 3, and the defense it suggests."""
-
-    budget: Fraction = Field(description=BUDGET)
-    draws: Count = Field(description=DRAWS)
-    attacks: Count = Field(description="a whole number of sets of attacking tasks, 1 to 1000")
-    sweeps: Count = Field(description=ITERATIONS)
-    iterations: Count = Field(description=ITERATIONS)
-    small_lambda: Lambda = Field(description="a number above 0")
-    examined: Fraction = Field(description="a fraction of a task's examples, at most 0.5")
-
-
-class Zhao2018Gradients(Knobs):
-    """``zhao2018/gradients``: three gradients against finite differences, and as attacks."""
-
-    budget: Fraction = Field(description=BUDGET)
-    draws: Count = Field(description=DRAWS)
-    probes: Count = Field(description="a whole number of directions, 1 to 1000")
-    difference: Annotated[float, Field(gt=0, le=0.1)] = Field(
-        description="a step of finite differences, above 0, at most 0.1"
-    )
-    iterations: Count = Field(description=ITERATIONS)
-    small_lambda: Lambda = Field(description="a number above 0")
-
-
-class Zhao2018LowerLevel(Knobs):
-    """``zhao2018/lower-level``: the joint problem solved exactly and by alternation."""
-
-    draws: Count = Field(description=DRAWS)
-    stops: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1, description=QUANTILES)
-    floors: list[Annotated[float, Field(ge=0, le=0.01)]] = Field(
-        min_length=1, description="a list of numbers from 0 to 0.01"
-    )
-    lambdas: list[Lambda] = Field(min_length=1, description="a list of numbers above 0")
-    budget: Fraction = Field(description=BUDGET)
-    iterations: Count = Field(description=ITERATIONS)
-
-
-class Zhao2018(Knobs):
-    """One block per notebook of Zhao et al. 2018, and one that all share."""
-
-    setting: Zhao2018Setting
-    convergence: Zhao2018Convergence
-    quality: Zhao2018Quality
-    relationships: Zhao2018Relationships
-    gradients: Zhao2018Gradients
-    lower_level: Zhao2018LowerLevel
-
-
-Exponent = Annotated[float, Field(ge=-20, le=20)]
-EXPONENT = "an exponent, from -20 to 20"
-
-
-class Carnerero2023Range(Knobs):
-    """A learned exponent's start and its feasible domain."""
-
-    start: Exponent = Field(description=EXPONENT)
-    low: Exponent = Field(description=EXPONENT)
-    high: Exponent = Field(description=EXPONENT)
-
-
-class Carnerero2023Recipe(Knobs):
-    """What the attack on logistic regression uses on one data set."""
-
-    steps: Count = Field(description="a whole number of inner steps, 1 to 1000")
-    rate: Step = Field(description="a step length above 0")
-    poison_step: Step = Field(description="a step length above 0")
-    validation: Fraction = Field(description="a fraction of the training set, at most 0.5")
-    large_l2: Exponent = Field(description=EXPONENT)
-    large_l1: Exponent = Field(description=EXPONENT)
-    top: list[Count] = Field(min_length=1, description="a list of whole numbers of features")
-
-
-Carnerero2023Dataset = Literal["mnist", "fashion-mnist", "cifar-10"]
-IMAGES = "a list from mnist, fashion-mnist, cifar-10"
-Examples = Annotated[int, Field(ge=10, le=100_000, multiple_of=2)]
-EXAMPLES = "an even number of examples, 10 to 100000"
-
-
-def _at_most_repeats(draws: int, info: Any) -> int:
-    if draws > info.data.get("repeats", draws):
-        raise ValueError("more draws than repeats")
-    return draws
-
-
-SensitivityDraws = Annotated[Count, AfterValidator(_at_most_repeats)]
-SENSITIVITY_DRAWS = "a whole number of random draws, 1 to repeats"
-
-
-class Carnerero2023Attack(Knobs):
-    """The attack on logistic regression as several notebooks launch it."""
-
-    datasets: list[Carnerero2023Dataset] = Field(min_length=1, description=IMAGES)
-    repeats: Count = Field(description="a whole number of random draws, 1 to 1000")
-    n_train: Examples = Field(description=EXAMPLES)
-    n_test: Examples = Field(description=EXAMPLES)
-    batch: Fraction = Field(description="a fraction of the training set, at most 0.5")
-    batches: Count = Field(description="a whole number of batches, 1 to 1000")
-    hyperiterations: Count = Field(description="a whole number of hyperiterations, 1 to 1000")
-    rule: Literal["decayed", "adaptive"] = Field(description="decayed or adaptive")
-    lam_step: Step = Field(description="a step length above 0")
-    l2: Carnerero2023Range
-    l1: Carnerero2023Range
-    cv_points: Count = Field(description="how many exponents cross-validation tries, from 1")
-    epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
-    sensitivity_draws: SensitivityDraws = Field(description=SENSITIVITY_DRAWS)
-    mnist: Carnerero2023Recipe
-    fashion_mnist: Carnerero2023Recipe
-    cifar_10: Carnerero2023Recipe
-
-
-class Carnerero2023Synthetic(Knobs):
-    """``carnerero2023/synthetic``: Figure 1."""
-
-    draws: Count = Field(description=DRAWS)
-    grid: Count = Field(description="how many positions along either axis, 1 to 1000")
-    exponents: Count = Field(description="how many values of lambda are tried, 1 to 1000")
-    regularised: Exponent = Field(description=EXPONENT)
-
-
-class Carnerero2023Logistic(Knobs):
-    """``carnerero2023/logistic``: Figures 2, 3 and 8; all its knobs are those of ``attack``."""
-
-
-class Carnerero2023ValidationSize(Knobs):
-    """``carnerero2023/validation-size``: Figures 4 and 9."""
-
-    factors: list[Step] = Field(
-        min_length=1, description="a list of multiples of the data set's own validation size"
-    )
-
-
-class Carnerero2023FeatureStability(Knobs):
-    """``carnerero2023/feature-stability``: Figures 5 and 10."""
-
-    least_drop: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="a drop of the index from 0 to 1"
-    )
-
-
-class Carnerero2023Networks(Knobs):
-    """``carnerero2023/networks``: Figures 6, 7 and 11 to 14."""
-
-    datasets: list[Carnerero2023Dataset] = Field(min_length=1, description=IMAGES)
-    repeats: Count = Field(description="a whole number of random draws, 1 to 1000")
-    n_train: Examples = Field(description=EXAMPLES)
-    n_test: Examples = Field(description=EXAMPLES)
-    steps: Count = Field(description="a whole number of inner steps, 1 to 1000")
-    rate: Step = Field(description="a step length above 0")
-    cifar_rate: Step = Field(description="a step length above 0")
-    hyperiterations: Count = Field(description="a whole number of hyperiterations, 1 to 1000")
-    poison_step: Step = Field(description="a step length above 0")
-    cifar_poison_step: Step = Field(description="a step length above 0")
-    lam_step: Step = Field(description="a step length above 0")
-    l2: Carnerero2023Range
-    l1: Carnerero2023Range
-    large_l2: Exponent = Field(description=EXPONENT)
-    large_l1: Exponent = Field(description=EXPONENT)
-    epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
-    starts: Count = Field(description="a whole number of initialisations, 1 to 1000")
-    checkpoints: Count = Field(description="a whole number of iterates, 1 to 1000")
-    sensitivity_draws: SensitivityDraws = Field(description=SENSITIVITY_DRAWS)
-
-
-class Carnerero2023Hypergradients(Knobs):
-    """``carnerero2023/hypergradients``: Table II, and the better outer step."""
-
-    n_train: Examples = Field(description=EXAMPLES)
-    steps: list[Count] = Field(min_length=1, description="a list of T, whole numbers to 1000")
-    lam: Exponent = Field(description=EXPONENT)
-    growth: list[Step] = Field(min_length=1, description="a list of factors above 0")
-    attack_n_train: Examples = Field(description=EXAMPLES)
-    attack_repeats: Count = Field(description="a whole number of random draws, 1 to 1000")
-    attack_hyperiterations: Count = Field(description="a whole number, 1 to 1000")
-
-
-class Carnerero2023(Knobs):
-    """One block per notebook of Carnerero-Cano et al. 2023, and one that several share."""
-
-    attack: Carnerero2023Attack
-    synthetic: Carnerero2023Synthetic
-    logistic: Carnerero2023Logistic
-    validation_size: Carnerero2023ValidationSize
-    feature_stability: Carnerero2023FeatureStability
-    networks: Carnerero2023Networks
-    hypergradients: Carnerero2023Hypergradients
-
-
-class Wang2021Convex(Knobs):
-    """``wang2021/convex``: SGD from a poisoned first-order oracle."""
-
-    dimension: Count = Field(description="a whole number of features, 1 to 1000")
-    radius: float = Field(gt=0, le=2.5, description="a radius above 0, at most 2.5")
-    samples: list[Samples] = Field(min_length=2, description=SAMPLES)
-    trials: Count = Field(description="a whole number of trials, 1 to 1000")
-    groups: Count = Field(description="a whole number of groups, 1 to 1000")
-    fractions: list[Fraction] = Field(
-        min_length=1, description="a list of fractions above 0, at most 0.5"
-    )
-    pair_samples: list[Samples] = Field(min_length=2, description=SAMPLES)
-
-
-class Wang2021TwoLayer(Knobs):
-    """``wang2021/two-layer``: the theorems' network under regimes A, B and C."""
-
-    classes: list[Annotated[int, Field(ge=0, le=9)]] = Field(
-        min_length=2, max_length=2, description="two digits"
-    )
-    examples: Samples = Field(description="a number of examples, from 16")
-    widths: list[Width] = Field(min_length=2, description=WIDTHS)
-    seeds: Count = Field(description="a whole number of seeds, 1 to 1000")
-    step: Step = Field(description="a step size above 0")
-    step_per_neuron: Step = Field(description="a step size above 0")
-    flip_rates: list[Fraction] = Field(
-        min_length=1, description="a list of probabilities above 0, at most 0.5"
-    )
-    few_largest: Length = Field(description="a length above 0, at most 1000")
-    few_roots: Length = Field(description="a multiple of the root of n, above 0, at most 1000")
-    many_share: Fraction = Field(description="a fraction of the examples, above 0, at most 0.5")
-    many_largest: Length = Field(description="a length above 0, at most 1000")
-    reference_width: Width = Field(description="a whole number of neurons, at least 1")
-    attack_steps: Count = Field(description="a whole number of steps, 1 to 1000")
-    attack_rate: Rate = Field(description="a fraction of the budget, above 0, at most 1")
-    probe: Samples = Field(description="a number of examples, from 16")
-    margin_examples: list[Samples] = Field(min_length=1, description=SAMPLES)
-    margin_neurons: Samples = Field(description="a whole number of neurons, from 16")
-    delta: Fraction = Field(description="a probability above 0, at most 0.5")
-
-
-class Wang2021Width(Knobs):
-    """``wang2021/width``: the paper's figure."""
-
-    datasets: list[Literal["mnist", "cifar-10"]] = Field(
-        min_length=1, description="a list from mnist, cifar-10"
-    )
-    train: Samples = Field(description="a number of images, from 16")
-    validation: Samples = Field(description="a number of images, from 16")
-    test: Samples = Field(description="a number of images, from 16")
-    widths: list[Width] = Field(min_length=2, description=WIDTHS)
-    seeds: Count = Field(description="a whole number of seeds, 1 to 1000")
-    batch: Count = Field(description="a whole number of images, 1 to 1000")
-    epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
-    fixed_epoch: Count = Field(description="a whole number of epochs, 1 to 1000")
-    patience: Count = Field(description="a whole number of epochs, 1 to 1000")
-    mnist_rate: Step = Field(description="a step size above 0")
-    cifar_rate: Step = Field(description="a step size above 0")
-    mnist_references: list[Reference] = Field(min_length=1, description=REFERENCES)
-    cifar_references: list[Reference] = Field(min_length=1, description=REFERENCES)
-    reference_epochs: Count = Field(description="a whole number of epochs, 1 to 1000")
-    attack_steps: Count = Field(description="a whole number of steps, 1 to 1000")
-    attack_rate: Rate = Field(description="a fraction of the budget, above 0, at most 1")
-    beta: Fraction = Field(description="a probability above 0, at most 0.5")
-
-
-class Wang2021(Knobs):
-    """One block per notebook of Wang, Mianjy & Arora 2021."""
-
-    convex: Wang2021Convex
-    two_layer: Wang2021TwoLayer
-    width: Wang2021Width
-
-
 class Params(Knobs):
-    """The whole of ``params.yaml``, resolved for one profile."""
+    """The whole of ``params.yaml``, resolved for one profile; papers' blocks are fields too."""
 
-    seed: int = Field(ge=0, description="a whole number from 0")
+    seed: int = Field(ge=0, le=2**63 - 1, description="a whole number from 0")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto, cpu or cuda")
     workers: Workers
     profiles: dict[Literal["demo", "quick", "paper"], Profile]
-    koh2021: Koh2021
-    zhao2018: Zhao2018
-    carnerero2023: Carnerero2023
-    wang2021: Wang2021
 
     def section(self, name: str) -> dict[str, Any]:
-        """The knobs of notebook ``<paper>/<section>``; none for a notebook without a block."""
-        if "/" not in name:
-            return {}
-        paper, section = name.split("/")
-        return getattr(getattr(self, paper), section.replace("-", "_")).model_dump()
+        """The knobs of a notebook or of a shared block, ``<paper>/<section>``.
+
+        Raises:
+            ParameterError: the notebook has knobs and ``params.yaml`` no block for them.
+        """
+        paper, _, part = name.partition("/")
+        found = getattr(getattr(self, paper, None), part.replace("-", "_"), None)
+        if found is not None:
+            return found.model_dump()
+        kinds, _ = declared(name)
+        if kinds:
+            raise ParameterError(
+                f"params.yaml: {name.replace('/', '.').replace('-', '_')} is missing: it must hold "
+                f"the knobs {', '.join(kinds)}."
+            )
+        return {}
+
+
+def _model(raw: dict[str, Any]) -> type[Params]:
+    """The model of this file: a block's knobs are those of the notebook of its name."""
+    papers: dict[str, Any] = {}
+    for folder in sorted(paths.NOTEBOOKS.iterdir()):
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        blocks = {}
+        content = raw.get(folder.name)
+        for key in content if isinstance(content, dict) else ():
+            shared = SHARED.get(f"{folder.name}/{key}")
+            section = f"{folder.name}/{str(key).replace('_', '-')}"
+            if shared is None and not notebook_file(section).is_file():
+                continue
+            kinds = shared if shared is not None else declared(section)[0]
+            blocks[key] = (block(str(key), kinds), ...)
+        papers[folder.name] = (create_model(folder.name, __base__=Knobs, **blocks), ...)
+    return create_model("Params", __base__=Params, **papers)
 
 
 def resolve(value: Any, profile: str) -> Any:
@@ -587,69 +341,137 @@ def load(profile: str, path: Path | None = None) -> Params:
     """
     if profile not in PROFILES:
         raise ParameterError(f"profile {profile!r} is unknown: use {', '.join(PROFILES)}.")
+    return load_all(path, (profile,))[profile]
+
+
+def load_all(path: Path | None = None, profiles: Sequence[str] = PROFILES) -> dict[str, Params]:
+    """The knobs of several profiles; see :func:`load`."""
     path = path or paths.PARAMS
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise ParameterError(f"{path.name} is not valid YAML: {problem}") from None
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ParameterError(f"{path.name} holds no knobs: it must be a mapping.")
+    model = _model(raw)
+    found = {}
+    for profile in profiles:
+        try:
+            found[profile] = model.model_validate(resolve(raw, profile))
+        except ValidationError as error:
+            raise ParameterError(_sentence(model, error, profile, path.name)) from None
+    return found
+
+
+_AMBIGUOUS = re.compile(
+    r"[-+]?0[0-9_]+|[-+]?0[obx][0-9a-fA-F_]+|[-+]?[0-9]+(:[0-9]{1,2})+(\.[0-9]*)?"
+    r"|[-+]?[0-9]+_[0-9_.]*|(?i:yes|no|on|off|y|n)"
+)
+"""Plain words that YAML 1.1 and 1.2, hence two of its readers, take for different things."""
+
+
+def read_yaml(path: Path) -> Any:
+    """A file of YAML 1.2, which is what DVC reads and writes; what readers disagree on is refused.
+
+    Raises:
+        ParameterError: the file cannot be read, has a key twice, or a word with two meanings.
+    """
     try:
-        return Params.model_validate(resolve(raw, profile))
-    except ValidationError as error:
-        raise ParameterError(_sentence(error, profile, path.name)) from None
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ParameterError(f"{path.name} is not a text in UTF-8.") from None
+    except OSError as error:
+        raise ParameterError(f"{path.name} cannot be read: {error.strerror}.") from None
+    try:
+        yaml = YAML(typ="safe", pure=True)
+        node = yaml.compose(io.StringIO(text))
+        for word in _words(node):
+            if _AMBIGUOUS.fullmatch(word.value):
+                raise ParameterError(
+                    f"{path.name}, line {word.start_mark.line + 1}: {word.value} means different "
+                    "things to different readers of YAML: write a decimal number, or quote a text, "
+                    "or say true or false."
+                )
+        return None if node is None else yaml.constructor.construct_document(node)
+    except (YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, ParameterError):
+            raise
+        line = error.problem_mark.line + 1 if isinstance(error, MarkedYAMLError) else None
+        problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
+        where = "" if line is None else f", line {line}"
+        problem = " ".join(str(problem).split())
+        raise ParameterError(f"{path.name}{where} is not valid YAML: {problem}.") from None
 
 
-def _sentence(error: ValidationError, profile: str, file: str) -> str:
+def _words(node: Node | None) -> list[ScalarNode]:
+    """All scalars without quotes, keys too."""
+    if isinstance(node, ScalarNode):
+        return [node] if node.style is None else []
+    if isinstance(node, SequenceNode):
+        return [word for item in node.value for word in _words(item)]
+    if isinstance(node, MappingNode):
+        return [word for pair in node.value for item in pair for word in _words(item)]
+    return []
+
+
+def _sentence(model: type[Params], error: ValidationError, profile: str, file: str) -> str:
     # A misspelt knob is both unknown and missing: only the first says what happened.
     problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     location = [str(part) for part in problem["loc"] if part != "[key]"]
-    knob = ".".join(location)
+    name = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        known = list(_fields(location[:-1]))
+        known = list(_fields(model, location[:-1]))
+        if len(location) == 2 and location[0] in model.model_fields:
+            known += [s.partition("/")[2] for s in SHARED if s.startswith(f"{location[0]}/")]
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}."
-        return f"{file}: {knob} is not a knob; {hint}"
+        return f"{file}: {name} is not a knob; {hint}"
     field = next(
         (
-            _fields(location[:depth]).get(location[depth])
+            _fields(model, location[:depth]).get(location[depth])
             for depth in range(len(location) - 1, -1, -1)
-            if _fields(location[:depth]).get(location[depth]) is not None
+            if _fields(model, location[:depth]).get(location[depth]) is not None
         ),
         None,
     )
     wanted = field.description if field and field.description else problem["msg"]
     if problem["type"] == "missing":
-        return f"{file}: {knob} is missing (profile {profile}): it must be {wanted}."
+        return f"{file}: {name} is missing (profile {profile}): it must be {wanted}."
     value = problem["input"]
     hint = ""
     if isinstance(value, str) and problem["type"].startswith(("float", "int")):
-        hint = ", a number and not text (no quotes; 1.0e-3, not 1e-3)"
+        hint = ", a number and not text (no quotes)"
     return (
-        f"{file}: {knob} = {value!r} (profile {profile}) is not valid: it must be {wanted}{hint}."
+        f"{file}: {name} = {value!r} (profile {profile}) is not valid: it must be {wanted}{hint}."
     )
 
 
-def _fields(location: list[str]) -> dict[str, Any]:
-    model: Any = Params
+def _fields(model: Any, location: list[str]) -> dict[str, Any]:
     for part in location:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         model = getattr(field, "annotation", None)
     return getattr(model, "model_fields", {})
 
 
+def check() -> None:
+    """Check ``params.yaml`` for every profile.
+
+    Raises:
+        ParameterError: it is bad; if git knows another version, the sentence says how to get back.
+    """
+    try:
+        load_all()
+    except ParameterError as error:
+        command = ["git", "diff", "--quiet", "HEAD", "--", str(paths.PARAMS)]
+        changed = subprocess.run(command, cwd=paths.ROOT, capture_output=True, check=False)
+        back = " (`git checkout params.yaml` takes back what was changed in it.)"
+        raise ParameterError(f"{error}{back if changed.returncode == 1 else ''}") from None
+
+
 def main() -> int:
     """Check ``params.yaml`` for every profile; print one sentence and return 1 if it is bad."""
     try:
-        for profile in PROFILES:
-            load(profile)
+        check()
     except ParameterError as error:
         print(error, file=sys.stderr)
         return 1
-    valid = paths.ROOT / ".cache" / "params-valid"
-    valid.parent.mkdir(exist_ok=True)
-    valid.write_text("params.yaml is valid\n")
     return 0
 
 

@@ -8,20 +8,37 @@ PARAMS = ROOT / "params.yaml"
 CLAIMS = ROOT / "claims.yaml"
 REQUIREMENTS = ROOT / "requirements.txt"
 NOTEBOOKS = ROOT / "notebooks"
+FINGERPRINTS = ROOT / "results" / "fingerprints.json"
+PIPELINE = ROOT / "dvc.yaml"
+
+USED = "used.json"
+"""What only the notebook knows of its inputs, on its way to ``provenance.json``."""
 
 RESULTS_VARIABLE = "POISON_RESULTS"
 CACHE_VARIABLE = "POISON_CACHE"
 PROGRESS_VARIABLE = "POISON_PROGRESS"
+CHECK_VARIABLE = "POISON_CHECK"
+"""A plan of units to compare with what is on record; see :mod:`lib.pipeline.checking`."""
+
+
+def in_pipeline() -> bool:
+    """Whether the runner has started this process, and not a person who opened a notebook."""
+    return RESULTS_VARIABLE in os.environ
 
 
 def results() -> Path:
-    """The folder of all results; ``POISON_RESULTS`` redirects it (nbval must not overwrite)."""
-    return Path(os.environ.get(RESULTS_VARIABLE, ROOT / "results"))
+    """Where results go: the runner's folder, or ``results/lab`` for a notebook opened by hand."""
+    return Path(os.environ.get(RESULTS_VARIABLE, ROOT / "results" / "lab"))
 
 
 def section_results(profile: str, name: str) -> Path:
-    """Results of one notebook, ``name`` being ``<paper>/<section>`` or ``scorecard``."""
+    """Where results of one notebook, ``<paper>/<section>`` or ``scorecard``, go."""
     return results() / profile / name
+
+
+def pipeline_results(profile: str, name: str) -> Path:
+    """What the pipeline has computed of one notebook."""
+    return ROOT / "results" / profile / name
 
 
 def dataset(source: str, name: str) -> Path:
@@ -29,6 +46,16 @@ def dataset(source: str, name: str) -> Path:
     return ROOT / "data" / source / name
 
 
+def cache() -> Path:
+    """What can be computed again."""
+    return ROOT / ".cache"
+
+
 def unit_cache() -> Path:
     """Finished units of work; ``POISON_CACHE`` redirects it."""
-    return Path(os.environ.get(CACHE_VARIABLE, ROOT / ".cache" / "units"))
+    return Path(os.environ.get(CACHE_VARIABLE, cache() / "units"))
+
+
+def kept_units() -> Path:
+    """Small units of the paper profile, which git keeps."""
+    return ROOT / "results" / "paper" / "units"

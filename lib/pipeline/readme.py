@@ -56,7 +56,7 @@ VERDICTS = ("replicated", "partial", "not replicated", "not run")
 def results_section() -> str:
     """Verdicts, pictures, claims and benchmarks as Markdown, from the paper profile's files."""
     results = paths.ROOT / "results"
-    rows = json.loads((results / "paper" / "scorecard.json").read_text())
+    rows = json.loads((results / "paper" / "scorecard.json").read_text(encoding="utf-8"))
     of_paper = {
         paper: [row for row in rows if row["paper"] == paper]
         for paper in dict.fromkeys(row["paper"] for row in rows)
@@ -73,7 +73,7 @@ def results_section() -> str:
         parts += [f"<details><summary>Claim by claim ({len(claims)})</summary>", ""]
         parts += _claims(claims)
         parts += ["", "</details>"]
-    benchmarks = json.loads((results / "bench.json").read_text())
+    benchmarks = json.loads((results / "bench.json").read_text(encoding="utf-8"))
     parts += ["", "### Benchmarks", "", "`make bench`, medians of one run:", ""]
     parts += ["| what | ours | peer | ratio | data |", "|---|---|---|---|---|"]
     parts += [
@@ -121,7 +121,8 @@ def with_results(text: str, section: str) -> str:
 def main() -> None:
     """Rewrite the README's results."""
     readme = paths.ROOT / "README.md"
-    readme.write_text(with_results(readme.read_text(), results_section()))
+    text = with_results(readme.read_text(encoding="utf-8"), results_section())
+    readme.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,101 +1,223 @@
 """Run one notebook: ``python -m lib.pipeline.run koh2021/kkt --profile demo``.
 
 Results appear under ``results/<profile>/<paper>/<section>/`` only when the notebook has run to
-its end: a failed or killed run leaves nothing half-written.
+its end: a failed or killed run leaves nothing half-written, and what it has finished of its units
+is read back by the next.
 """
 
 import argparse
+import csv
 import json
 import os
+import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import nbformat
 import papermill
+import psutil
+from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 
 from lib.pipeline import params, paths
-from lib.pipeline.notebook import USED
-from lib.pipeline.provenance import provenance
+from lib.pipeline.fingerprint import Reader
+from lib.pipeline.project import Project
+from lib.pipeline.provenance import provenance, tree_state
+from lib.pipeline.units import SMALL, cache_size, unit_file
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ALLOW_DIRTY = "ALLOW_DIRTY"
 
 
 class NotebookError(RuntimeError):
     """A notebook cannot be run as asked, or one of its cells failed; one sentence."""
 
+    def __init__(self, message: str, cause: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
+
 
 def run_notebook(name: str, profile: str) -> Path:
     """Execute ``notebooks/<name>.ipynb`` and return the folder of its results.
 
+    A second run of the same notebook waits for the first.
+
     Raises:
         ParameterError: a knob of ``params.yaml`` is bad.
-        NotebookError: the notebook's parameters are not the knobs of its block, or a cell failed.
+        NotebookError: there is no such notebook, the tree is dirty (profile ``paper``), the
+            notebook's parameters are not the knobs of its block, or a cell failed.
     """
-    checked = params.load(profile)
-    source = paths.NOTEBOOKS / f"{name}.ipynb"
-    if not source.is_file():
-        raise NotebookError(f"there is no notebook {source.relative_to(paths.ROOT)}.")
-    knobs = {"profile": profile, **checked.section(name)}
-    _check_parameters(source, set(knobs))
-    target = paths.section_results(profile, name)
-    cache = paths.ROOT / ".cache"
-    cache.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix="run-") as staging:
-        start = time.perf_counter()
-        executed = _execute(source, knobs, Path(staging), cache / "failed" / profile / name)
-        seconds = time.perf_counter() - start
-        folder = Path(staging) / profile / name
+    source, knobs = _checked(name, profile)
+    if profile == "paper" and tree_state()["dirty"] and not os.environ.get(ALLOW_DIRTY):
+        raise NotebookError(
+            "the paper profile refuses a tree with uncommitted changes, which nobody could check "
+            f"out again: commit them, or set {ALLOW_DIRTY}=1, which marks the result."
+        )
+    with _alone(f"{profile}-{name}"), _staging() as staging:
+        begun = time.perf_counter()
+        executed = _execute(source, knobs, staging, paths.cache() / "failed" / profile / name)
+        seconds = time.perf_counter() - begun
+        folder = staging / profile / name
         nbformat.write(strip_noise(executed), folder / source.name)
-        inputs = json.loads((folder / USED).read_text())
-        (folder / USED).unlink()
-        used = {**knobs, **inputs["shared"], "seed": checked.seed, "device": checked.device}
-        record = provenance(seconds, used, inputs["data"], inputs["device"])
-        (folder / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
-        if target.exists():
-            shutil.rmtree(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(folder, target)
+        _record(name, profile, folder, knobs, seconds)
+        target = paths.section_results(profile, name)
+        if not paths.in_pipeline():
+            target = paths.pipeline_results(profile, name)
+        _replace(folder, target)
+    if profile == "paper":
+        keep_small_units(target)
     return target
 
 
-def _check_parameters(source: Path, knobs: set[str]) -> None:
-    """Papermill only mutters about a parameter that the notebook lacks; here it is an error."""
-    declared = set(papermill.inspect_notebook(source))
-    if declared != knobs:
-        strange = ", ".join(sorted(declared ^ knobs))
+def compare_units(name: str, profile: str, plan: Path) -> None:
+    """Execute a notebook for the sake of its units alone; see :mod:`lib.pipeline.checking`.
+
+    Raises:
+        NotebookError: a cell failed; ``cause`` is the name of the error.
+    """
+    source, knobs = _checked(name, profile)
+    with _staging() as staging, _environment({paths.CHECK_VARIABLE: str(plan)}):
+        _execute(source, knobs, staging, paths.cache() / "failed" / "compared" / name)
+
+
+def _checked(name: str, profile: str) -> tuple[Path, dict[str, Any]]:
+    """The file of a notebook and the knobs that it is given."""
+    loaded = params.load(profile)
+    if not re.fullmatch(r"[a-z0-9-]+(/[a-z0-9-]+)?", name):
+        raise NotebookError(f"{name!r} names no notebook: write <paper>/<section>.")
+    source = params.notebook_file(name)
+    if not source.is_file():
+        raise NotebookError(f"there is no notebook {source.relative_to(paths.ROOT)}.")
+    knobs = {"profile": profile, **loaded.section(name)}
+    declared = set(params.declared(name)[1])
+    if declared != set(knobs):
+        strange = ", ".join(sorted(declared ^ set(knobs)))
         raise NotebookError(
             f"{source.relative_to(paths.ROOT)}: its parameters cell and its block in params.yaml "
             f"must hold the same names; only one of them has {strange}."
         )
+    return source, knobs
+
+
+@contextmanager
+def _alone(what: str) -> Iterator[None]:
+    """Nobody else runs ``what`` meanwhile; who comes second waits."""
+    folder = paths.cache() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{what.replace('/', '-')}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another run of {what} is under way: waiting for it.", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _staging() -> Iterator[Path]:
+    """A folder to work in that is gone afterwards, even if a signal ends the run.
+
+    Folders of runs that were killed outright are removed by the next.
+    """
+    cache = paths.cache()
+    cache.mkdir(exist_ok=True)
+    for left in cache.glob("run-*"):
+        number = left.name.split("-")[1]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    try:
+        with (
+            _ended_by(signal.SIGTERM),
+            tempfile.TemporaryDirectory(dir=cache, prefix=f"run-{os.getpid()}-") as folder,
+        ):
+            try:
+                yield Path(folder)
+            except BaseException:
+                _end_children()
+                raise
+    except OSError as error:
+        raise NotebookError(f"{cache} cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def _ended_by(number: signal.Signals) -> Iterator[None]:
+    """Turn a signal into an exception, so that what was begun is cleared away."""
+
+    def end(*_: Any) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(number, end)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def _end_children() -> None:
+    """Stop the kernel and its workers, who would compute on for nobody."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(children, timeout=5)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _execute(
     source: Path, knobs: dict[str, Any], staging: Path, failed: Path
 ) -> nbformat.NotebookNode:
     output = staging / source.name
-    environment = {
+    variables = {
         paths.RESULTS_VARIABLE: str(staging),
         # Units of work are the parallelism: a worker with its own BLAS threads slows them all.
         **{name: os.environ.get(name, "1") for name in THREAD_VARIABLES},
+        "JUPYTER_PATH": os.pathsep.join(
+            filter(None, (str(_own_kernel(staging)), os.environ.get("JUPYTER_PATH")))
+        ),
     }
     terminal = Path(f"/proc/{os.getpid()}/fd/2")
-    if terminal.exists():
-        environment[paths.PROGRESS_VARIABLE] = str(terminal)
-    os.environ.update(environment)
+    if terminal.exists() and paths.PROGRESS_VARIABLE not in os.environ:
+        variables[paths.PROGRESS_VARIABLE] = str(terminal)
     try:
-        return papermill.execute_notebook(
-            source,
-            output,
-            parameters=knobs,
-            kernel_name="python3",
-            cwd=paths.ROOT,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its own loopback port
-        )
+        with _environment(variables):
+            return papermill.execute_notebook(
+                source,
+                output,
+                parameters=knobs,
+                kernel_name="python3",
+                cwd=paths.ROOT,
+                progress_bar=sys.stderr.isatty(),
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its own port
+            )
     except PapermillExecutionError as error:
         failed.mkdir(parents=True, exist_ok=True)
         kept = failed / source.name
@@ -103,8 +225,74 @@ def _execute(
         raise NotebookError(
             f"{source.relative_to(paths.ROOT)}: cell {error.cell_index} failed with "
             f"{error.ename}: {error.evalue} (the notebook as far as it ran: "
-            f"{kept.relative_to(paths.ROOT)})."
+            f"{kept.relative_to(paths.ROOT)}).",
+            error.ename,
         ) from None
+
+
+def _own_kernel(staging: Path) -> Path:
+    """A kernel ``python3`` that is this interpreter, whatever else is installed under the name."""
+    folder = staging / "jupyter"
+    kernel = folder / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    about = {"argv": command, "display_name": "Python 3", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(about), encoding="utf-8")
+    return folder
+
+
+def _record(name: str, profile: str, folder: Path, knobs: dict[str, Any], seconds: float) -> None:
+    """Write ``provenance.json`` from what the notebook used and what its units say."""
+    inputs = json.loads((folder / paths.USED).read_text(encoding="utf-8"))
+    (folder / paths.USED).unlink()
+    loaded = params.load(profile)
+    used = {**knobs, **inputs["shared"], "seed": loaded.seed, "device": loaded.device}
+    code = Reader(Project.of_tree()).notebook(name).value
+    units = read_units(folder)
+    record = provenance(seconds, used, inputs["data"], inputs["device"], code, units)
+    text = json.dumps(record, indent=1) + "\n"
+    (folder / "provenance.json").write_text(text, encoding="utf-8")
+
+
+def read_units(folder: Path) -> list[dict[str, Any]]:
+    """The rows of ``units.csv`` in a folder of results; none where there is no such file."""
+    file = folder / "units.csv"
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as stream:
+        return [
+            row
+            | {
+                "index": int(row["index"]),
+                "dirty": row["dirty"] == "True",
+                "cpu_seconds": float(row["cpu_seconds"]),
+                "adopted": json.loads(row["adopted"]) if row["adopted"] else None,
+            }
+            for row in csv.DictReader(stream)
+        ]
+
+
+def _replace(folder: Path, target: Path) -> None:
+    """Put ``folder`` where ``target`` was."""
+    if target.exists():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(folder, target)
+
+
+def keep_small_units(target: Path) -> None:
+    """Copy a paper result's small units to where git keeps them; drop those that no result has."""
+    kept = paths.kept_units()
+    kept.mkdir(parents=True, exist_ok=True)
+    for row in read_units(target):
+        file, copy = unit_file(row["key"]), kept / f"{row['key']}.npz"
+        if not copy.is_file() and file.is_file() and file.stat().st_size <= SMALL:
+            shutil.copyfile(file, copy)
+    folders = {table.parent for table in kept.parent.glob("*/*/units.csv")}
+    used = {row["key"] for folder in folders for row in read_units(folder)}
+    for file in kept.glob("*.npz"):
+        if file.stem not in used:
+            file.unlink()
 
 
 def strip_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -135,7 +323,14 @@ def main(arguments: list[str] | None = None) -> int:
     except (params.ParameterError, NotebookError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"results in {folder.relative_to(paths.ROOT)}")
+    except KeyboardInterrupt:
+        print("interrupted: finished units are kept, the next run goes on there.", file=sys.stderr)
+        return 130
+    count, size = cache_size()
+    print(
+        f"results in {folder.relative_to(paths.ROOT)}; {count} units of work in .cache take "
+        f"{size / 1e6:.0f} MB (`make clean` removes them)"
+    )
     return 0
 
 

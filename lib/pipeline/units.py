@@ -1,63 +1,200 @@
-"""Units of work: one repeat of one setting, mapped over processes, each cached when done.
+"""Units of work: one repeat of one setting, mapped over processes, each kept as a record.
 
-A killed run resumes where it stopped; a result does not depend on the backend.
+A record says what was computed, by which code, on which machine and in how many CPU seconds. It
+is filed under the fingerprint of the unit's function and the digest of its arguments, so that a
+killed run resumes where it stopped and a result does not depend on the backend.
 """
 
 import hashlib
+import multiprocessing
 import os
-import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import joblib
-import numpy as np
-from tqdm import tqdm
 
-from lib.pipeline import paths
+from lib.pipeline import paths, records
+from lib.pipeline.live import Coder
 from lib.pipeline.params import Workers
-from lib.pipeline.sources import fingerprint
+from lib.pipeline.progress import stream, track
+from lib.pipeline.provenance import machine, tree_state
+
+SMALL = 200_000
+"""Bytes of a record up to which git keeps it for the paper profile."""
 
 
-def seed_sequence(seed: int, *key: str | int) -> np.random.SeedSequence:
-    """A seed of its own for every (seed, paper, section, setting, repeat)."""
-    digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
-    return np.random.SeedSequence([seed, *np.frombuffer(digest[:16], dtype=np.uint32).tolist()])
+@dataclass(frozen=True)
+class Unit:
+    """One call that a notebook asks for: its place, what it is filed under, and the call."""
+
+    label: str
+    index: int
+    key: str
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+    about: dict[str, Any] = field(repr=False)
 
 
-def map_units(
-    function: Callable[..., Any],
-    units: Sequence[dict[str, Any]],
-    workers: Workers,
-    label: str,
-) -> list[Any]:
-    """``[function(**unit) for unit in units]``, in order, in parallel, cached and with a bar.
+class Units:
+    """The units of one run of one notebook."""
 
-    ``function`` must be deterministic in its arguments and its code
-    (:func:`lib.pipeline.sources.fingerprint`); its result is kept under ``.cache/units`` and read
-    back while neither changes.
-    """
-    run = joblib.Memory(paths.unit_cache(), verbose=0).cache(_run_unit, ignore=["function", "unit"])
-    code = fingerprint(function)
-    keys = [joblib.hash((code, unit)) for unit in units]
-    with _backend(workers) as options, progress_stream() as stream:
-        # Unordered, so that the bar moves when any unit is done. One by one, for joblib would
-        # bundle minutes of work with units that are only read back.
-        finished = joblib.Parallel(return_as="generator_unordered", batch_size=1, **options)(
-            joblib.delayed(_numbered)(number, run, key, function, unit)
-            for number, (key, unit) in enumerate(zip(keys, units, strict=True))
+    def __init__(self, notebook: str, workers: Workers) -> None:
+        self.notebook = notebook
+        self.workers = workers
+        self.rows: list[dict[str, Any]] = []
+        self._coder = Coder()
+        self._labels: Counter[str] = Counter()
+        self._state = tree_state()
+
+    def map(
+        self, function: Callable[..., Any], arguments: Sequence[dict[str, Any]], label: str
+    ) -> list[Any]:
+        """``[function(**a) for a in arguments]``, in order, in parallel, kept and with a bar.
+
+        ``function`` must be deterministic in its arguments and its code, and return what
+        :mod:`lib.pipeline.records` can keep; what it returned before is read back while neither
+        changes.
+
+        Raises:
+            RecordError: arguments without a digest, or a result that cannot be kept.
+        """
+        units = self._units(function, arguments, label)
+        if paths.CHECK_VARIABLE in os.environ:
+            from lib.pipeline.checking import answer  # only runs that compare need it
+
+            return answer(units, self)
+        results: dict[int, Any] = {}
+        for number, unit in enumerate(units):
+            known = find(unit.key)
+            if known is not None:
+                about, results[number] = known
+                self.note(unit, about)
+        missing = [number for number in range(len(units)) if number not in results]
+        for number, result in self.run(units, missing, label):
+            results[number] = result
+        return [results[number] for number in range(len(units))]
+
+    def run(
+        self, units: Sequence[Unit], which: Sequence[int], label: str, keep: bool = True
+    ) -> Iterator[tuple[int, Any]]:
+        """Compute units of these numbers, in whatever order they get done; file each."""
+        with _backend(self.workers) as options:
+            # One by one, for joblib would bundle units of seconds with units of hours.
+            done = joblib.Parallel(return_as="generator_unordered", batch_size=1, **options)(
+                joblib.delayed(_run)(
+                    number, os.getpid(), units[number].function, units[number].arguments
+                )
+                for number in which
+            )
+            for number, result, spent in track(done, len(which), label):
+                about = units[number].about | self._state | spent
+                if keep:
+                    records.write(unit_file(units[number].key), about, result)
+                    self.note(units[number], about)
+                yield number, result
+
+    def note(self, unit: Unit, about: dict[str, Any]) -> None:
+        """Add a unit to the rows of ``units.csv``."""
+        place = {"label": unit.label, "index": unit.index, "key": unit.key}
+        shown = ("function", "fingerprint", "arguments", "commit", "dirty", "cpu_seconds", "cpu")
+        self.rows.append(
+            place | {name: about[name] for name in shown} | {"adopted": about["adopted"]}
         )
-        bar = tqdm(finished, total=len(units), desc=label, file=stream, leave=False)
-        return [result for _, result in sorted(bar, key=lambda pair: pair[0])]
+
+    def _units(
+        self, function: Callable[..., Any], arguments: Sequence[dict[str, Any]], label: str
+    ) -> list[Unit]:
+        units = []
+        for call in arguments:
+            digest, code = self._coder.identify(function, call)
+            key = hashlib.sha256(f"{code} {digest}".encode()).hexdigest()[:32]
+            about = {
+                "key": key,
+                "function": function.__qualname__,
+                "notebook": self.notebook,
+                "fingerprint": code,
+                "arguments": digest,
+                "adopted": None,
+            }
+            index = self._labels[label]
+            self._labels[label] += 1
+            units.append(Unit(label, index, key, function, call, about))
+        return units
 
 
-def _numbered(number: int, run: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
-    return number, run(*arguments)
+def unit_file(key: str) -> Path:
+    """Where the record of a unit is written."""
+    return paths.unit_cache() / key[:2] / f"{key}.npz"
 
 
-def _run_unit(key: str, function: Callable[..., Any], unit: dict[str, Any]) -> Any:
-    return function(**unit)
+def places(key: str) -> tuple[Path, ...]:
+    """Where a record may lie: what was computed here, and what git keeps."""
+    return unit_file(key), paths.kept_units() / f"{key}.npz"
+
+
+def find(key: str) -> tuple[dict[str, Any], Any] | None:
+    """The record of a unit and its result; None where there is none that can be read."""
+    for file in places(key):
+        try:
+            return records.read(file, find_class)
+        except FileNotFoundError:
+            continue
+        except records.RecordError:
+            file.unlink(missing_ok=True)  # a damaged record is worth no more than none
+    return None
+
+
+def find_class(name: str, module: str) -> type:
+    """A class by its name, in the module where it lay or wherever it lies by now."""
+    try:
+        return records.load_class(name, module)
+    except records.RecordError:
+        from lib.pipeline.project import Project  # parses the project
+
+        project = Project.of_tree()
+        homes = [m for m in project.modules if name in project.table(m).definitions]
+        if len(homes) != 1:
+            raise
+        return records.load_class(name, homes[0])
+
+
+def cache_size() -> tuple[int, int]:
+    """How many records lie in the cache, and their bytes."""
+    sizes = [file.stat().st_size for file in paths.unit_cache().glob("*/*.npz")]
+    return len(sizes), sum(sizes)
+
+
+def _run(
+    number: int, owner: int, function: Callable[..., Any], arguments: dict[str, Any]
+) -> tuple[int, Any, dict[str, Any]]:
+    """Compute one unit, in the process ``owner`` or in one of its workers."""
+    _end_with(owner)
+    begun = time.process_time()
+    result = function(**arguments)
+    spent = {"cpu_seconds": round(time.process_time() - begun, 3), **machine()}
+    return number, result, spent
+
+
+@cache
+def _end_with(owner: int) -> None:
+    """A worker whose notebook is gone stops within seconds instead of computing on for nobody."""
+    if os.getpid() == owner or threading.current_thread() is not threading.main_thread():
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
@@ -65,30 +202,39 @@ def _backend(workers: Workers) -> Iterator[dict[str, Any]]:
     if workers.backend == "serial" or (workers.backend == "loky" and workers.jobs == 1):
         yield {"n_jobs": 1}
     elif workers.backend == "loky":
+        if not _has_semaphores():
+            with stream() as target:
+                print("no semaphores here (/dev/shm): units run one by one", file=target)
+            yield {"n_jobs": 1}
+            return
         with joblib.parallel_config("loky", n_jobs=workers.jobs, inner_max_num_threads=1):
             yield {}
     else:
-        from distributed import Client, LocalCluster  # two seconds to import
-
-        cluster = workers.scheduler or LocalCluster(
-            n_workers=workers.jobs, threads_per_worker=1, dashboard_address=None
-        )
-        with Client(cluster, set_as_default=True), joblib.parallel_config("dask"):
+        with _dask(workers):
             yield {}
-        if workers.scheduler is None:
-            cluster.close()
 
 
 @contextmanager
-def progress_stream() -> Iterator[TextIO]:
-    """Where bars are drawn: the terminal that started the run, never a notebook's outputs."""
-    target = os.environ.get(paths.PROGRESS_VARIABLE)
-    if target is None:
-        yield sys.stderr
+def _dask(workers: Workers) -> Iterator[None]:
+    from distributed import Client, LocalCluster  # two seconds to import
+
+    if workers.scheduler is not None:
+        with Client(workers.scheduler, set_as_default=True), joblib.parallel_config("dask"):
+            yield
         return
+    local = {"n_workers": workers.jobs, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        LocalCluster(**local) as cluster,
+        Client(cluster, set_as_default=True),
+        joblib.parallel_config("dask"),
+    ):
+        yield
+
+
+def _has_semaphores() -> bool:
+    """Whether processes can be coordinated here; a container may lack what it takes."""
     try:
-        with Path(target).open("a") as stream:
-            yield stream
-    except OSError:  # the terminal is gone; the work goes on
-        with Path(os.devnull).open("w") as stream:
-            yield stream
+        multiprocessing.get_context("spawn").Semaphore(1)
+    except (OSError, ImportError):
+        return False
+    return True

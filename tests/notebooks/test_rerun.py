@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from lib.pipeline import paths
+from lib.pipeline.provenance import tracked_notebooks
 
-SOURCES = sorted(paths.NOTEBOOKS.rglob("*.ipynb"))
-NAMES = [str(source.relative_to(paths.NOTEBOOKS).with_suffix("")) for source in SOURCES]
+NAMES = sorted(tracked_notebooks())
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_a_second_run_gives_the_same_outputs_and_files(name, tmp_path):
     again = tmp_path / "demo" / name
     files = [
         str(path.relative_to(folder))
-        for pattern in ("metrics.json", "figures/*", "tables/*")
+        for pattern in ("metrics.json", "headline.json", "figures/*", "tables/*")
         for path in sorted(folder.glob(pattern))
     ]
     assert "metrics.json" in files

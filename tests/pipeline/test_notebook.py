@@ -7,6 +7,7 @@ import pytest
 
 from lib import plotting
 from lib.datasets import prepare
+from lib.errors import DataError
 from lib.metrics import Estimate, mean_interval
 from lib.models.linear import LinearModel
 from lib.pipeline import paths
@@ -57,27 +58,74 @@ def test_a_single_repeat_has_no_interval(notebook):
 
 
 def test_demo_figures_are_stamped_and_identical_from_run_to_run(notebook):
-    notebook.figure(picture(), "figure-3")
-    svg = (notebook.folder / "figures" / "figure-3.svg").read_bytes()
+    figure = picture()
+    notebook.figure(figure, "figure-3")
+    assert "STAND-IN DATA" in [text.get_text() for text in figure.texts]
     png = (notebook.folder / "figures" / "figure-3.png").read_bytes()
-    assert b"STAND-IN DATA" in svg
     notebook.figure(picture(), "figure-3")
-    assert (notebook.folder / "figures" / "figure-3.svg").read_bytes() == svg
     assert (notebook.folder / "figures" / "figure-3.png").read_bytes() == png
 
 
 def test_real_figures_are_not_stamped(tmp_path, monkeypatch):
     monkeypatch.setenv(paths.RESULTS_VARIABLE, str(tmp_path))
-    notebook = Notebook("koh2021/kkt", "quick")
-    notebook.figure(picture(), "figure-3")
-    assert b"STAND-IN" not in (notebook.folder / "figures" / "figure-3.svg").read_bytes()
+    figure = picture()
+    Notebook("koh2021/kkt", "quick").figure(figure, "figure-3")
+    assert figure.texts == []
 
 
 def test_figures_with_seconds_lie_apart(notebook):
     markdown = notebook.timed_figure(picture(), "figure-4")
-    assert markdown == "![figure-4](timed/figure-4.svg)"
-    assert (notebook.folder / "timed" / "figure-4.svg").is_file()
+    assert markdown == "![figure-4](timed/figure-4.png)"
+    assert (notebook.folder / "timed" / "figure-4.png").is_file()
     assert list((notebook.folder / "figures").iterdir()) == []
+
+
+def test_the_headline_names_metrics_or_the_papers_number(notebook):
+    notebook.metric("enron.clean_error", 0.031)
+    notebook.finish(clean="enron.clean_error", paper=0.225)
+    headline = json.loads((notebook.folder / "headline.json").read_text())
+    assert headline == {"clean": 0.031, "paper": 0.225}
+    with pytest.raises(ValueError, match="headline best is none of clean, baseline"):
+        notebook.finish(best="enron.clean_error")
+
+
+def test_a_headline_that_these_knobs_do_not_give_is_said_and_left_out(notebook, capsys):
+    notebook.finish(attacked="enron.kkt", paper=0.2)
+    assert json.loads((notebook.folder / "headline.json").read_text()) == {"paper": 0.2}
+    assert capsys.readouterr().out == "headline: no attacked, for these knobs give no enron.kkt\n"
+
+
+def test_a_run_by_hand_writes_elsewhere_and_shows_the_pipelines_result(
+    tmp_path, monkeypatch, capsys
+):
+    """Opened in JupyterLab with the profile ``paper``, a notebook must not touch its results."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.delenv(paths.RESULTS_VARIABLE, raising=False)
+    committed = tmp_path / "results" / "paper" / "koh2021" / "kkt"
+    (committed / "figures").mkdir(parents=True)
+    (committed / "metrics.json").write_text("committed")
+    (committed / "headline.json").write_text('{"clean": 0.5}')
+    (committed / "figures" / "a.png").write_bytes(b"png")
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr("IPython.display.Image", lambda filename: filename)
+    notebook = Notebook("koh2021/kkt", "paper")
+    assert notebook.folder == tmp_path / "results" / "lab" / "paper" / "koh2021" / "kkt"
+    notebook.figure(picture(), "a")
+    assert shown[-1] == committed / "figures" / "a.png"
+    notebook.metric("x", 0.25)
+    notebook.finish(clean="x")
+    assert shown[-1].loc["clean"].to_dict() == {"here": 0.25, "pipeline": 0.5}
+    assert (committed / "metrics.json").read_text() == "committed"
+    assert not (notebook.folder / "used.json").exists()
+    markdown = notebook.timed_figure(picture(), "t")
+    assert markdown.endswith("results/lab/paper/koh2021/kkt/timed/t.png)")
+
+
+def test_data_that_are_missing_are_named_with_the_remedy(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "dataset", lambda source, name: tmp_path / source / name)
+    with pytest.raises(DataError, match=r"run `dvc repro data@standin-mnist`"):
+        notebook.load("mnist-1-7")
 
 
 def test_tables_are_rounded_so_that_they_do_not_hang_on_the_last_bit(notebook):
@@ -122,8 +170,15 @@ def test_the_device_is_recorded_if_it_was_asked_for(notebook):
 
 
 def test_provenance_names_commit_environment_and_device():
-    record = provenance(1.234, {"epsilon": 0.03}, {"enron": "sha256:0"}, "cpu")
+    units = [
+        {"cpu_seconds": 1.5, "commit": "b", "dirty": False, "adopted": None},
+        {"cpu_seconds": 2.5, "commit": "a", "dirty": True, "adopted": {"from": "c"}},
+    ]
+    record = provenance(1.234, {"epsilon": 0.03}, {"enron": "sha256:0"}, "cpu", "f", units)
     assert record["seconds"] == 1.2
+    assert record["units_cpu_seconds"] == 4.0
+    assert record["units_commits"] == ["a", "b"]
+    assert (record["units"], record["units_dirty"], record["units_adopted"]) == (2, 1, 1)
     assert record["device"] == "cpu"
     assert len(record["requirements_sha256"]) == 64
     assert record["versions"]["numpy"] == np.__version__

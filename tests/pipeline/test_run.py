@@ -1,4 +1,4 @@
-"""The runner on small notebooks that the tests write; nothing here needs data."""
+"""The runner on a toy notebook: whole results or none, one run at a time, nothing left behind."""
 
 import json
 import os
@@ -8,138 +8,241 @@ import sys
 import time
 
 import nbformat
+import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lib.pipeline import params, paths, run
+from lib.pipeline import paths, run
+from tests.pipeline.conftest import COMPUTE, DRAW, FINISH, SETUP, call, git, write_notebook
 
-KNOBS = params.load("demo").section("koh2021/concentration")
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """An empty project whose notebook koh2021/concentration is what the test says."""
-    (tmp_path / ".git").mkdir()
-    (tmp_path / "requirements.txt").touch()
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setattr(paths, "REQUIREMENTS", tmp_path / "requirements.txt")
-    monkeypatch.setenv(paths.RESULTS_VARIABLE, str(tmp_path / "results"))
-    monkeypatch.setenv(paths.PROGRESS_VARIABLE, os.devnull)
-
-    def write(*cells, knobs=("profile", *KNOBS)):
-        names = "\n".join(f"{name} = None" for name in knobs)
-        parameters = new_code_cell(names, metadata={"tags": ["parameters"]})
-        kernel = {
-            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
-        }
-        notebook = new_notebook(cells=[new_markdown_cell("# Title"), parameters], metadata=kernel)
-        notebook.cells += [new_code_cell(cell) for cell in cells]
-        file = tmp_path / "notebooks" / "koh2021" / "concentration.ipynb"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, file)
-        return tmp_path
-
-    return write
+pytestmark = pytest.mark.slow
 
 
-RESULT = """
-import json, os
+def results(root, profile="demo"):
+    return root / "results" / profile / "toy" / "one"
+
+
+def test_a_run_leaves_the_executed_notebook_metrics_headline_units_and_provenance(inside):
+    folder = run.run_notebook("toy/one", "demo")
+    assert folder == results(inside)
+    assert {path.name for path in folder.iterdir()} == {
+        "one.ipynb", "metrics.json", "headline.json", "timings.json", "provenance.json",
+        "units.csv", "figures", "tables", "timed",
+    }  # fmt: skip
+    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    headline = json.loads((folder / "headline.json").read_text())
+    assert headline == {
+        "clean": metrics["toy.clean_error"]["value"], "attacked": 0.1, "paper": 0.5
+    }  # fmt: skip
+    executed = nbformat.read(folder / "one.ipynb", 4)
+    assert "mean" in executed.cells[4].outputs[0].data["text/plain"]
+    record = json.loads((folder / "provenance.json").read_text())
+    assert record["parameters"] == {
+        "profile": "demo", "scale": 0.1, "repeats": 2, "seed": 1, "device": "cpu"
+    }  # fmt: skip
+    assert record["seconds"] > 0
+    assert record["units"] == 2
+    assert record["units_commits"] == [record["commit"]]
+    assert {"dirty", "cpu", "versions", "device", "data", "fingerprint"} <= set(record)
+    rows = run.read_units(folder)
+    assert [(row["label"], row["index"], row["function"]) for row in rows] == [
+        ("draws", 0, "draw"), ("draws", 1, "draw")
+    ]  # fmt: skip
+    first = {name: (folder / name).read_bytes() for name in ("one.ipynb", "metrics.json")}
+    assert str(inside).encode() not in first["one.ipynb"]
+    # Again, from the records: the same bytes, and nothing computed.
+    spent = [row["cpu_seconds"] for row in rows]
+    run.run_notebook("toy/one", "demo")
+    assert {name: (folder / name).read_bytes() for name in first} == first
+    assert [row["cpu_seconds"] for row in run.read_units(folder)] == spent
+    assert not [path for path in (inside / ".cache").iterdir() if path.name.startswith("run-")]
+
+
+def test_more_repeats_compute_only_what_is_new(inside):
+    run.run_notebook("toy/one", "demo")
+    before = {row["key"] for row in run.read_units(results(inside))}
+    run.run_notebook("toy/one", "quick")
+    after = [row["key"] for row in run.read_units(results(inside, "quick"))]
+    assert len(after) == 3
+    assert before < set(after)
+
+
+def test_a_failed_cell_is_one_sentence_and_leaves_the_old_results(inside, capsys):
+    run.run_notebook("toy/one", "demo")
+    write_notebook(inside, cells=(SETUP, COMPUTE, "1 / 0", FINISH))
+    assert run.main(["toy/one", "--profile", "demo"]) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "ZeroDivisionError: division by zero" in message
+    assert "1 / 0" not in (results(inside) / "one.ipynb").read_text()
+    assert (inside / ".cache/failed/demo/toy/one/one.ipynb").is_file()
+
+
+@pytest.mark.parametrize(
+    "knobs", ['profile = "demo"\nscale: "Fraction" = 0.1', 'profile = "demo"\nother: "Count" = 1']
+)
+def test_a_notebook_whose_parameters_are_not_its_knobs_is_refused(inside, knobs, capsys):
+    write_notebook(inside, knobs=knobs)
+    assert run.main(["toy/one", "--profile", "demo"]) == 1
+    assert "toy.one." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["toy/nothing", "/toy/one", "../one", "", "toy/one/two"])
+def test_an_unknown_notebook_is_one_sentence(inside, name, capsys):
+    assert run.main([name, "--profile", "demo"]) == 1
+    told = capsys.readouterr().err
+    assert "there is no notebook" in told or "names no notebook" in told
+    assert told.count("\n") == 1
+
+
+def test_the_paper_profile_refuses_a_dirty_tree_and_keeps_small_units(inside, capsys, monkeypatch):
+    module = inside / "lib" / "errors.py"
+    text = module.read_text()
+    module.write_text(text + "\n# edited\n")
+    assert run.main(["toy/one", "--profile", "paper"]) == 1
+    assert "refuses a tree with uncommitted changes" in capsys.readouterr().err
+    monkeypatch.setenv(run.ALLOW_DIRTY, "1")
+    run.run_notebook("toy/one", "paper")
+    record = json.loads((results(inside, "paper") / "provenance.json").read_text())
+    assert record["dirty"] is True
+    assert record["units_dirty"] == 4
+    kept = list((inside / "results" / "paper" / "units").iterdir())
+    assert len(kept) == 4
+    # Who has no cache, a fresh clone, computes none of them again.
+    monkeypatch.delenv(run.ALLOW_DIRTY)
+    module.write_text(text)
+    subprocess.run(["rm", "-r", str(inside / ".cache")], check=True)
+    run.run_notebook("toy/one", "paper")
+    rows = run.read_units(results(inside, "paper"))
+    assert all(row["dirty"] for row in rows)
+    assert not (inside / ".cache" / "units").exists()
+
+
+def test_knobs_and_results_do_not_make_a_tree_dirty(inside):
+    from lib.pipeline.provenance import tree_state
+
+    text = (inside / "params.yaml").read_text()
+    (inside / "params.yaml").write_text(text.replace("0.1 #", "0.2 #"))
+    (inside / "results").mkdir(exist_ok=True)
+    (inside / "results" / "new.json").touch()
+    assert tree_state()["dirty"] is False
+    (inside / "claims.yaml").touch()
+    assert tree_state()["dirty"] is True
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "lib.pipeline.run", *arguments]
+
+
+SLOW = """
+import time
 from pathlib import Path
-folder = Path(os.environ["POISON_RESULTS"]) / profile / "koh2021" / "concentration"
-folder.mkdir(parents=True, exist_ok=True)
-(folder / "metrics.json").write_text(json.dumps({"epsilon": epsilon}))
-(folder / "used.json").write_text('{"data": {}, "shared": {}, "device": "cpu"}')
-print("done")
+
+
+def sleep(i):
+    Path(f"started-{i}").touch()
+    time.sleep(300)
+
+
+notebook.map(sleep, [{"i": i} for i in range(2)], "sleep")
 """
 
 
-def test_a_run_leaves_the_executed_notebook_metrics_and_provenance(project):
-    root = project(RESULT)
-    folder = run.run_notebook("koh2021/concentration", "demo")
-    assert folder == root / "results" / "demo" / "koh2021" / "concentration"
-    assert json.loads((folder / "metrics.json").read_text()) == {"epsilon": KNOBS["epsilon"]}
-    executed = nbformat.read(folder / "concentration.ipynb", 4)
-    assert executed.cells[-1].outputs[0].text == "done\n"
-    record = json.loads((folder / "provenance.json").read_text())
-    assert record["parameters"]["epsilon"] == KNOBS["epsilon"]
-    assert record["parameters"]["seed"] == params.load("demo").seed
-    assert record["seconds"] > 0
-    assert {"commit", "dirty", "cpu", "versions", "device", "data"} <= set(record)
-
-
-def test_two_runs_give_identical_notebooks_without_paths(project):
-    root = project(RESULT)
-    file = "results/demo/koh2021/concentration/concentration.ipynb"
-    run.run_notebook("koh2021/concentration", "demo")
-    first = (root / file).read_bytes()
-    run.run_notebook("koh2021/concentration", "demo")
-    assert (root / file).read_bytes() == first
-    assert str(root).encode() not in first
-
-
-def test_a_warning_names_its_file_from_the_projects_folder(project):
-    project(
-        RESULT, "import os, sys; print(f'{os.getcwd()}/lib/a.py:3: UserWarning', file=sys.stderr)"
-    )
-    folder = run.run_notebook("koh2021/concentration", "demo")
-    executed = nbformat.read(folder / "concentration.ipynb", 4)
-    printed = [output.text for cell in executed.cells for output in cell.get("outputs", ())]
-    assert "lib/a.py:3: UserWarning\n" in printed
-
-
-def test_a_failing_cell_is_one_sentence_and_leaves_the_old_results(project, capsys):
-    root = project(RESULT)
-    run.run_notebook("koh2021/concentration", "demo")
-    project(RESULT, "1 / 0")
-    assert run.main(["koh2021/concentration", "--profile", "demo"]) == 1
-    message = capsys.readouterr().err.splitlines()[-1]
-    assert "ZeroDivisionError: division by zero" in message
-    folder = root / "results" / "demo" / "koh2021" / "concentration"
-    assert "1 / 0" not in (folder / "concentration.ipynb").read_text()
-    assert (root / ".cache/failed/demo/koh2021/concentration/concentration.ipynb").is_file()
-    assert [path.name for path in (root / ".cache").iterdir()] == ["failed"]
-
-
-@pytest.mark.parametrize("knobs", [("profile", "epsilon"), ("profile", *KNOBS, "extra")])
-def test_a_notebook_whose_parameters_are_not_its_knobs_is_refused(project, knobs):
-    project(RESULT, knobs=knobs)
-    with pytest.raises(run.NotebookError, match="same names; only one of them has"):
-        run.run_notebook("koh2021/concentration", "demo")
-
-
-def test_an_unknown_notebook_is_named(project):
-    project(RESULT)
-    with pytest.raises(run.NotebookError, match="no notebook notebooks/koh2021/nothing"):
-        run.run_notebook("koh2021/nothing", "demo")
-
-
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_run_leaves_no_results(project, kind):
-    root = project(RESULT, "import time; time.sleep(120)")
-    script = (
-        "import sys, pathlib; from lib.pipeline import paths, run;"
-        f"paths.ROOT = pathlib.Path({str(root)!r}); paths.NOTEBOOKS = paths.ROOT / 'notebooks';"
-        "sys.exit(run.main(['koh2021/concentration', '--profile', 'demo']))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 90
-    while not list((root / ".cache").glob("run-*/demo/koh2021/concentration/metrics.json")):
+def wait_for(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
         assert time.monotonic() < deadline
-        assert process.poll() is None
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_results_and_nobody_computing(project, kind):
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(
+        text.replace("serial", "loky").replace("jobs: 1", "jobs: 2")
+    )
+    write_notebook(project, cells=(SETUP, SLOW, FINISH))
+    process = subprocess.Popen(
+        command("toy/one", "--profile", "demo"), cwd=project, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: len(list(project.glob("started-*"))) == 2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 3
     process.send_signal(kind)
-    process.wait()
-    assert not (root / "results").exists()
+    _, told = process.communicate(timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+    assert not results(project).exists()
+    if kind != signal.SIGKILL:  # which nobody can clear up after; the next run does
+        assert not list((project / ".cache").glob("run-*"))
+    if kind == signal.SIGINT:
+        assert told.strip().splitlines()[-1].startswith("interrupted: finished units are kept")
+    write_notebook(project)
+    call(project, *command("toy/one", "--profile", "demo"))
+    assert not list((project / ".cache").glob("run-*"))
 
 
-def test_source_notebooks_hold_the_demo_values_of_their_knobs():
-    import papermill
+def test_a_second_run_of_a_notebook_waits_for_the_first(project):
+    pause = "import time\ntime.sleep(4)\n"
+    write_notebook(project, cells=(SETUP, pause, COMPUTE, DRAW, FINISH))
+    first, second = (
+        subprocess.Popen(
+            command("toy/one", "--profile", "demo"), cwd=project, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    )
+    told = first.communicate()[1] + second.communicate()[1]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert told.count("another run of demo-toy/one is under way: waiting for it.") == 1
+    assert (results(project) / "metrics.json").is_file()
 
-    for source in sorted(paths.NOTEBOOKS.glob("*/*.ipynb")):
-        name = str(source.relative_to(paths.NOTEBOOKS).with_suffix(""))
-        declared = {
-            key: eval(parameter["default"])
-            for key, parameter in papermill.inspect_notebook(source).items()
-        }
-        assert declared == {"profile": "demo", **params.load("demo").section(name)}, name
+
+def test_the_kernel_is_this_interpreter_whatever_else_is_called_python3(project):
+    other = project / "elsewhere" / "kernels" / "python3"
+    other.mkdir(parents=True)
+    broken = {"argv": ["/bin/false"], "display_name": "Other", "language": "python"}
+    (other / "kernel.json").write_text(json.dumps(broken))
+    call(project, *command("toy/one", "--profile", "demo"), JUPYTER_PATH=str(project / "elsewhere"))
+
+
+PLAIN = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+@pytest.mark.parametrize("locale", [PLAIN, PLAIN | {"LC_ALL": "de_DE.ISO-8859-1"}])
+def test_files_are_read_in_utf8_whatever_the_locale(project, locale):
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(text + "# λ and ε\n", encoding="utf-8")
+    write_notebook(project, cells=(SETUP + '\nprint("λ")', COMPUTE, DRAW, FINISH))
+    call(project, sys.executable, "-m", "lib.pipeline.stages", **locale)
+    call(project, *command("toy/one", "--profile", "demo"), **locale)
+    call(project, sys.executable, "-m", "lib.pipeline.fingerprint", "toy/one", **locale)
+    executed = nbformat.read(results(project) / "one.ipynb", 4)
+    assert executed.cells[3].outputs[0].text == "λ\n"
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(project):
+    (project / ".cache").write_text("in the way")
+    done = call(project, *command("toy/one", "--profile", "demo"), check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written" in done.stderr
+
+
+def test_a_log_holds_a_few_lines(project):
+    done = call(project, *command("toy/one", "--profile", "demo"))
+    assert len(done.stderr) < 200
+    assert "units of work in .cache take" in done.stdout
+
+
+def test_git_is_not_needed(project):
+    subprocess.run(["rm", "-rf", str(project / ".git")], check=True)
+    call(project, *command("toy/one", "--profile", "demo"))
+    record = json.loads((results(project) / "provenance.json").read_text())
+    assert record["commit"] is None
+
+
+def test_a_commit_is_recorded(project):
+    call(project, *command("toy/one", "--profile", "demo"))
+    record = json.loads((results(project) / "provenance.json").read_text())
+    assert record["commit"] == git(project, "rev-parse", "HEAD").strip()
+    assert record["dirty"] is False
+    assert os.fspath(project) not in json.dumps(record)
+    assert paths.RESULTS_VARIABLE not in os.environ
