@@ -35,6 +35,7 @@ def use_style() -> None:
 
 def save(figure: Figure, file: Path) -> None:
     """Write a PNG without a date or a version in it."""
+    figure.draw_without_rendering()  # a legend beside its axes finds its place the second time
     figure.savefig(file, metadata={"Software": None})
 
 

@@ -8,6 +8,7 @@ it names, and the values of the constants that it reads.
 import ast
 import hashlib
 import inspect
+import symtable
 import sys
 import sysconfig
 import textwrap
@@ -82,7 +83,7 @@ class Coder:
                 continue
             node = _source(item, namespace)
             table.definitions[name] = [node]
-            for used in sorted({n.id for n in ast.walk(node) if isinstance(n, ast.Name)}):
+            for used in sorted(_globals_read(node)):
                 if used in namespace:
                     self._enter(used, namespace[used], thing.__module__, table, values, queue)
         closure = getattr(thing, "__closure__", None) or ()
@@ -136,6 +137,22 @@ def _is_installed(thing: Any) -> bool:
 
 
 _STANDARD = sysconfig.get_paths()["stdlib"]
+
+
+def _globals_read(node: ast.stmt) -> set[str]:
+    """The names that a definition reads from around it; its own locals are none of them."""
+    found: set[str] = set()
+    tables = [symtable.symtable(ast.unparse(node), "unit", "exec")]
+    while tables:
+        table = tables.pop()
+        top = table.get_type() == "module"
+        found |= {
+            s.get_name()
+            for s in table.get_symbols()
+            if s.is_referenced() and (top or s.is_global())
+        }
+        tables += table.get_children()
+    return found
 
 
 def _namespace(thing: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ is read back by the next.
 import argparse
 import csv
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,6 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
+
+# jsonschema would parse a grammar of addresses for seconds, at every start; notebooks hold none.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 import nbformat
 import papermill
@@ -83,7 +87,11 @@ def compare_units(name: str, profile: str, plan: Path) -> None:
         NotebookError: a cell failed; ``cause`` is the name of the error.
     """
     source, knobs = _checked(name, profile)
-    with _staging() as staging, _environment({paths.CHECK_VARIABLE: str(plan)}):
+    with (
+        _alone(f"{profile}-{name}"),
+        _staging() as staging,
+        _environment({paths.CHECK_VARIABLE: str(plan)}),
+    ):
         _execute(source, knobs, staging, paths.cache() / "failed" / "compared" / name)
 
 
@@ -110,7 +118,10 @@ def _checked(name: str, profile: str) -> tuple[Path, dict[str, Any]]:
 def _alone(what: str) -> Iterator[None]:
     """Nobody else runs ``what`` meanwhile; who comes second waits."""
     folder = paths.cache() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotebookError(f"{folder.parent} cannot be written: {error.strerror}.") from None
     lock = FileLock(folder / f"{what.replace('/', '-')}.lock")
     try:
         lock.acquire(timeout=0)
@@ -130,23 +141,18 @@ def _staging() -> Iterator[Path]:
     Folders of runs that were killed outright are removed by the next.
     """
     cache = paths.cache()
-    cache.mkdir(exist_ok=True)
     for left in cache.glob("run-*"):
         number = left.name.split("-")[1]
         if number.isdigit() and not psutil.pid_exists(int(number)):
             shutil.rmtree(left, ignore_errors=True)
-    try:
-        with (
-            _ended_by(signal.SIGTERM),
-            tempfile.TemporaryDirectory(dir=cache, prefix=f"run-{os.getpid()}-") as folder,
-        ):
+    with _ended_by(signal.SIGTERM):
+        folder = tempfile.TemporaryDirectory(dir=cache, prefix=f"run-{os.getpid()}-")
+        with folder as name:
             try:
-                yield Path(folder)
+                yield Path(name)
             except BaseException:
                 _end_children()
                 raise
-    except OSError as error:
-        raise NotebookError(f"{cache} cannot be written: {error.strerror or error}.") from error
 
 
 @contextmanager
@@ -207,6 +213,8 @@ def _execute(
     terminal = Path(f"/proc/{os.getpid()}/fd/2")
     if terminal.exists() and paths.PROGRESS_VARIABLE not in os.environ:
         variables[paths.PROGRESS_VARIABLE] = str(terminal)
+    # It knows fewer kinds of parameters than our notebooks have, and checks nothing that we do not.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         with _environment(variables):
             return papermill.execute_notebook(

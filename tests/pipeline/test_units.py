@@ -127,6 +127,18 @@ def test_constants_beside_a_unit_and_methods_of_its_arguments_are_part_of_it(mon
     assert Coder().identify(scaled, {"setting": 2.0, "x": 3.0})[1] != code
 
 
+def with_locals(x):
+    OFFSET = x
+    STREAM = [OFFSET + 1 for OFFSET in range(3)]
+    return OFFSET, STREAM
+
+
+def test_locals_that_share_a_name_with_something_beside_a_unit_are_no_part_of_it(monkeypatch):
+    before = Coder().identify(with_locals, {"x": 1})
+    monkeypatch.setattr(sys.modules[__name__], "OFFSET", 5.0)
+    assert Coder().identify(with_locals, {"x": 1}) == before
+
+
 def test_functions_given_as_arguments_count_by_their_code():
     one = Coder().identify(apply, {"f": lambda x: 2 * x})
     same = Coder().identify(apply, {"f": lambda x: 2 * x})
