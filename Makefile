@@ -20,6 +20,9 @@ VERIFIED := $(if $(filter file,$(origin PROFILE)),paper,$(PROFILE))
 SAMPLE   ?= 5
 SEED     ?= 0
 
+# Processes that run tests.
+JOBS     ?= 2
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONHASHSEED := 0
@@ -48,13 +51,13 @@ repro: $(STAMP)  ## run every notebook: PROFILE=demo (8 min) | quick (25 min) | 
 
 check: $(STAMP) lint  ## lint, layers, tests that take under a second each (3 min): for every save
 	@echo "Fast tests: about 2 minutes."
-	python -m pytest -q -m "not slow"
+	python -m pytest -q -n $(JOBS) -m "not slow"
 
 test: $(STAMP) lint  ## lint, demo pipeline, all tests with coverage, nbval on the demo (20 min)
 	@echo "Demo pipeline and all tests: about 20 minutes."
 	@python -m lib.pipeline.stages
 	dvc repro --quiet --glob '*@demo'
-	python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(STAMP)  ## ruff, layer contracts, stripped notebooks (10 s)
 	ruff check .

@@ -34,7 +34,7 @@ from lib.pipeline import params, paths
 from lib.pipeline.fingerprint import Reader
 from lib.pipeline.project import Project
 from lib.pipeline.provenance import provenance, tree_state
-from lib.pipeline.units import SMALL, cache_size, unit_file
+from lib.pipeline.units import KEPT_IN_ALL, SMALL, cache_size, unit_file
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ALLOW_DIRTY = "ALLOW_DIRTY"
@@ -289,7 +289,11 @@ def _replace(folder: Path, target: Path) -> None:
 
 
 def keep_small_units(target: Path) -> None:
-    """Copy a paper result's small units to where git keeps them; drop those that no result has."""
+    """Copy a paper result's small units to where git keeps them; drop those that no result has.
+
+    Where all take more than :data:`KEPT_IN_ALL` bytes, those that are computed again soonest for
+    their size go.
+    """
     kept = paths.kept_units()
     kept.mkdir(parents=True, exist_ok=True)
     for row in read_units(target):
@@ -297,9 +301,13 @@ def keep_small_units(target: Path) -> None:
         if not copy.is_file() and file.is_file() and file.stat().st_size <= SMALL:
             shutil.copyfile(file, copy)
     folders = {table.parent for table in kept.parent.glob("*/*/units.csv")}
-    used = {row["key"] for folder in folders for row in read_units(folder)}
-    for file in kept.glob("*.npz"):
-        if file.stem not in used:
+    seconds = {row["key"]: row["cpu_seconds"] for f in folders for row in read_units(f)}
+    sizes = {file: file.stat().st_size for file in kept.glob("*.npz")}
+    worth = {file: seconds.get(file.stem, -1.0) / size for file, size in sizes.items()}
+    total = sum(sizes.values())
+    for file in sorted(sizes, key=worth.__getitem__):
+        if file.stem not in seconds or total > KEPT_IN_ALL:
+            total -= sizes[file]
             file.unlink()
 
 

@@ -29,6 +29,9 @@ from lib.pipeline.provenance import machine, tree_state
 SMALL = 200_000
 """Bytes of a record up to which git keeps it for the paper profile."""
 
+KEPT_IN_ALL = 25_000_000
+"""Bytes of all records that git keeps."""
+
 
 @dataclass(frozen=True)
 class Unit:

@@ -116,6 +116,24 @@ def test_the_paper_profile_refuses_a_dirty_tree_and_keeps_small_units(inside, ca
     assert not (inside / ".cache" / "units").exists()
 
 
+def test_what_git_keeps_has_a_limit_and_what_is_dear_stays(inside, monkeypatch):
+    folder = results(inside, "paper")
+    folder.mkdir(parents=True)
+    rows = ["label,index,key,function,fingerprint,arguments,commit,dirty,cpu_seconds,cpu,adopted"]
+    for key, cpu_seconds in (("dear", 100.0), ("cheap", 1.0), ("middle", 10.0)):
+        rows.append(f"draws,0,{key},draw,f,a,c,False,{cpu_seconds},cpu,")
+        file = run.unit_file(key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x" * 1000)
+    (folder / "units.csv").write_text("\n".join(rows) + "\n")
+    run.keep_small_units(folder)
+    kept = inside / "results" / "paper" / "units"
+    (kept / "nobodys.npz").write_bytes(b"x")
+    monkeypatch.setattr(run, "KEPT_IN_ALL", 2000)
+    run.keep_small_units(folder)
+    assert {file.stem for file in kept.iterdir()} == {"dear", "middle"}
+
+
 def test_knobs_and_results_do_not_make_a_tree_dirty(inside):
     from lib.pipeline.provenance import tree_state
 
@@ -193,6 +211,15 @@ def test_a_second_run_of_a_notebook_waits_for_the_first(project):
     assert (first.returncode, second.returncode) == (0, 0)
     assert told.count("another run of demo-toy/one is under way: waiting for it.") == 1
     assert (results(project) / "metrics.json").is_file()
+
+
+def test_a_notebook_that_somebody_runs_writes_below_lab(project):
+    """As JupyterLab does: in the notebook's folder, without the runner's variables."""
+    call(project, "jupyter", "execute", "notebooks/toy/one.ipynb")
+    lab = project / "results" / "lab" / "demo" / "toy" / "one"
+    assert json.loads((lab / "headline.json").read_text())["attacked"] == 0.1
+    assert not results(project).exists()
+    assert git(project, "status", "--porcelain") == ""
 
 
 def test_the_kernel_is_this_interpreter_whatever_else_is_called_python3(project):

@@ -59,8 +59,9 @@ def test_every_headline_of_the_demo_is_whole(name):
         for node in ast.walk(ast.parse(cell.code))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "notebook.finish"
     )
-    assert set(json.loads(file.read_text())) == {keyword.arg for keyword in finish.keywords}
-    assert 3 <= len(finish.keywords) <= 6
+    found = set(json.loads(file.read_text()))
+    assert {keyword.arg for keyword in finish.keywords if keyword.arg} <= found
+    assert 3 <= len(found) <= 6
 
 
 def test_what_nobody_can_verify_is_no_dependency(pipeline):
