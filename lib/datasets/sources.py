@@ -76,6 +76,11 @@ class Source(Entry):
     files: dict[str, File]
     variants: dict[str, Variant]
 
+    @property
+    def verifiable(self) -> bool:
+        """Whether what is fetched can be checked: somebody published what it should be."""
+        return any(variant.checksummed or variant.content for variant in self.variants.values())
+
 
 @cache
 def registry(path: Path = DATA / "sources.yaml") -> dict[str, Source]:

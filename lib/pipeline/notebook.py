@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from lib import plotting
 from lib.datasets import Dataset
+from lib.datasets.sources import source
 from lib.errors import DataError
 from lib.metrics import Estimate
 from lib.pipeline import params, paths
@@ -68,9 +69,17 @@ class Notebook:
         """The prepared data set of this profile: the real one, or its stand-in.
 
         Raises:
-            DataError: it has not been prepared; the sentence says how to.
+            DataError: it has not been prepared, the sentence says how to; or the pipeline's stage
+                does not depend on it, since its name stands neither in the notebook nor among
+                its knobs.
         """
         whole = whole_set(name)
+        known = os.environ.get(paths.DATA_VARIABLE)
+        if known is not None and whole not in known.split(",") and source(whole).verifiable:
+            raise DataError(
+                f"{name} is none of the data sets that this stage depends on ({known}): write its "
+                "name into a cell, or among the knobs."
+            )
         if not self.available(name):
             raise DataError(f"{name} is not prepared: run `dvc repro data@{self.source}-{whole}`.")
         dataset = load(name, paths.dataset(self.source, whole))

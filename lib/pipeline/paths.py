@@ -17,6 +17,9 @@ USED = "used.json"
 RESULTS_VARIABLE = "POISON_RESULTS"
 CACHE_VARIABLE = "POISON_CACHE"
 PROGRESS_VARIABLE = "POISON_PROGRESS"
+DATA_VARIABLE = "POISON_DATA"
+"""The data sets that the runner's stage depends on, by commas."""
+
 CHECK_VARIABLE = "POISON_CHECK"
 """A plan of units to compare with what is on record; see :mod:`lib.pipeline.checking`."""
 

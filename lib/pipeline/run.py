@@ -31,9 +31,8 @@ from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 
 from lib.pipeline import params, paths
-from lib.pipeline.fingerprint import Reader
-from lib.pipeline.project import Project
 from lib.pipeline.provenance import provenance, tree_state
+from lib.pipeline.stages import Needs, Pipeline
 from lib.pipeline.units import KEPT_IN_ALL, SMALL, cache_size, unit_file
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -59,6 +58,7 @@ def run_notebook(name: str, profile: str) -> Path:
             notebook's parameters are not the knobs of its block, or a cell failed.
     """
     source, knobs = _checked(name, profile)
+    needs = Pipeline().needs(name)
     if profile == "paper" and tree_state()["dirty"] and not os.environ.get(ALLOW_DIRTY):
         raise NotebookError(
             "the paper profile refuses a tree with uncommitted changes, which nobody could check "
@@ -66,11 +66,12 @@ def run_notebook(name: str, profile: str) -> Path:
         )
     with _alone(f"{profile}-{name}"), _staging() as staging:
         begun = time.perf_counter()
-        executed = _execute(source, knobs, staging, paths.cache() / "failed" / profile / name)
+        with _environment({paths.DATA_VARIABLE: ",".join(needs.data[profile])}):
+            executed = _execute(source, knobs, staging, paths.cache() / "failed" / profile / name)
         seconds = time.perf_counter() - begun
         folder = staging / profile / name
         nbformat.write(strip_noise(executed), folder / source.name)
-        _record(name, profile, folder, knobs, seconds)
+        _record(needs, profile, folder, knobs, seconds)
         target = paths.section_results(profile, name)
         if not paths.in_pipeline():
             target = paths.pipeline_results(profile, name)
@@ -227,6 +228,8 @@ def _execute(
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its own port
             )
     except PapermillExecutionError as error:
+        if error.ename == "KeyboardInterrupt":
+            raise KeyboardInterrupt from None
         failed.mkdir(parents=True, exist_ok=True)
         kept = failed / source.name
         shutil.move(output, kept)
@@ -249,14 +252,15 @@ def _own_kernel(staging: Path) -> Path:
     return folder
 
 
-def _record(name: str, profile: str, folder: Path, knobs: dict[str, Any], seconds: float) -> None:
+def _record(
+    needs: Needs, profile: str, folder: Path, knobs: dict[str, Any], seconds: float
+) -> None:
     """Write ``provenance.json`` from what the notebook used and what its units say."""
     inputs = json.loads((folder / paths.USED).read_text(encoding="utf-8"))
     (folder / paths.USED).unlink()
     loaded = params.load(profile)
     used = {**knobs, **inputs["shared"], "seed": loaded.seed, "device": loaded.device}
-    code = Reader(Project.of_tree()).notebook(name).value
-    units = read_units(folder)
+    code, units = needs.code.value, read_units(folder)
     record = provenance(seconds, used, inputs["data"], inputs["device"], code, units)
     text = json.dumps(record, indent=1) + "\n"
     (folder / "provenance.json").write_text(text, encoding="utf-8")

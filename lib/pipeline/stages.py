@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from lib.datasets import registry
+from lib.datasets.sources import source
 from lib.pipeline import params, paths
 from lib.pipeline.conventions import PAIRS, whole_set
 from lib.pipeline.fingerprint import Fingerprint, Reader
@@ -84,17 +85,18 @@ class Pipeline:
             }
             words = set(code.strings) | set(_words(knobs[profile]))
             sets = {whole_set(word) for word in words if word in {*registry(), *PAIRS}}
-            data[profile] = tuple(sorted(filter(verifiable, sets)))
+            # Who has a set that nobody can verify prepares it by hand.
+            data[profile] = tuple(sorted(s for s in sets if source(s).verifiable))
         return Needs(name, code, knobs, data)
 
-    def data_code(self, source: str, name: str) -> str:
+    def data_code(self, origin: str, name: str) -> str:
         """The fingerprint of what prepares a data set: its own parser or stand-in, no other's."""
         tables = {
             "real": Reference("lib.datasets.parse", "PARSERS"),
             "standin": Reference("lib.datasets.standins", "STANDINS"),
         }
         prepare = Reference("lib.datasets.preparation", "prepare")
-        first = [prepare, *self.reader.entry(tables[source], name)]
+        first = [prepare, *self.reader.entry(tables[origin], name)]
         return self.reader.references(first, without=tables.values()).value
 
     def fingerprints(self) -> dict[str, Any]:
@@ -110,8 +112,8 @@ class Pipeline:
             found[name] = {"code": code} | {p: needs.knobs_digest(p) for p in params.PROFILES}
             sets |= {s for used in needs.data.values() for s in used}
         found["data"] = {
-            f"{source}-{s}": self.data_code(source, s)
-            for source in ("real", "standin")
+            f"{origin}-{s}": self.data_code(origin, s)
+            for origin in ("real", "standin")
             for s in sorted(sets)
         }
         return found
@@ -154,14 +156,6 @@ class Pipeline:
     def _draws(self, name: str) -> bool:
         """Whether a notebook draws figures beside those that show seconds."""
         return any("notebook.figure(" in cell.code for cell in self.reader.project.cells(name))
-
-
-def verifiable(name: str) -> bool:
-    """Whether a data set can be fetched and checked: somebody published what it should be.
-
-    The pipeline does not depend on others; who has one prepares it by hand.
-    """
-    return any(v.checksummed or v.content for v in registry()[name].variants.values())
 
 
 def stage_name(name: str) -> str:
@@ -294,6 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _write(path: Any, text: str) -> None:
     """Leave a file alone that says the same already."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
 

@@ -182,3 +182,11 @@ def test_provenance_names_commit_environment_and_device():
     assert record["device"] == "cpu"
     assert len(record["requirements_sha256"]) == 64
     assert record["versions"]["numpy"] == np.__version__
+
+
+def test_a_set_that_the_stage_does_not_depend_on_is_refused_before_hours_pass(
+    notebook, monkeypatch
+):
+    monkeypatch.setenv(paths.DATA_VARIABLE, "enron,imdb")
+    with pytest.raises(DataError, match="mnist-1-7 is none of the data sets that this stage"):
+        notebook.load("mnist-1-7")

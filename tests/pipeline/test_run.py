@@ -215,7 +215,7 @@ def test_a_second_run_of_a_notebook_waits_for_the_first(project):
 
 def test_a_notebook_that_somebody_runs_writes_below_lab(project):
     """As JupyterLab does: in the notebook's folder, without the runner's variables."""
-    call(project, "jupyter", "execute", "notebooks/toy/one.ipynb")
+    call(project, "jupyter", "execute", "notebooks/toy/one.ipynb", PYTHONPATH=str(project))
     lab = project / "results" / "lab" / "demo" / "toy" / "one"
     assert json.loads((lab / "headline.json").read_text())["attacked"] == 0.1
     assert not results(project).exists()

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from lib.datasets.sources import source
 from lib.pipeline import params, paths, stages
 from lib.pipeline.conventions import whole_set
 from lib.pipeline.project import Project
@@ -43,7 +44,8 @@ def test_what_a_notebook_loaded_its_stage_depends_on(pipeline, profile):
         file = paths.pipeline_results(profile, name) / "provenance.json"
         if file.is_file():
             used = set(map(whole_set, json.loads(file.read_text())["data"]))
-            assert set(filter(stages.verifiable, used)) <= set(pipeline.needs(name).data[profile])
+            checkable = {data for data in used if source(data).verifiable}
+            assert checkable <= set(pipeline.needs(name).data[profile]), name
             checked += 1
     assert checked or profile != "paper"
 
@@ -65,7 +67,7 @@ def test_every_headline_of_the_demo_is_whole(name):
 
 
 def test_what_nobody_can_verify_is_no_dependency(pipeline):
-    assert not stages.verifiable("dogfish")
+    assert not source("dogfish").verifiable
     assert "dogfish" not in pipeline.dvc_yaml()
 
 
@@ -152,6 +154,8 @@ def test_experiments_take_any_number_and_can_be_compared(project):
     git(project, "add", "-A")
     git(project, "commit", "-qm", "results")
     call(project, "dvc", "exp", "run", "-S", "toy.one.scale=3e-05", "toy-one@demo")
+    knobs = json.loads(call(project, "dvc", "params", "diff", "--json").stdout)
+    assert knobs["params.yaml"]["toy.one.scale"] == {"old": 0.1, "new": 3e-05}
     changed = git(project, "diff", "--unified=0", "params.yaml").splitlines()
     assert [line for line in changed if line[0] in "+-" and line[:3] not in ("+++", "---")] == [
         "-    scale: 0.1 # of what is drawn", "+    scale: 3e-05 # of what is drawn"
