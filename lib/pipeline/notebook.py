@@ -21,9 +21,10 @@ from lib.pipeline.conventions import generator, load, metric_record, rounded, wh
 from lib.pipeline.units import Units
 
 HEADLINE = ("clean", "baseline", "attacked", "defended", "limit", "paper")
-"""What the numbers in ``headline.json`` may be called; the scorecard has verdicts instead."""
+"""What the numbers in ``headline.json`` may be called; few, for DVC gives each a column."""
 
-VERDICTS = ("replicated", "partial", "not_replicated", "not_run")
+VERDICTS = ("replicated", "partial", "failed")
+"""What the scorecard counts instead; failed is short for not replicated."""
 
 
 class Notebook:
