@@ -57,6 +57,7 @@ def run(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_closures_kept_by_different_processes_are_not_taken_for_each_other(run):
     assert run("print(kernels.by_one(x))") == ["3.0"]
     assert run("print(kernels.by_two(x))") == ["6.0"]
@@ -66,6 +67,7 @@ def test_closures_kept_by_different_processes_are_not_taken_for_each_other(run):
     assert run(f"{both}\n{hits}") == ["3.0", "6.0", "1", "1"]
 
 
+@pytest.mark.slow
 def test_what_is_announced_is_written_already(run, tmp_path):
     """A process that dies while it writes code leaves nothing that another would load."""
     killed = """

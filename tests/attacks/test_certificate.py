@@ -60,6 +60,7 @@ def test_the_two_sides_meet(certified):
         assert part.violation(x) < 1e-7
 
 
+@pytest.mark.slow
 def test_no_random_feasible_poison_exceeds_the_bound(certified):
     X, y, _, feasible, certificate = certified
 
@@ -80,6 +81,7 @@ def test_no_random_feasible_poison_exceeds_the_bound(certified):
     check()
 
 
+@pytest.mark.slow
 def test_the_min_max_attack_stays_below_both_bounds():
     X, y, domain, feasible = game("box01")
     certificate = certify_loss(X, y, LAMBDA, EPSILON, feasible)
@@ -103,6 +105,7 @@ def test_more_poison_and_wider_sets_have_higher_bounds():
     assert certify_loss(X, y, LAMBDA, 0.1, narrow, tol=5e-3).bound < more.attained
 
 
+@pytest.mark.slow
 def test_same_problem_same_bits():
     X, y, _, feasible = game("integer")
     one, two = (certify_loss(X, y, LAMBDA, EPSILON, feasible) for _ in range(2))

@@ -73,6 +73,7 @@ def play(policies=EVERY, options=SMALL, model=None, seed=3, as_bytes=True, **mor
 
 @pytest.mark.parametrize("rule", ["decayed", "adaptive"])
 @pytest.mark.parametrize("method", ["rmd", "implicit"])
+@pytest.mark.slow
 def test_poison_stays_in_its_box_and_budget(rule, method):
     policies = [p for p in ALL.values() if method == "rmd" or p.fixed != NO_REGULARISATION]
     found = play(policies, replace(SMALL, rule=rule, method=method))
@@ -106,6 +107,7 @@ def test_clones_are_validation_points_with_the_other_label():
     assert bool((found.poison == found.poison[:1]).all())
 
 
+@pytest.mark.slow
 def test_finished_poison_is_bytes_where_the_data_are():
     levels = 255.0 * play().poison
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-10)
@@ -161,6 +163,7 @@ def test_the_first_step_is_the_normalised_hypergradient():
     np.testing.assert_allclose(step[inside], wanted[inside], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_targeted_attack_hurts_its_target_more():
     _, validation, _ = board()
     first = validation.y > 0
@@ -181,6 +184,7 @@ def test_a_targeted_attack_hurts_its_target_more():
     assert not torch.equal(aimed.target, aimed.validation)
 
 
+@pytest.mark.slow
 def test_networks_learn_an_exponent_per_layer_or_a_tied_one():
     model = MLP((4, 3))
     policies = [Policy(per_layer=True), Policy(), Policy(fixed=NO_REGULARISATION)]
@@ -290,6 +294,7 @@ def test_kuncheva():
 
 
 @pytest.mark.parametrize("hidden", [(), (3,)])
+@pytest.mark.slow
 def test_a_trial_holds_every_policy_and_its_flips(hidden):
     policies = ALL | {"cv": Policy(fixed=0.0)}
     if hidden:
@@ -329,6 +334,7 @@ def replayed_and_tried(penalty="l2"):
 
 
 @pytest.mark.parametrize("penalty", ["l2", "l1"])
+@pytest.mark.slow
 def test_a_replay_has_the_poison_and_the_tests_of_the_trial(penalty):
     trial, replay = replayed_and_tried(penalty)
     assert replay["none"].error[-1] == trial.error[trial.row("none"), -1]

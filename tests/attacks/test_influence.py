@@ -124,6 +124,7 @@ def test_beyond_the_hinge_a_direction_is_left():
     assert np.linalg.norm(directions) > 0.0
 
 
+@pytest.mark.slow
 def test_the_attack_returns_a_legal_attack_and_what_it_does(attacked):
     evaluator, domain, result, _ = attacked
     poisoned, relaxed = result.poisoned, result.source.relaxed

@@ -95,6 +95,7 @@ def test_the_attack_returns_a_legal_attack_and_what_it_does(attacked):
     assert set(FIVE) <= set(result.evaluation.outcomes)
 
 
+@pytest.mark.slow
 def test_the_winner_is_the_best_of_all_candidates_measured_in_full(attacked):
     evaluator, domain, result, _ = attacked
     X, y, lam = evaluator.X, evaluator.y, evaluator.lam
@@ -140,6 +141,7 @@ def test_the_search_ends_when_enough_is_reached():
     assert result.evaluation.minimum >= 0.01
 
 
+@pytest.mark.slow
 def test_same_seed_same_attack():
     X, y, X_test, y_test = dataset("integer")
     domain = InputDomain.of("integer", X)

@@ -153,6 +153,7 @@ def test_rounding_of_the_original_attack_is_a_choice_of_set():
     assert made.steps == 6 + 12
 
 
+@pytest.mark.slow
 def test_same_seed_same_poison():
     _, _, _, decoy = setting("integer")
     one, two, other = (poison("integer", decoy, seed).poisoned.X for seed in (4, 4, 5))
@@ -171,6 +172,7 @@ def attacked():
     return evaluator, domain, result, seen
 
 
+@pytest.mark.slow
 def test_the_attack_reports_what_it_does(attacked):
     evaluator, _, result, seen = attacked
     again = evaluator.evaluate(result.poisoned.X, result.poisoned.y)
@@ -181,6 +183,7 @@ def test_the_attack_reports_what_it_does(attacked):
     assert result.evaluation.minimum > clean
 
 
+@pytest.mark.slow
 def test_the_winner_is_the_best_of_all_candidates_measured_in_full(attacked):
     evaluator, domain, result, _ = attacked
     base = FeasibleSet.fit(evaluator.X, evaluator.y, domain)
@@ -207,6 +210,7 @@ def test_the_search_ends_when_enough_is_reached(attacked):
     assert len(result.history) == 1
 
 
+@pytest.mark.slow
 def test_a_feasible_set_may_come_from_outside(attacked):
     evaluator, domain, _, _ = attacked
 

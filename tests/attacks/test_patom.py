@@ -90,6 +90,7 @@ def test_a_problem_of_a_batch_is_as_if_alone(loss, setting):
 
 @losses
 @updates
+@pytest.mark.slow
 def test_torch_agrees_whatever_the_number_of_batch_dimensions(loss, setting):
     data, targets, poison = batch(loss, (0, 1, 2, 3))
     setting = replace(setting, loss=loss)

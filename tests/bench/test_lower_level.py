@@ -31,6 +31,7 @@ def test_cvxpy_is_given_the_same_problem(loss):
     assert lower_level.by_cvxpy(data, loss) == pytest.approx(float(ours.objective), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_entry_holds_both_races(monkeypatch):
     draws = [problem("square"), problem("square")]
     monkeypatch.setattr(lower_level, "tasks", lambda name, count: ("square", draws[:count], name))

@@ -26,6 +26,7 @@ def small(monkeypatch):
         monkeypatch.setattr(online_sgd, name, value)
 
 
+@pytest.mark.slow
 def test_the_sides_take_the_same_steps_and_the_record_is_whole(small, monkeypatch):
     seconds = {"_blocks": 1.0, "_products": 0.5, "_loop": 6.0, "_autograd": 10.0}
 

@@ -23,6 +23,7 @@ def svm_error(X, y, X_test, y_test, decay: float) -> float:
 
 
 @pytest.mark.parametrize("name", STANDINS)
+@pytest.mark.slow
 def test_two_preparations_are_identical_and_say_what_they_are(tmp_path, name):
     manifests = [prepare(name, "standin", tmp_path / run) for run in ("first", "second")]
     for path in (tmp_path / "first/standin" / name).iterdir():

@@ -215,6 +215,7 @@ class TestNetwork:
         assert [place in message for place in places] == [True] * 3
         assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
 
+    @pytest.mark.slow
     def test_killed_in_the_middle(self, mnist, tmp_path):
         """SIGKILL gives the process no chance to tidy up."""
         published, data, started = (
@@ -281,6 +282,7 @@ class TestDisk:
         assert f"cannot be written ({os.strerror(code)})" in message
         succeeds("mnist", tmp_path / "data", tmp_path / "mirror")
 
+    @pytest.mark.slow
     def test_the_quota_is_full(self, mnist, tmp_path):
         """The kernel itself refuses to let any file grow beyond 100 bytes."""
         program = (

@@ -37,6 +37,7 @@ def test_tight_at_the_multipliers_of_the_solution(kind, seed):
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(KINDS))
 @settings(max_examples=15, deadline=None, derandomize=True)
+@pytest.mark.slow
 def test_no_feasible_point_falls_below(seed, kind):
     part, C, rng = problem(kind, seed)
     multipliers = rng.normal(size=(3, 3))

@@ -135,6 +135,7 @@ def test_both_weights_zero_is_refused():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_an_empty_set_is_proved_empty(kind):
     feasible, g, _ = problem(kind, 5)
     far = feasible.positive.with_row(np.ones_like(g), 1e4, 2e4)

@@ -39,6 +39,7 @@ def outer_values(problem):
 
 @pytest.mark.parametrize("method", OTHERS)
 @pytest.mark.parametrize("name", LOGISTIC + NETWORKS)
+@pytest.mark.slow
 def test_methods_agree(problem_of, name, method):
     problem = problem_of(name, exponents=3 if "mlp" in name else 1)
     close(OTHERS[method](problem), rmd(problem))
@@ -76,6 +77,7 @@ def test_bytes_are_recognised_to_rounding_and_nothing_else(dtype, scale, offset)
 
 
 @pytest.mark.parametrize("name", ["logistic", "mlp", "relu", "mlp by autograd"])
+@pytest.mark.slow
 def test_finite_differences(problem_of, name):
     problem = problem_of(name, exponents=3 if "mlp" in name else 1)
     found = rmd(problem)
@@ -140,6 +142,7 @@ def test_torch_differentiates_the_unrolled_training_to_the_same(problem_of):
 
 
 @pytest.mark.parametrize(("name", "K"), [("logistic", 5), ("logistic", 10), ("mlp", 10)])
+@pytest.mark.slow
 def test_a_batch_is_its_problems_one_by_one(problem_of, name, K):
     penalty = (("l2", "l1") * K)[:K]
     batch = problem_of(name, K=K, penalty=penalty)
@@ -173,6 +176,7 @@ def test_objectives_share_a_trajectory_and_nothing_else(problem_of):
 
 
 @pytest.mark.parametrize("name", [*LOGISTIC[:2], "mlp by autograd"])
+@pytest.mark.slow
 def test_rows_of_weight_zero_are_absent(problem_of, name):
     problem = problem_of(name, K=1, penalty="l2")
     kept = problem.weights[0] > 0
@@ -257,6 +261,7 @@ def test_a_network_that_diverges_is_an_error(problem_of):
 
 
 @pytest.mark.parametrize("name", ["logistic", "logistic by matrix products", "smooth"])
+@pytest.mark.slow
 def test_training_is_reversed_to_rounding(problem_of, name):
     problem = problem_of(name, penalty="l2", rate=0.1, steps=10)
     back = rmd(problem, trajectory="reversed")
@@ -264,6 +269,7 @@ def test_training_is_reversed_to_rounding(problem_of, name):
     assert float(back.diagnostics.reversal_error.max()) < 1e-10
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reversed_is_said(problem_of):
     with pytest.raises(ValueError, match="L1 training cannot be reversed"):
         rmd(problem_of("logistic"), trajectory="reversed")
@@ -277,6 +283,7 @@ def test_what_cannot_be_reversed_is_said(problem_of):
 
 
 @pytest.mark.parametrize("name", ["logistic", "logistic by matrix products"])
+@pytest.mark.slow
 def test_trajectories_trade_memory(problem_of, name):
     problem = problem_of(name, penalty="l2", rate=0.05, steps=36)
     kept = {

@@ -102,6 +102,7 @@ def test_scikit_learn_trains_the_same_model(problem_of, penalty):
     np.testing.assert_allclose(found.w[0], peer.coef_[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_network_at_its_minimum(problem_of):
     problem = problem_of("mlp", K=2, penalty="l2", exponents=3)
     problem = replace(problem, lam=problem.lam + 1.0)

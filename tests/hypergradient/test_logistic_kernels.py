@@ -63,6 +63,7 @@ def of_every_problem(part, K):
     return np.repeat(part[None], K, axis=0)
 
 
+@pytest.mark.slow
 def test_gradients(case, poison, K):
     raw, _, rows, y, share, rng = case
     F, P, there = poison
@@ -86,6 +87,7 @@ def test_gradients(case, poison, K):
         np.testing.assert_allclose(pull[k], pulls[11:], rtol=1e-11, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_products(case, poison, K):
     raw, _, rows, _y, share, rng = case
     F, P, there = poison
@@ -127,6 +129,7 @@ def ascend_twin(rows, eta, decay, shrinkage, way, curvatures, p):
 
 
 @pytest.mark.parametrize("penalty", ["l2", "l1"])
+@pytest.mark.slow
 def test_descent_and_ascent(case, penalty, K):
     raw, (F, P), rows, y, share, rng = case
     strength = (0.02 if penalty == "l2" else 0.15) * (1.0 + 0.1 * np.arange(K))
@@ -171,6 +174,7 @@ def test_descent_and_ascent(case, penalty, K):
 @pytest.mark.parametrize("vectors", HALVES)
 @pytest.mark.parametrize("d", [3, 5, 8, 16, 21, 32, 53])
 @pytest.mark.parametrize(("raw", "real"), [("u1", "f4"), ("f4", "f4"), ("u1", "f8"), ("f8", "f8")])
+@pytest.mark.slow
 def test_rows_at_a_time(raw, real, d, vectors):
     """The passes' halves: no whole register, whole ones only, and both."""
     scores, add = HALVES[vectors]
@@ -190,6 +194,7 @@ def test_rows_at_a_time(raw, real, d, vectors):
 
 
 @pytest.mark.parametrize("kind", ["numbers", "bytes"])
+@pytest.mark.slow
 def test_passes_in_single_precision(kind):
     """Both passes against float64 twins: a few ulps of the largest term."""
     rng, G = np.random.default_rng(1), kernels.GROUP

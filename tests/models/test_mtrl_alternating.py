@@ -17,6 +17,7 @@ def problem(loss, seed=0, m=5, n=40, d=8):
 
 
 @pytest.mark.parametrize("loss", ["square", "hinge"])
+@pytest.mark.slow
 def test_it_comes_near_the_minimum_and_never_rises(loss):
     data = problem(loss)
     exact = solve_mtrl(data, loss, 0.01, 0.01, tol=1e-9)
@@ -42,6 +43,7 @@ def test_the_w_step_solves_equation_8(loss):
     assert found.spectra[0] == pytest.approx(s / s.sum())
 
 
+@pytest.mark.slow
 def test_it_stops_above_the_minimum_where_omega_is_nearly_singular():
     """Both steps stand still there, though F has a descent direction: Ω can no longer turn."""
     data = problem("square")

@@ -127,6 +127,7 @@ def test_the_pair_cannot_be_told_apart_so_the_lower_bound_is_met(n, epsilon):
     assert 1.0 <= worst / lower <= 1.1
 
 
+@pytest.mark.slow
 def test_root_n_in_all_does_no_harm_and_a_share_of_n_leaves_a_floor():
     excess = {}
     for n in (128, 1024):

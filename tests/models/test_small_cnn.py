@@ -54,6 +54,7 @@ def test_images_that_are_too_small_are_refused():
         alexnet(1, 7, 10, 0)
 
 
+@pytest.mark.slow
 def test_training_learns_digits_and_records_every_epoch(digits):
     train, validation, test = digits
     model = small_cnn(1, 8, 10, 50, 0, kernel=3, padding=1)
@@ -74,6 +75,7 @@ def test_training_learns_digits_and_records_every_epoch(digits):
     assert np.array_equal(again.validation_loss, record.validation_loss[:3])
 
 
+@pytest.mark.slow
 def test_only_epochs_that_somebody_reads_are_tested(digits):
     train, validation, test = digits
     every, some = (

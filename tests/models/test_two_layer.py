@@ -35,6 +35,7 @@ def one_at_a_time(nets, X, y, steps):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-10)])
 @pytest.mark.parametrize("block", [1, 7, 64, 256])
+@pytest.mark.slow
 def test_blocks_have_the_iterates_of_one_example_at_a_time(dtype, tolerance, block):
     nets, X, y, steps = problem(3, 150, 40, 12, dtype)
     W, scores = one_at_a_time(nets, X, y, steps)

@@ -256,6 +256,7 @@ def test_registries_filled_at_run_time_are_refused(code):
     assert Reader(made).references([Reference("lib.r", "register")]).refused
 
 
+@pytest.mark.slow
 def test_nothing_in_this_project_is_guessed():
     """Every definition of the library that counts, and every notebook, can be followed."""
     made = Project.of_tree()
@@ -302,6 +303,7 @@ def test_cells_that_only_draw_give_nothing_to_others(name):
             assert not read & earlier, f"cell {cell.number} reads what a drawing cell binds"
 
 
+@pytest.mark.slow
 def test_a_shared_block_is_found_through_a_papers_module():
     pipeline = stages.Pipeline()
     assert pipeline.needs("zhao2018/quality").code.shared == {"zhao2018/setting"}

@@ -101,6 +101,7 @@ def test_broken_yaml_and_unknown_profiles_are_one_sentence(tmp_path):
     ("text", "value"),
     [("3e-05", 3e-5), ("1e-3", 1e-3), ("1.0e-3", 1e-3), ("0.03", 0.03), ("1E-2", 0.01)],
 )
+@pytest.mark.slow
 def test_numbers_are_read_as_dvc_writes_them(tmp_path, text, value):
     file = tmp_path / "params.yaml"
     file.write_text(paths.PARAMS.read_text().replace("epsilon: 0.03", f"epsilon: {text}"))
@@ -141,6 +142,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
             params.load("demo", file)
 
 
+@pytest.mark.slow
 def test_a_notebook_brings_the_kinds_of_its_knobs(inside):
     """Nothing but the notebook and its block says what a knob may be."""
     assert params.load("quick").section("toy/one") == {"scale": 0.1, "repeats": 3}
@@ -235,6 +237,7 @@ def test_every_knob_says_what_would_be_right():
     assert silent == []
 
 
+@pytest.mark.slow
 def test_a_bad_knob_stops_a_notebook_before_it_starts(edited, tmp_path):
     script = (
         "import sys, pathlib; from lib.pipeline import paths, params, run;"

@@ -28,6 +28,7 @@ def notebook(data, tmp_path, monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_every_notebook_sees_the_same_draws(notebook):
     first = zhao2018.draw_all(notebook, list(zhao2018.LOSS), 2)
     again = zhao2018.draw_all(notebook, ["sarcos"], 1)
@@ -60,6 +61,7 @@ def test_a_task_set_has_its_size():
     assert chosen.shape == (10,)
 
 
+@pytest.mark.slow
 def test_draws_are_attacked_in_groups_and_come_back_in_order(notebook, monkeypatch):
     monkeypatch.setattr(zhao2018, "GROUP", 2)
     knobs = notebook.shared(zhao2018.SHARED)
