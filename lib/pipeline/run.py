@@ -344,6 +344,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        # The cell that was running failed by it, which nobody has to be told.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         print("interrupted: finished units are kept, the next run goes on there.", file=sys.stderr)
         return 130
     count, size = cache_size()
