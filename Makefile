@@ -11,7 +11,7 @@ $(error There is no profile "$(PROFILE)": use one of $(PROFILES))
 endif
 
 # Minutes are for two cores and start after installation.
-COST_demo  := 8 minutes, no download, 20 MB of disk, embedded stand-in data
+COST_demo  := 15 minutes, no download, 20 MB of disk, embedded stand-in data
 COST_quick := 25 minutes, 130 MB of download, 500 MB of disk
 COST_paper := about a day, 130 MB of download, 500 MB of disk
 
@@ -44,7 +44,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-repro: $(STAMP)  ## run every notebook: PROFILE=demo (8 min) | quick (25 min) | paper (a day)
+repro: $(STAMP)  ## run every notebook: PROFILE=demo (15 min) | quick (25 min) | paper (a day)
 	@echo "Profile $(PROFILE), from nothing: $(COST_$(PROFILE))."
 	@python -m lib.pipeline.stages
 	dvc repro --glob '*@$(PROFILE)'
@@ -53,8 +53,8 @@ check: $(STAMP) lint  ## lint, layers, tests that take under a second each (3 mi
 	@echo "Fast tests: about 2 minutes."
 	python -m pytest -q -n $(JOBS) -m "not slow"
 
-test: $(STAMP) lint  ## lint, demo pipeline, all tests with coverage, nbval on the demo (20 min)
-	@echo "Demo pipeline and all tests: about 20 minutes."
+test: $(STAMP) lint  ## lint, demo pipeline, all tests with coverage, nbval on the demo (35 min)
+	@echo "Demo pipeline and all tests: about 35 minutes."
 	@python -m lib.pipeline.stages
 	dvc repro --quiet --glob '*@demo'
 	python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=90
