@@ -108,12 +108,7 @@ class Reader:
             (f"cell {number}", normalise([statement], table, "", self.project))
             for number, statement in run
         ]
-        beside = {
-            key: normalise(table.definition(key).statements, table, "", self.project)
-            for key in table.definitions
-        }
-        own = {Reference(name, key): text for key, text in beside.items()}
-        return self._gather(name, roots, own, table.stars)
+        return self._gather(name, roots, self._texts(table), table.stars)
 
     def function(self, module: str, name: str) -> Fingerprint:
         """All that a function or a class of the library reaches."""
@@ -141,12 +136,15 @@ class Reader:
 
     def beside(self, table: Table) -> Fingerprint:
         """Definitions that lie in no file of the library, with all that they reach."""
-        texts = {
-            key: normalise(table.definition(key).statements, table, "", self.project)
-            for key in table.definitions
-        }
-        own = {Reference(table.module, key): text for key, text in texts.items()}
+        own = self._texts(table)
         return self._gather(table.module, [("", Normalised(references=tuple(own)))], own)
+
+    def _texts(self, table: Table) -> dict[Reference, Normalised]:
+        """The definitions of a table that is no module of the library."""
+        return {
+            Reference(table.module, key): normalise(statements, table, "", self.project)
+            for key, statements in table.definitions.items()
+        }
 
     def _gather(
         self,

@@ -52,16 +52,14 @@ class Definition:
 class Normalised:
     """A definition's text without what does not count, and where it leads.
 
-    ``imported`` are the modules that it imports by itself, ``free`` the names that it reads and
-    nobody is known to bind, ``strings`` its string constants, ``shared`` the blocks of knobs that
-    it asks a notebook for, ``device`` whether it asks for the device; ``refused`` says what cannot
-    be followed without running the code.
+    ``imported`` are the modules that it imports by itself, ``strings`` its string constants,
+    ``shared`` the blocks of knobs that it asks a notebook for, ``device`` whether it asks for the
+    device; ``refused`` says what cannot be followed without running the code.
     """
 
     text: str = ""
     references: tuple[Reference, ...] = ()
     imported: frozenset[str] = frozenset()
-    free: frozenset[str] = frozenset()
     strings: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
     device: bool = False
@@ -223,7 +221,6 @@ class _Normaliser(ast.NodeTransformer):
         self.scopes: list[tuple[str, dict[str, str | None]]] = []
         self.references: list[Reference] = []
         self.imported: set[str] = set()
-        self.free: set[str] = set()
         self.strings: set[str] = set()
         self.shared: set[str] = set()
         self.device = False
@@ -241,10 +238,7 @@ class _Normaliser(ast.NodeTransformer):
             return self.table.definition(name)
         if name in self.table.imports:
             return self.table.imports[name]
-        if hasattr(builtins, name):
-            return name
-        self.free.add(name)
-        return None
+        return name if hasattr(builtins, name) else None
 
     def _refer(self, node: ast.expr) -> ast.expr | None:
         """``node``, a name or a chain of attributes, as what it leads to; None for a local."""
@@ -565,7 +559,6 @@ def normalise(
         text,
         tuple(worker.references),
         frozenset(worker.imported),
-        frozenset(worker.free),
         frozenset(worker.strings),
         frozenset(worker.shared),
         worker.device,
