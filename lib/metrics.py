@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy import stats
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,5 @@ def mean_interval(values: Sequence[float] | Float[ndarray, "n"]) -> Estimate:
     mean = float(sample.mean())
     if n == 1:
         return Estimate(mean, None, 1)
-    half = float(stats.t.ppf(0.975, n - 1) * sample.std(ddof=1) / np.sqrt(n))
+    half = float(stdtrit(n - 1, 0.975) * sample.std(ddof=1) / np.sqrt(n))
     return Estimate(mean, (mean - half, mean + half), n)

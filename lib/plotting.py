@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-import seaborn as sns
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.models.linear import LinearModel
+
+STYLE = Path(__file__).with_name("style.mplstyle")
 
 OURS = "#20639b"
 PAPER = "#d1495b"
@@ -20,17 +21,7 @@ POISON = "#111111"
 
 def use_style() -> None:
     """Fonts, grid and colours."""
-    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.9)
-    mpl.rcParams.update(
-        {
-            "figure.dpi": 110,
-            "savefig.dpi": 150,
-            "figure.constrained_layout.use": True,
-            "axes.titlesize": "medium",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-        }
-    )
+    style.use(STYLE)
 
 
 def save(figure: Figure, file: Path) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from sklearn.decomposition import PCA
 
 from lib.datasets.dataset import Dataset
 
@@ -127,6 +126,8 @@ def principal_components(dataset: Dataset, components: int = 128) -> Dataset:
     covariance's eigenvectors are exact, so no random numbers enter.
     """
     kept = min(components, *dataset.X.shape)
+    from sklearn.decomposition import PCA  # takes seconds
+
     pca = PCA(kept, svd_solver="covariance_eigh").fit(dataset.X)
     X_test = None if dataset.X_test is None else pca.transform(dataset.X_test)
     return replace(dataset, domain="real", X=pca.transform(dataset.X), X_test=X_test)

@@ -14,6 +14,7 @@ a processor with AVX-512 VNNI bytes are multiplied as integers (``byte_kernels``
 matrix products (:class:`MLP` without hidden layers). The choice changes only rounding.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any
@@ -156,10 +157,11 @@ class Logistic(MLP):
         poison, pull = w.new_empty(K, steps, m), w.new_empty(K, steps, m)
         X, *affine = _raw(problem)
         y, share, *of_poison = _labels(problem)
-        kernels.descend(
-            X, y, share, *affine, *_poison(problem), *of_poison, *_step(problem),
-            *(array.numpy() for array in (way, clean, poison, pull)),
-        )  # fmt: skip
+        filled = [array.numpy() for array in (way, clean, poison, pull)]
+        own = [y, share], [*_poison(problem), *of_poison, *_step(problem), *filled]
+        for now in _groups(K):
+            labels, others = ([array[now] for array in arrays] for arrays in own)
+            kernels.descend(X, *labels, *affine, *others)
         point = _Point(way, clean, poison, pull)
         return Tape(way.transpose(0, 1), point, way.nbytes + self.bytes(point))
 
@@ -175,15 +177,20 @@ class Logistic(MLP):
         d_lam = torch.zeros_like(p)
         d_poison = p.new_empty(len(p), K, m - free, d)
         way, q = torch.empty_like(point.w[:, 1:]), torch.empty_like(point.poison)
-        rows = *_raw(problem), *_poison(problem), *_step(problem)
+        tape = [array.numpy() for array in (point.w, point.clean, point.poison)]
+        rows, own = _raw(problem), [*_poison(problem), *_step(problem), *tape]
         for j in range(len(p)):
-            kernels.ascend(
-                *rows, *(array.numpy() for array in (point.w, point.clean, point.poison)),
-                p[j].numpy(), way.numpy(), q.numpy(), d_lam[j].numpy(),
-            )  # fmt: skip
+            every = [*own, *(array.numpy() for array in (p[j], way, q, d_lam[j]))]
+            for now in _groups(K):
+                kernels.ascend(*rows, *(array[now] for array in every))
             torch.bmm(q[..., free:].mT, point.w[:, :-1, :-1], out=d_poison[j])
             d_poison[j].baddbmm_(point.pull[..., free:].mT, way[..., :-1])
         return p, d_poison.mul_(-problem.eta.unsqueeze(-1)), d_lam
+
+
+def _groups(K: int) -> Iterator[slice]:
+    """The problems that a compiled call takes together."""
+    return (slice(first, first + kernels.GROUP) for first in range(0, K, kernels.GROUP))
 
 
 def _on_cpu(problem: Problem) -> bool:
@@ -196,6 +203,7 @@ def _extended(X: Float[Tensor, "n d"]) -> Float[Tensor, "n d1"]:
 
 
 def _numpy(tensor: Tensor) -> ndarray:
+    """In C's order, for every other order would be compiled by itself."""
     return tensor.contiguous().numpy()
 
 
@@ -241,13 +249,13 @@ def _poison(problem: Problem) -> tuple[ndarray, ndarray]:
 def _labels(problem: Problem) -> tuple[ndarray, ...]:
     """Targets 0/1 and shares of clean rows, (K, n), and of poison, (K, m)."""
     n = len(problem.clean.y)
-    y, share = problem.targets.numpy(), problem.shares.numpy()
-    return y[:, :n], share[:, :n], y[:, n:], share[:, n:]
+    y, share = problem.targets, problem.shares
+    return tuple(map(_numpy, (y[:, :n], share[:, :n], y[:, n:], share[:, n:])))
 
 
 def _step(problem: Problem) -> tuple[ndarray, ...]:
     """η, and e^λ of every parameter under L2 and under L1."""
-    return problem.eta[:, 0].numpy(), problem.decay.numpy(), problem.shrinkage.numpy()
+    return tuple(map(_numpy, (problem.eta[:, 0], problem.decay, problem.shrinkage)))
 
 
 def _scratch(problem: Problem) -> ndarray:

@@ -140,9 +140,8 @@ def packed_pass_with(vectors, respond):
     return run
 
 
-def either_pass(vectors, respond):
+def either_pass(of_rows, of_packed):
     """Over packed bytes where the rows have an array's four axes, over a matrix elsewhere."""
-    of_rows, of_packed = pass_with(vectors, respond), packed_pass_with(vectors, respond)
 
     def run(X, given, v, bias, g, pull):
         return (of_packed if X.ndim == 4 else of_rows)(X, given, v, bias, g, pull)
@@ -155,8 +154,11 @@ def either_pass(vectors, respond):
     return run
 
 
-one_gradient, one_product = either_pass(1, pulls), either_pass(1, bend)
-group_gradient, group_product = either_pass(GROUP, pulls), either_pass(GROUP, bend)
+one_row_gradient, one_row_product = pass_with(1, pulls), pass_with(1, bend)
+one_gradient = either_pass(one_row_gradient, packed_pass_with(1, pulls))
+one_product = either_pass(one_row_product, packed_pass_with(1, bend))
+group_gradient = either_pass(pass_with(GROUP, pulls), packed_pass_with(GROUP, pulls))
+group_product = either_pass(pass_with(GROUP, bend), packed_pass_with(GROUP, bend))
 
 
 @njit(cache=True)
@@ -244,17 +246,19 @@ def poison_gradients(F, P, scale, offset, y, share, w, out, curvature, pull):
     ``y``, ``share``, ``curvature`` and ``pull`` are (K, m), first F's and then P's.
     """
     K, free, d = P.shape
-    f, columns, raw_sum = y.shape[1] - free, np.arange(d), np.empty((1, d + 1), w.dtype)
+    f, columns, total = y.shape[1] - free, np.arange(d), np.empty((1, d + 1), w.dtype)
     for k in range(K):
         own = slice(k, k + 1)
         if f:
-            raw_gradients(
-                F[k], y[own, :f], share[own, :f], columns, scale, offset, w[own],
-                raw_sum, curvature[own, :f], pull[own, :f],
-            )  # fmt: skip
-            out[k] += raw_sum[0]
+            given = y[own, :f], share[own, :f], curvature[own, :f]
+            raw, bias = raw_group(w[own], columns, scale, offset)
+            sums = np.zeros_like(raw)
+            one_gradient(F[k], given, raw[:1], bias, sums[:1], pull[own, :f])
+            collect_group(sums, pull[own, :f], columns, scale, offset, total)
+            for j in range(d + 1):
+                out[k, j] += total[0, j]
         given = y[own, f:], share[own, f:], curvature[own, f:]
-        one_gradient(P[k], given, w[own, :d], w[own, d], out[own, :d], pull[own, f:])
+        one_row_gradient(P[k], given, w[own, :d], w[own, d], out[own, :d], pull[own, f:])
         out[k, d] += sum_of(pull[k, f:])
 
 
@@ -262,17 +266,17 @@ def poison_gradients(F, P, scale, offset, y, share, w, out, curvature, pull):
 def poison_products(F, P, scale, offset, curvature, v, out, pull):
     """The same with ``curvature`` (K, m) and vectors v (K, d + 1)."""
     K, free, d = P.shape
-    f, columns = curvature.shape[1] - free, np.arange(d)
-    raw_sum = np.empty((1, d + 1), v.dtype)
+    f, columns, total = curvature.shape[1] - free, np.arange(d), np.empty((1, d + 1), v.dtype)
     for k in range(K):
         own = slice(k, k + 1)
         if f:
-            raw_products(
-                F[k], curvature[own, :f], columns, scale, offset, v[own], raw_sum,
-                pull[own, :f],
-            )  # fmt: skip
-            out[k] += raw_sum[0]
-        one_product(
+            raw, bias = raw_group(v[own], columns, scale, offset)
+            sums = np.zeros_like(raw)
+            one_product(F[k], curvature[own, :f], raw[:1], bias, sums[:1], pull[own, :f])
+            collect_group(sums, pull[own, :f], columns, scale, offset, total)
+            for j in range(d + 1):
+                out[k, j] += total[0, j]
+        one_row_product(
             P[k], curvature[own, f:], v[own, :d], v[own, d], out[own, :d], pull[own, f:]
         )  # fmt: skip
         out[k, d] += sum_of(pull[k, f:])
@@ -286,23 +290,8 @@ def descend(
     """Steps of Eq. (6) from w[:, 0]: fills w[:, 1:] (K, T + 1, d + 1) and, step by step, the rest.
 
     ``curvature`` (K, T, n) of the clean rows, ``poison_curvature`` and ``pull`` (K, T, m) of
-    poison.
+    poison. Of at most GROUP problems poison stays in the cache.
     """
-    for first in range(0, len(w), GROUP):  # whose poison then stays in the cache
-        now = slice(first, first + GROUP)
-        _descend(
-            X, y[now], share[now], columns, scale, offset, F[now], P[now],
-            poison_y[now],
-            poison_share[now], eta[now], decay[now], shrinkage[now],
-            w[now], curvature[now], poison_curvature[now], pull[now],
-        )  # fmt: skip
-
-
-@njit(cache=True)
-def _descend(
-    X, y, share, columns, scale, offset, F, P, poison_y, poison_share, eta, decay, shrinkage,
-    w, curvature, poison_curvature, pull,
-):  # fmt: skip
     K, steps, p = w.shape
     g, scratch = np.empty((K, p), w.dtype), np.empty((GROUP, share.shape[1]), w.dtype)
     zero = w.dtype.type(0)
@@ -330,20 +319,6 @@ def ascend(
     threshold, and their products with poison, from which the caller forms the poison's sums in
     one go. ``d_lam`` collects λ's, parameter by parameter.
     """
-    for first in range(0, len(p), GROUP):
-        now = slice(first, first + GROUP)
-        _ascend(
-            X, columns, scale, offset, F[now], P[now], eta[now], decay[now],
-            shrinkage[now], w[now], curvature[now], poison_curvature[now], p[now], way[now],
-            pull[now], d_lam[now],
-        )  # fmt: skip
-
-
-@njit(cache=True)
-def _ascend(
-    X, columns, scale, offset, F, P, eta, decay, shrinkage, w, curvature, poison_curvature,
-    p, way, pull, d_lam,
-):  # fmt: skip
     g, scratch = np.empty_like(p), np.empty((GROUP, curvature.shape[2]), p.dtype)
     for t in range(w.shape[1] - 2, -1, -1):
         for k in range(len(p)):

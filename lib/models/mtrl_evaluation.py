@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from sklearn.metrics import roc_auc_score
 
 from lib.datasets.multitask import MultiTaskDraw
 from lib.models.mtrl import Loss, TaskData
@@ -39,6 +38,8 @@ def nmse(W: Float[ndarray, "m d"], draw: MultiTaskDraw) -> Float[ndarray, "m"]:
 
 def auc(W: Float[ndarray, "m d"], draw: MultiTaskDraw) -> Float[ndarray, "m"]:
     """The area under the ROC curve of w_i·x on each task's test set; ties count one half."""
+    from sklearn.metrics import roc_auc_score  # takes seconds
+
     return np.array(
         [roc_auc_score(y, X @ w) for w, X, y in zip(W, draw.X_test, draw.y_test, strict=True)]
     )

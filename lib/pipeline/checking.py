@@ -26,6 +26,11 @@ class NoRecordError(LookupError):
     """A unit that is on no record would have to be computed; one sentence."""
 
 
+def place(label: str, index: int) -> str:
+    """What a plan calls a unit: which of the calls under a label it is."""
+    return f"{label} {index}"
+
+
 def answer(units: "Sequence[Unit]", runner: "Units") -> list[Any]:
     """Results of ``units``, from records but for those that the plan wants computed."""
     plan = json.loads(Path(os.environ[paths.CHECK_VARIABLE]).read_text(encoding="utf-8"))
@@ -50,7 +55,7 @@ def _known(unit: "Unit", plan: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
     keys = [unit.key]
     if plan["mode"] == "adopt":
-        keys.append(plan["records"].get(f"{unit.label} {unit.index}", ""))
+        keys.append(plan["records"].get(place(unit.label, unit.index), ""))
     for key in keys:
         found = find(key) if key else None
         if found is not None:
@@ -61,7 +66,7 @@ def _known(unit: "Unit", plan: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 def _is_chosen(unit: "Unit", plan: dict[str, Any]) -> bool:
     if plan["mode"] == "verify":
         return unit.key in plan["keys"]
-    return f"{unit.label} {unit.index}" in plan["sample"]
+    return place(unit.label, unit.index) in plan["sample"]
 
 
 def _report(report: Path, unit: "Unit", found: records.Comparison) -> None:

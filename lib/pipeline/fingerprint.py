@@ -11,19 +11,20 @@ operator in a helper three calls away: exactly the notebooks that reach it get a
 
 import argparse
 import ast
-import hashlib
 import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from lib.pipeline import paths
+from lib.pipeline.digests import digest
 from lib.pipeline.project import Project, RevisionError
 from lib.pipeline.syntax import Normalised, Reference, Table, normalise
 
 DOES_NOT_COUNT = {
     "lib.compiled": "where compiled code is kept between runs, not what it computes",
+    "lib.datasets.sources": "where data sets come from: what came counts by its content",
     "lib.plotting": "draws",
     "lib.pipeline.notebook": "hands data, knobs and seeds to a notebook, which count by themselves",
     "lib.pipeline.params": "knobs count by their values",
@@ -35,6 +36,7 @@ DOES_NOT_COUNT = {
     "lib.pipeline.checking": "compares units with their records",
     "lib.pipeline.progress": "shows progress",
     "lib.pipeline.fingerprint": "this",
+    "lib.pipeline.digests": "this",
     "lib.pipeline.project": "this",
     "lib.pipeline.syntax": "this",
 }
@@ -74,7 +76,7 @@ class Fingerprint:
     @cached_property
     def value(self) -> str:
         """One hash for all parts; where they lie is no part of it."""
-        return _hash(*sorted({f"{part.name} {part.digest}" for part in self.parts}))
+        return digest(sorted({f"{part.name} {part.digest}" for part in self.parts}))
 
     @property
     def modules(self) -> set[str]:
@@ -174,7 +176,8 @@ class Reader:
             if reference.module not in DOES_NOT_COUNT:
                 refused += text.refused
         digests = {
-            reference: _hash(reference.name or "", text.text) for reference, text in reached.items()
+            reference: digest([reference.name or "", text.text])
+            for reference, text in reached.items()
         }
 
         def content(reference: Reference) -> str:
@@ -183,7 +186,7 @@ class Reader:
 
         def whole(text: Normalised) -> str:
             """The text, and the content of what each of its names leads to."""
-            return _hash(text.text, *map(content, text.references))
+            return digest([text.text, *map(content, text.references)])
 
         parts = [
             Part(reference.module, reference.name or "", whole(text))
@@ -194,7 +197,7 @@ class Reader:
         for module in self.project.executed(modules):
             effects = self.project.effects(module)
             if effects.text and module not in DOES_NOT_COUNT:
-                parts.append(Part(module, "import", _hash(effects.text)))
+                parts.append(Part(module, "import", digest([effects.text])))
                 refused += effects.refused
         ordered = sorted(parts, key=lambda part: (part.module, part.name, part.digest))
         notebook = [text for _, text in roots] + [reached[r] for r in reached if r in own]
@@ -208,11 +211,9 @@ class Reader:
         )
 
 
-def _hash(*texts: str) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode() + b"\0")
-    return digest.hexdigest()[:32]
+@cache
+def _reader(revision: str) -> Reader:
+    return Reader(Project.of_revision(revision))
 
 
 def _since(name: str, profile: str) -> str:
@@ -252,7 +253,7 @@ def _print(name: str, found: Fingerprint, old: str | None, *, whole: bool) -> No
         for part in found.parts if whole else ():
             print(f"  {part.digest}  {part}")
     else:
-        before = Reader(Project.of_revision(old))
+        before = _reader(old)
         known = name in before.project.notebooks
         lines = found.differences(before.notebook(name)) if known else ["new: the notebook"]
         print(f"{head}  {len(lines)} differences from {old}")

@@ -6,7 +6,6 @@ it names, and the values of the constants that it reads.
 """
 
 import ast
-import hashlib
 import inspect
 import symtable
 import sys
@@ -17,6 +16,7 @@ from functools import partial
 from types import FunctionType, LambdaType, ModuleType
 from typing import Any
 
+from lib.pipeline.digests import digest
 from lib.pipeline.fingerprint import Reader
 from lib.pipeline.project import Project
 from lib.pipeline.records import Digester, RecordError
@@ -37,16 +37,16 @@ class Coder:
         To the latter belong the classes of its arguments, whose methods the function may call.
         """
         self._digester.classes.clear()
-        digest = self._digester.digest(arguments)
+        asked = self._digester.digest(arguments)
         kinds = sorted(self._digester.classes, key=lambda kind: kind.__qualname__)
         texts = [self.fingerprint(function), *(self.fingerprint(kind) for kind in kinds)]
-        return digest, _hash(*texts)
+        return asked, digest(texts)
 
     def fingerprint(self, thing: Any) -> str:
         """What a function or a class computes with, itself and all that it reaches."""
         if isinstance(thing, partial):
             given = self._digester.digest([list(thing.args), thing.keywords])
-            return _hash(self.fingerprint(thing.func), given)
+            return digest([self.fingerprint(thing.func), given])
         thing = getattr(thing, "py_func", thing)  # what numba compiles
         try:
             known = self._known.get(thing)
@@ -89,7 +89,7 @@ class Coder:
         closure = getattr(thing, "__closure__", None) or ()
         given = [self._digester.digest(cell.cell_contents) for cell in closure]
         texts = [f"{name} {value}" for name, value in sorted(values.items())]
-        return _hash(self._reader.beside(table).value, *texts, *given)
+        return digest([self._reader.beside(table).value, *texts, *given])
 
     def _enter(
         self,
@@ -123,7 +123,7 @@ class Coder:
         values += [cell.cell_contents for cell in function.__closure__ or ()]
         values += function.__defaults__ or ()
         text = code.co_code.hex(), repr(code.co_consts), repr(code.co_names)
-        return _hash(*text, *(self._digester.digest(value) for value in values))
+        return digest([*text, *(self._digester.digest(value) for value in values)])
 
 
 def _is_installed(thing: Any) -> bool:
@@ -176,7 +176,3 @@ def _source(item: Any, namespace: dict[str, Any]) -> ast.stmt:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == item.__name__:
                 return node
     raise RecordError(f"the source of {item.__name__} cannot be found: define it in a notebook.")
-
-
-def _hash(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:32]

@@ -1,6 +1,5 @@
 """What a notebook calls: its data, its seeds, and where its figures and numbers go."""
 
-import csv
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from lib.errors import DataError
 from lib.metrics import Estimate
 from lib.pipeline import params, paths
 from lib.pipeline.conventions import generator, load, metric_record, rounded, whole_set
-from lib.pipeline.units import Units
+from lib.pipeline.units import Units, write_table
 
 HEADLINE = ("clean", "baseline", "attacked", "defended", "limit", "paper")
 """What the numbers in ``headline.json`` may be called; few, for DVC gives each a column."""
@@ -179,7 +178,7 @@ class Notebook:
         _write_json(self.folder / "headline.json", numbers)
         _write_json(self.folder / "timings.json", self._timings)
         rows = [] if self._units is None else self._units.rows
-        _write_csv(self.folder / "units.csv", rows)
+        write_table(self.folder, rows)
         if paths.in_pipeline():
             used = {"data": self._digests, "shared": self._shared, "device": self._device}
             _write_json(self.folder / paths.USED, used)
@@ -212,15 +211,3 @@ class Notebook:
 def _write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=1, sort_keys=True, default=float)
     path.write_text(text + "\n", encoding="utf-8")
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """``units.csv``: a row for every unit, in the order in which the notebook asked for it."""
-    columns = ("label", "index", "key", "function", "fingerprint", "arguments", "commit", "dirty")
-    columns += ("cpu_seconds", "cpu", "adopted")
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        for row in sorted(rows, key=lambda row: (row["label"], row["index"])):
-            adopted = row["adopted"]
-            writer.writerow(row | {"adopted": "" if adopted is None else json.dumps(adopted)})

@@ -13,12 +13,15 @@ import math
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+
+from lib.pipeline.digests import digest
 
 KIND = "#"
 """The key that marks what JSON has no word for."""
@@ -32,6 +35,10 @@ Tree = Any
 
 class RecordError(TypeError):
     """A value of a kind that cannot be kept, or a file that holds none; one sentence."""
+
+
+class DamagedError(RecordError):
+    """A file that nobody can make a record of, whatever the code."""
 
 
 def pack(value: Any) -> tuple[Tree, list[np.ndarray]]:
@@ -159,7 +166,7 @@ def read_about(path: Path) -> dict[str, Any]:
     """What a file says of a result, without the result's arrays.
 
     Raises:
-        RecordError: the file holds no record.
+        DamagedError: the file holds no record.
     """
     return _open(path)[0]
 
@@ -168,7 +175,8 @@ def read(path: Path, find: Callable[[str, str], type] = load_class) -> tuple[dic
     """What :func:`write` wrote: ``about`` and ``result``.
 
     Raises:
-        RecordError: the file holds no record, or a class is gone.
+        DamagedError: the file holds no record.
+        RecordError: a class is gone.
     """
     about, arrays = _open(path, with_arrays=True)
     tree = about.pop("result")
@@ -177,7 +185,14 @@ def read(path: Path, find: Callable[[str, str], type] = load_class) -> tuple[dic
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, RecordError):
             raise
-        raise RecordError(f"{path.name} holds no record of a unit ({error}).") from error
+        raise DamagedError(f"{path.name} holds no record of a unit ({error}).") from error
+
+
+_UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What ``zipfile`` and ``numpy.lib.format`` raise for bytes that are not theirs."""
 
 
 def _open(path: Path, with_arrays: bool = False) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -194,8 +209,8 @@ def _open(path: Path, with_arrays: bool = False) -> tuple[dict[str, Any], list[n
             return about, arrays
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RecordError(f"{path.name} holds no record of a unit ({error}).") from error
+    except _UNREADABLE as error:
+        raise DamagedError(f"{path.name} holds no record of a unit ({error}).") from error
 
 
 # Digests --------------------------------------------------------------------------------------
@@ -215,11 +230,8 @@ class Digester:
         self._arrays: dict[int, tuple[np.ndarray, str]] = {}
 
     def digest(self, value: Any) -> str:
-        """SHA-256, 32 hexadecimal digits."""
-        digest = hashlib.sha256()
-        for text in self._texts(value):
-            digest.update(text.encode() + b"\0")
-        return digest.hexdigest()[:32]
+        """The digest of one value (:func:`lib.pipeline.digests.digest`)."""
+        return digest(self._texts(value))
 
     def _texts(self, value: Any) -> Iterator[str]:
         if isinstance(value, np.random.Generator):

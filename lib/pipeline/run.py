@@ -6,7 +6,6 @@ is read back by the next.
 """
 
 import argparse
-import csv
 import json
 import logging
 import os
@@ -33,7 +32,7 @@ from papermill.exceptions import PapermillExecutionError
 from lib.pipeline import params, paths
 from lib.pipeline.provenance import provenance, tree_state
 from lib.pipeline.stages import Needs, Pipeline
-from lib.pipeline.units import KEPT_IN_ALL, SMALL, cache_size, unit_file
+from lib.pipeline.units import KEPT_IN_ALL, SMALL, TABLE, cache_size, read_table, unit_file
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ALLOW_DIRTY = "ALLOW_DIRTY"
@@ -57,8 +56,10 @@ def run_notebook(name: str, profile: str) -> Path:
         NotebookError: there is no such notebook, the tree is dirty (profile ``paper``), the
             notebook's parameters are not the knobs of its block, or a cell failed.
     """
-    source, knobs = _checked(name, profile)
-    needs = Pipeline().needs(name)
+    pipeline = Pipeline()
+    loaded = pipeline.params[profile]
+    source, knobs = _checked(name, loaded, profile)
+    needs = pipeline.needs(name)
     if profile == "paper" and tree_state()["dirty"] and not os.environ.get(ALLOW_DIRTY):
         raise NotebookError(
             "the paper profile refuses a tree with uncommitted changes, which nobody could check "
@@ -71,7 +72,7 @@ def run_notebook(name: str, profile: str) -> Path:
         seconds = time.perf_counter() - begun
         folder = staging / profile / name
         nbformat.write(strip_noise(executed), folder / source.name)
-        _record(needs, profile, folder, knobs, seconds)
+        _record(needs, loaded, folder, knobs, seconds)
         target = paths.section_results(profile, name)
         if not paths.in_pipeline():
             target = paths.pipeline_results(profile, name)
@@ -87,7 +88,7 @@ def compare_units(name: str, profile: str, plan: Path) -> None:
     Raises:
         NotebookError: a cell failed; ``cause`` is the name of the error.
     """
-    source, knobs = _checked(name, profile)
+    source, knobs = _checked(name, params.load(profile), profile)
     with (
         _alone(f"{profile}-{name}"),
         _staging() as staging,
@@ -96,9 +97,8 @@ def compare_units(name: str, profile: str, plan: Path) -> None:
         _execute(source, knobs, staging, paths.cache() / "failed" / "compared" / name)
 
 
-def _checked(name: str, profile: str) -> tuple[Path, dict[str, Any]]:
+def _checked(name: str, loaded: params.Params, profile: str) -> tuple[Path, dict[str, Any]]:
     """The file of a notebook and the knobs that it is given."""
-    loaded = params.load(profile)
     if not re.fullmatch(r"[a-z0-9-]+(/[a-z0-9-]+)?", name):
         raise NotebookError(f"{name!r} names no notebook: write <paper>/<section>.")
     source = params.notebook_file(name)
@@ -253,35 +253,16 @@ def _own_kernel(staging: Path) -> Path:
 
 
 def _record(
-    needs: Needs, profile: str, folder: Path, knobs: dict[str, Any], seconds: float
+    needs: Needs, loaded: params.Params, folder: Path, knobs: dict[str, Any], seconds: float
 ) -> None:
     """Write ``provenance.json`` from what the notebook used and what its units say."""
     inputs = json.loads((folder / paths.USED).read_text(encoding="utf-8"))
     (folder / paths.USED).unlink()
-    loaded = params.load(profile)
     used = {**knobs, **inputs["shared"], "seed": loaded.seed, "device": loaded.device}
-    code, units = needs.code.value, read_units(folder)
+    code, units = needs.code.value, read_table(folder)
     record = provenance(seconds, used, inputs["data"], inputs["device"], code, units)
     text = json.dumps(record, indent=1) + "\n"
     (folder / "provenance.json").write_text(text, encoding="utf-8")
-
-
-def read_units(folder: Path) -> list[dict[str, Any]]:
-    """The rows of ``units.csv`` in a folder of results; none where there is no such file."""
-    file = folder / "units.csv"
-    if not file.is_file():
-        return []
-    with file.open(encoding="utf-8", newline="") as stream:
-        return [
-            row
-            | {
-                "index": int(row["index"]),
-                "dirty": row["dirty"] == "True",
-                "cpu_seconds": float(row["cpu_seconds"]),
-                "adopted": json.loads(row["adopted"]) if row["adopted"] else None,
-            }
-            for row in csv.DictReader(stream)
-        ]
 
 
 def _replace(folder: Path, target: Path) -> None:
@@ -300,12 +281,12 @@ def keep_small_units(target: Path) -> None:
     """
     kept = paths.kept_units()
     kept.mkdir(parents=True, exist_ok=True)
-    for row in read_units(target):
+    for row in read_table(target):
         file, copy = unit_file(row["key"]), kept / f"{row['key']}.npz"
         if not copy.is_file() and file.is_file() and file.stat().st_size <= SMALL:
             shutil.copyfile(file, copy)
-    folders = {table.parent for table in kept.parent.glob("*/*/units.csv")}
-    seconds = {row["key"]: row["cpu_seconds"] for f in folders for row in read_units(f)}
+    folders = {table.parent for table in kept.parent.glob(f"*/*/{TABLE}")}
+    seconds = {row["key"]: row["cpu_seconds"] for f in folders for row in read_table(f)}
     sizes = {file: file.stat().st_size for file in kept.glob("*.npz")}
     worth = {file: seconds.get(file.stem, -1.0) / size for file, size in sizes.items()}
     total = sum(sizes.values())

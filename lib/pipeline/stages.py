@@ -8,7 +8,6 @@ profile, and on the content of the data sets whose names stand in its code or am
 """
 
 import argparse
-import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from lib.datasets import registry
 from lib.datasets.sources import source
 from lib.pipeline import params, paths
 from lib.pipeline.conventions import PAIRS, whole_set
+from lib.pipeline.digests import digest
 from lib.pipeline.fingerprint import Fingerprint, Reader
 from lib.pipeline.project import Project
 from lib.pipeline.provenance import tracked_notebooks
@@ -39,7 +39,7 @@ class Needs:
 
     def knobs_digest(self, profile: str) -> str:
         """Changes when a knob that the notebook uses changes in this profile."""
-        return _digest(json.dumps(self.knobs[profile], sort_keys=True))
+        return digest([json.dumps(self.knobs[profile], sort_keys=True)])
 
 
 class Pipeline:
@@ -108,7 +108,7 @@ class Pipeline:
             code = needs.code.value
             if name == SCORECARD:
                 rules = self.reader.function("lib.pipeline.claims", "main")
-                code = _digest(code + rules.value)
+                code = digest([code, rules.value])
             found[name] = {"code": code} | {p: needs.knobs_digest(p) for p in params.PROFILES}
             sets |= {s for used in needs.data.values() for s in used}
         found["data"] = {
@@ -171,10 +171,6 @@ def _words(value: Any) -> list[str]:
     return [word for item in items for word in _words(item)]
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
 _HEAD = """\
 # Written by `python -m lib.pipeline.stages` from the notebooks and params.yaml: do not edit.
 # knobs and code -> fetch -> data -> one stage per notebook and profile -> scorecard.
@@ -209,8 +205,7 @@ def _fetch(sets: list[str]) -> str:
 def _data(sets: list[str]) -> str:
     items = [f"      real-{s}: {{source: real, set: {s}, from: data/raw/{s}}}" for s in sets]
     items += [
-        f"      standin-{s}: {{source: standin, set: {s}, from: results/fingerprints.json}}"
-        for s in sets
+        f"      standin-{s}: {{source: standin, set: {s}, from: data/sources.yaml}}" for s in sets
     ]
     return "\n".join(
         [

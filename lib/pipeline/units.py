@@ -5,7 +5,8 @@ is filed under the fingerprint of the unit's function and the digest of its argu
 killed run resumes where it stopped and a result does not depend on the backend.
 """
 
-import hashlib
+import csv
+import json
 import multiprocessing
 import os
 import threading
@@ -21,6 +22,7 @@ from typing import Any
 import joblib
 
 from lib.pipeline import paths, records
+from lib.pipeline.digests import digest
 from lib.pipeline.live import Coder
 from lib.pipeline.params import Workers
 from lib.pipeline.progress import stream, track
@@ -31,6 +33,14 @@ SMALL = 200_000
 
 KEPT_IN_ALL = 25_000_000
 """Bytes of all records that git keeps."""
+
+
+TABLE = "units.csv"
+COLUMNS = (
+    "label", "index", "key", "function", "fingerprint", "arguments", "commit", "dirty",
+    "cpu_seconds", "cpu", "adopted",
+)  # fmt: skip
+"""What stands of every unit beside the results of its notebook."""
 
 
 @dataclass(frozen=True)
@@ -106,30 +116,54 @@ class Units:
     def note(self, unit: Unit, about: dict[str, Any]) -> None:
         """Add a unit to the rows of ``units.csv``."""
         place = {"label": unit.label, "index": unit.index, "key": unit.key}
-        shown = ("function", "fingerprint", "arguments", "commit", "dirty", "cpu_seconds", "cpu")
-        self.rows.append(
-            place | {name: about[name] for name in shown} | {"adopted": about["adopted"]}
-        )
+        self.rows.append(place | {name: about[name] for name in COLUMNS if name not in place})
 
     def _units(
         self, function: Callable[..., Any], arguments: Sequence[dict[str, Any]], label: str
     ) -> list[Unit]:
         units = []
         for call in arguments:
-            digest, code = self._coder.identify(function, call)
-            key = hashlib.sha256(f"{code} {digest}".encode()).hexdigest()[:32]
+            asked, code = self._coder.identify(function, call)
+            key = digest([code, asked])
             about = {
                 "key": key,
                 "function": function.__qualname__,
                 "notebook": self.notebook,
                 "fingerprint": code,
-                "arguments": digest,
+                "arguments": asked,
                 "adopted": None,
             }
             index = self._labels[label]
             self._labels[label] += 1
             units.append(Unit(label, index, key, function, call, about))
         return units
+
+
+def write_table(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write ``units.csv``: a row for every unit, in the order in which the notebook asked."""
+    with (folder / TABLE).open("w", encoding="utf-8", newline="") as target:
+        writer = csv.DictWriter(target, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in sorted(rows, key=lambda row: (row["label"], row["index"])):
+            adopted = row["adopted"]
+            writer.writerow(row | {"adopted": "" if adopted is None else json.dumps(adopted)})
+
+
+def read_table(folder: Path) -> list[dict[str, Any]]:
+    """The rows of ``units.csv`` in a folder of results; none where there is no such file."""
+    if not (folder / TABLE).is_file():
+        return []
+    with (folder / TABLE).open(encoding="utf-8", newline="") as source:
+        return [
+            row
+            | {
+                "index": int(row["index"]),
+                "dirty": row["dirty"] == "True",
+                "cpu_seconds": float(row["cpu_seconds"]),
+                "adopted": json.loads(row["adopted"]) if row["adopted"] else None,
+            }
+            for row in csv.DictReader(source)
+        ]
 
 
 def unit_file(key: str) -> Path:
@@ -149,8 +183,11 @@ def find(key: str) -> tuple[dict[str, Any], Any] | None:
             return records.read(file, find_class)
         except FileNotFoundError:
             continue
+        except records.DamagedError:
+            if file == unit_file(key):  # what git keeps is not ours to delete
+                file.unlink(missing_ok=True)
         except records.RecordError:
-            file.unlink(missing_ok=True)  # a damaged record is worth no more than none
+            continue  # of other code, which may still want it
     return None
 
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.pipeline import params, paths, records
+from lib.pipeline.checking import place
 from lib.pipeline.provenance import machine, tree_state
-from lib.pipeline.run import NotebookError, compare_units, read_units
-from lib.pipeline.units import find, places, unit_file
+from lib.pipeline.run import NotebookError, compare_units
+from lib.pipeline.units import TABLE, find, places, read_table, unit_file
 
 REPORT = "verify.json"
 
@@ -33,10 +34,10 @@ def recorded(profile: str, notebook: str | None = None) -> list[dict[str, Any]]:
     """The units of a profile whose records lie here, each with its notebook."""
     found = []
     base = paths.ROOT / "results" / profile
-    for table in sorted(base.glob("*/*/units.csv")):
+    for table in sorted(base.glob(f"*/*/{TABLE}")):
         name = f"{table.parent.parent.name}/{table.parent.name}"
         if notebook in (None, name):
-            rows = read_units(table.parent)
+            rows = read_table(table.parent)
             found += [
                 row | {"notebook": name}
                 for row in rows
@@ -90,7 +91,7 @@ def adopt(name: str, profile: str, sample: int, seed: int) -> tuple[int, int]:
         VerifyError: the notebook's knobs or data are not those of the records, or a unit differs.
     """
     folder = paths.pipeline_results(profile, name)
-    rows = read_units(folder)
+    rows = read_table(folder)
     if not rows:
         raise VerifyError(f"{name} has no units of the profile {profile} on record.")
     _same_inputs(name, profile, folder)
@@ -138,7 +139,7 @@ def _refile(key: str, under: dict[str, Any], sample: list[str]) -> None:
 
 
 def _place(row: dict[str, Any]) -> str:
-    return f"{row['label']} {row['index']}"
+    return place(row["label"], row["index"])
 
 
 def _same_inputs(name: str, profile: str, folder: Path) -> None:

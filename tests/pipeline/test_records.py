@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.pipeline import records
-from lib.pipeline.records import Digester, RecordError, compare
+from lib.pipeline.records import DamagedError, Digester, RecordError, compare
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,24 @@ def damaged(tmp_path):
 def test_a_damaged_record_is_an_error_of_ours(tmp_path):
     for content in damaged(tmp_path):
         (tmp_path / "b.npz").write_bytes(content)
-        with pytest.raises(RecordError):
+        with pytest.raises(DamagedError):
             records.read(tmp_path / "b.npz")
+
+
+def test_a_record_with_any_byte_changed_is_damaged_or_still_right(tmp_path):
+    value = {"x": np.arange(20.0), "name": "a", "parts": [1, (2.5, None)]}
+    records.write(tmp_path / "a.npz", {"key": "k"}, value)
+    whole = (tmp_path / "a.npz").read_bytes()
+    rng = np.random.default_rng(0)
+    for position in range(len(whole)):
+        content = bytearray(whole)
+        content[position] ^= int(rng.integers(1, 256))
+        (tmp_path / "b.npz").write_bytes(content)
+        try:
+            _, found = records.read(tmp_path / "b.npz")
+        except DamagedError:
+            continue
+        assert records.compare(value, found).equal, position
 
 
 def test_a_pickle_in_a_record_is_not_loaded(tmp_path):

@@ -11,7 +11,7 @@ import nbformat
 import psutil
 import pytest
 
-from lib.pipeline import paths, run
+from lib.pipeline import paths, run, units
 from tests.pipeline.conftest import COMPUTE, DRAW, FINISH, SETUP, call, git, write_notebook
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ def test_a_run_leaves_the_executed_notebook_metrics_headline_units_and_provenanc
     assert record["units"] == 2
     assert record["units_commits"] == [record["commit"]]
     assert {"dirty", "cpu", "versions", "device", "data", "fingerprint"} <= set(record)
-    rows = run.read_units(folder)
+    rows = units.read_table(folder)
     assert [(row["label"], row["index"], row["function"]) for row in rows] == [
         ("draws", 0, "draw"), ("draws", 1, "draw")
     ]  # fmt: skip
@@ -53,15 +53,15 @@ def test_a_run_leaves_the_executed_notebook_metrics_headline_units_and_provenanc
     spent = [row["cpu_seconds"] for row in rows]
     run.run_notebook("toy/one", "demo")
     assert {name: (folder / name).read_bytes() for name in first} == first
-    assert [row["cpu_seconds"] for row in run.read_units(folder)] == spent
+    assert [row["cpu_seconds"] for row in units.read_table(folder)] == spent
     assert not [path for path in (inside / ".cache").iterdir() if path.name.startswith("run-")]
 
 
 def test_more_repeats_compute_only_what_is_new(inside):
     run.run_notebook("toy/one", "demo")
-    before = {row["key"] for row in run.read_units(results(inside))}
+    before = {row["key"] for row in units.read_table(results(inside))}
     run.run_notebook("toy/one", "quick")
-    after = [row["key"] for row in run.read_units(results(inside, "quick"))]
+    after = [row["key"] for row in units.read_table(results(inside, "quick"))]
     assert len(after) == 3
     assert before < set(after)
 
@@ -111,7 +111,7 @@ def test_the_paper_profile_refuses_a_dirty_tree_and_keeps_small_units(inside, ca
     module.write_text(text)
     subprocess.run(["rm", "-r", str(inside / ".cache")], check=True)
     run.run_notebook("toy/one", "paper")
-    rows = run.read_units(results(inside, "paper"))
+    rows = units.read_table(results(inside, "paper"))
     assert all(row["dirty"] for row in rows)
     assert not (inside / ".cache" / "units").exists()
 

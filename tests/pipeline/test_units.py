@@ -102,6 +102,30 @@ def test_a_damaged_record_is_computed_again(own_cache):
     assert Path(log).read_text().split() == ["1", "1"]
 
 
+def test_a_record_is_deleted_only_where_it_is_damaged_and_git_does_not_keep_it(
+    own_cache, monkeypatch
+):
+    log = str(own_cache / "log")
+    _, made = mapped(draw, [{"seed": 1, "log": log}])
+    key = made.rows[0]["key"]
+    (own_cache / "kept").mkdir()
+    kept = own_cache / "kept" / f"{key}.npz"
+    units.unit_file(key).unlink()
+    kept.write_bytes(b"half a rec")
+    assert units.find(key) is None
+    assert kept.read_bytes() == b"half a rec"
+    records.write(units.unit_file(key), {"key": key}, OtherCode(1.0))
+    with monkeypatch.context() as patch:
+        patch.delattr(sys.modules[__name__], "OtherCode")
+        assert units.find(key) is None
+    assert units.find(key)[1] == OtherCode(1.0)
+
+
+@dataclass
+class OtherCode:
+    scale: float
+
+
 @dataclass
 class Setting:
     scale: float

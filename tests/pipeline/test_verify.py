@@ -27,7 +27,7 @@ def edit(root, old, new, file="notebooks/toy/one.ipynb"):
 
 
 def rows(root):
-    return run.read_units(root / "results" / "demo" / "toy" / "one")
+    return units.read_table(root / "results" / "demo" / "toy" / "one")
 
 
 def test_units_computed_again_are_equal(computed, monkeypatch):
