@@ -20,8 +20,17 @@ VERIFIED := $(if $(filter file,$(origin PROFILE)),paper,$(PROFILE))
 SAMPLE   ?= 5
 SEED     ?= 0
 
-# Processes that run tests.
+# Processes that run tests, or notebooks of the demo, each of which uses one core.
 JOBS     ?= 2
+PAPERS   := $(notdir $(patsubst %/,%,$(wildcard notebooks/*/)))
+
+# Papers do not wait for one another. What is common to them comes first, what sums them up last.
+define DEMO
+  dvc repro --quiet --glob 'data@standin-*'
+  @printf '%s\n' $(PAPERS) | \
+    xargs -P $(JOBS) -I{} dvc repro $(1) --wait-for-lock --single-item --glob '{}-*@demo'
+  dvc repro $(1) --glob '*@demo'
+endef
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -47,7 +56,7 @@ $(STAMP): requirements.txt pyproject.toml
 repro: $(STAMP)  ## run every notebook: PROFILE=demo (15 min) | quick (25 min) | paper (a day)
 	@echo "Profile $(PROFILE), from nothing: $(COST_$(PROFILE))."
 	@python -m lib.pipeline.stages
-	dvc repro --glob '*@$(PROFILE)'
+	$(if $(filter demo,$(PROFILE)),$(call DEMO),dvc repro --glob '*@$(PROFILE)')
 
 check: $(STAMP) lint  ## lint, layers, tests that take under a second each (3 min): for every save
 	@echo "Fast tests: about 2 minutes."
@@ -56,7 +65,7 @@ check: $(STAMP) lint  ## lint, layers, tests that take under a second each (3 mi
 test: $(STAMP) lint  ## lint, demo pipeline, all tests with coverage, nbval on the demo (35 min)
 	@echo "Demo pipeline and all tests: about 35 minutes."
 	@python -m lib.pipeline.stages
-	dvc repro --quiet --glob '*@demo'
+	$(call DEMO,--quiet)
 	python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(STAMP)  ## ruff, layer contracts, stripped notebooks (10 s)
