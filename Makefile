@@ -28,7 +28,7 @@ PAPERS   := $(notdir $(patsubst %/,%,$(wildcard notebooks/*/)))
 define DEMO
   dvc repro --quiet --glob 'data@standin-*'
   @printf '%s\n' $(PAPERS) | \
-    xargs -P $(JOBS) -I{} dvc repro $(1) --wait-for-lock --single-item --glob '{}-*@demo'
+    xargs -P $(JOBS) -I{} dvc --wait-for-lock repro $(1) --single-item --glob '{}-*@demo'
   dvc repro $(1) --glob '*@demo'
 endef
 
