@@ -5,6 +5,7 @@ is filed under the fingerprint of the unit's function and the digest of its argu
 killed run resumes where it stopped and a result does not depend on the backend.
 """
 
+import copy
 import csv
 import json
 import multiprocessing
@@ -99,10 +100,13 @@ class Units:
     ) -> Iterator[tuple[int, Any]]:
         """Compute units of these numbers, in whatever order they get done; file each."""
         with _backend(self.workers) as options:
+            # Units may share a generator, and each starts from its present state: other processes
+            # get copies in any case.
+            own = copy.deepcopy if options.get("n_jobs") == 1 else dict
             # One by one, for joblib would bundle units of seconds with units of hours.
             done = joblib.Parallel(return_as="generator_unordered", batch_size=1, **options)(
                 joblib.delayed(_run)(
-                    number, os.getpid(), units[number].function, units[number].arguments
+                    number, os.getpid(), units[number].function, own(units[number].arguments)
                 )
                 for number in which
             )

@@ -53,6 +53,18 @@ def test_results_come_in_order_and_do_not_depend_on_the_backend(backend, own_cac
         np.testing.assert_array_equal(result, np.random.default_rng(seed).normal(size=3))
 
 
+def drawn_on(rng, scale):
+    return scale * rng.normal(size=2)
+
+
+def test_units_that_share_a_generator_each_start_from_its_state(own_cache):
+    rng = np.random.default_rng(0)
+    results, _ = mapped(drawn_on, [{"rng": rng, "scale": float(s)} for s in range(1, 4)])
+    for scale, result in enumerate(results, start=1):
+        np.testing.assert_array_equal(result, scale * np.random.default_rng(0).normal(size=2))
+    np.testing.assert_array_equal(rng.normal(size=2), np.random.default_rng(0).normal(size=2))
+
+
 def test_a_finished_unit_is_not_run_again(own_cache):
     log = str(own_cache / "log")
     mapped(draw, [{"seed": s, "log": log} for s in range(3)])
