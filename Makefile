@@ -82,7 +82,7 @@ verify: $(STAMP)  ## random units from nothing, compared: SAMPLE=5 SEED=0 PROFIL
 lab: $(STAMP)  ## open the notebooks in JupyterLab, with stand-in data prepared
 	@python -m lib.pipeline.stages
 	dvc repro --quiet --glob 'data@standin-*'
-	jupyter lab --ServerApp.root_dir="$(CURDIR)" notebooks
+	jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks
 
 bench: $(STAMP)  ## solvers beside generic formulations, writes results/bench.json (20 min)
 	python -m bench
