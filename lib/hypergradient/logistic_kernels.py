@@ -259,9 +259,9 @@ def poison_gradients(F, P, scale, offset, y, share, w, t, out, curvature, pull):
             collect_group(sums, pull[own, t, :f], columns, scale, offset, total)
             for j in range(d + 1):
                 out[k, j] += total[0, j]
-        given = y[own, f:], share[own, f:], curvature[own, t, f:]
-        one_row_gradient(P[k], given, at[:, :d], at[:, d], out[own, :d], pull[own, t, f:])
-        out[k, d] += sum_of(pull[k, t, f:])
+        given, others = (y[own, f:], share[own, f:], curvature[own, t, f:]), pull[own, t, f:]
+        one_row_gradient(P[k], given, at[:, :d], at[:, d], out[own, :d], others)
+        out[k, d] += sum_of(others[0])
 
 
 @njit(cache=True)
@@ -278,10 +278,9 @@ def poison_products(F, P, scale, offset, curvature, t, v, out, pull):
             collect_group(sums, pull[own, t, :f], columns, scale, offset, total)
             for j in range(d + 1):
                 out[k, j] += total[0, j]
-        one_row_product(
-            P[k], curvature[own, t, f:], v[own, :d], v[own, d], out[own, :d], pull[own, t, f:]
-        )  # fmt: skip
-        out[k, d] += sum_of(pull[k, t, f:])
+        bent, others = curvature[own, t, f:], pull[own, t, f:]
+        one_row_product(P[k], bent, v[own, :d], v[own, d], out[own, :d], others)
+        out[k, d] += sum_of(others[0])
 
 
 @njit(cache=True)
