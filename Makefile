@@ -11,8 +11,8 @@ $(error There is no profile "$(PROFILE)": use one of $(PROFILES))
 endif
 
 # Minutes are for two cores and start after installation.
-COST_demo  := 15 minutes, no download, 20 MB of disk, embedded stand-in data
-COST_quick := 25 minutes, 130 MB of download, 500 MB of disk
+COST_demo  := 8 minutes, no download, 20 MB of disk, embedded stand-in data
+COST_quick := 40 minutes, 130 MB of download, 500 MB of disk
 COST_paper := about a day, 130 MB of download, 500 MB of disk
 
 # What `make verify` compares unless told otherwise: the profile that claims are judged by.
@@ -53,7 +53,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-repro: $(STAMP)  ## run every notebook: PROFILE=demo (15 min) | quick (25 min) | paper (a day)
+repro: $(STAMP)  ## run every notebook: PROFILE=demo (8 min) | quick (40 min) | paper (a day)
 	@echo "Profile $(PROFILE), from nothing: $(COST_$(PROFILE))."
 	@python -m lib.pipeline.stages
 	$(if $(filter demo,$(PROFILE)),$(call DEMO),dvc repro --glob '*@$(PROFILE)')
