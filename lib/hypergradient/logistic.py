@@ -74,11 +74,11 @@ class Logistic(MLP):
         poison, pull = w.new_empty(K, m), w.new_empty(K, m)
         X, *affine = _raw(problem)
         y, share, poison_y, poison_share = _labels(problem)
-        here = _step_zero(w), 0, gradient.numpy()
-        kernels.raw_gradients(X, y, share, *affine, *here, _step_zero(clean), _scratch(problem))
+        here = w.numpy(), gradient.numpy()
+        kernels.raw_gradients(X, y, share, *affine, *here, clean.numpy(), _scratch(problem))
         kernels.poison_gradients(
             *_poison(problem), *affine[1:], poison_y, poison_share, *here,
-            _step_zero(poison), _step_zero(pull),
+            poison.numpy(), pull.numpy(),
         )  # fmt: skip
 
         def loss() -> Tensor:
@@ -103,12 +103,13 @@ class Logistic(MLP):
         v = v.contiguous()
         Hv, q = torch.empty_like(v), v.new_empty(*v.shape[:2], m)
         X, *affine = _raw(problem)
-        clean, scratch = _step_zero(state.clean), _scratch(problem)
-        poison = *_poison(problem), *affine[1:], _step_zero(state.poison)
+        poison, scratch = _poison(problem), _scratch(problem)
         for j in range(J):
             vectors, sums = v[j].numpy(), Hv[j].numpy()
-            kernels.raw_products(X, clean, 0, *affine, vectors, sums, scratch)
-            kernels.poison_products(*poison, 0, vectors, sums, _step_zero(q[j]))
+            kernels.raw_products(X, state.clean.numpy(), *affine, vectors, sums, scratch)
+            kernels.poison_products(
+                *poison, *affine[1:], state.poison.numpy(), vectors, sums, q[j].numpy()
+            )
         pull, weights = state.pull[:, free:], state.w[:, :-1]
         if moved is not None:
             bent = state.poison[:, free:] * (moved @ weights.unsqueeze(-1)).squeeze(-1)
@@ -204,11 +205,6 @@ def _extended(X: Float[Tensor, "n d"]) -> Float[Tensor, "n d1"]:
 def _numpy(tensor: Tensor) -> ndarray:
     """In C's order, for every other order would be compiled by itself."""
     return tensor.contiguous().numpy()
-
-
-def _step_zero(tensor: Tensor) -> ndarray:
-    """(K, ·) as the first of the kernels' steps, (K, 1, ·)."""
-    return tensor.unsqueeze(1).numpy()
 
 
 def _packed(clean: Rows, dtype: torch.dtype) -> tuple[ndarray, ndarray]:

@@ -209,78 +209,77 @@ def collect_group(raw, pull, columns, scale, offset, out):
 
 
 @njit(cache=True)
-def raw_gradients(X, y, share, columns, scale, offset, w, t, out, curvature, pull):
-    """Gradients of n raw rows at w[:, t] (K, d + 1) into ``out``; fills ``curvature[:, t]`` (K, n).
+def raw_gradients(X, y, share, columns, scale, offset, w, out, curvature, pull):
+    """Gradients of n raw rows, clean ones or one problem's, at w (K, d + 1) into ``out``.
 
     ``pull`` holds n values for each of the problems that share a pass.
     """
     for first in range(0, len(w), GROUP):
         now = slice(first, first + GROUP)
-        at, given = w[now, t], (y[now], share[now], curvature[now, t])
-        raw, bias = raw_group(at, columns, scale, offset)
+        raw, bias = raw_group(w[now], columns, scale, offset)
         sums = np.zeros_like(raw)
-        if len(at) == 1:
-            one_gradient(X, given, raw[:1], bias, sums[:1], pull)
+        if len(w[now]) == 1:
+            one_gradient(X, (y[now], share[now], curvature[now]), raw[:1], bias, sums[:1], pull)
         else:
-            group_gradient(X, given, raw, bias, sums, pull)
+            group_gradient(X, (y[now], share[now], curvature[now]), raw, bias, sums, pull)
         collect_group(sums, pull, columns, scale, offset, out[now])
 
 
 @njit(cache=True)
-def raw_products(X, curvature, t, columns, scale, offset, v, out, pull):
-    """Hessians of n raw rows, ``curvature[:, t]`` (K, n), times v (K, d + 1) into ``out``."""
+def raw_products(X, curvature, columns, scale, offset, v, out, pull):
+    """Hessians of n raw rows, with ``curvature`` (K, n), times v (K, d + 1) into ``out``."""
     for first in range(0, len(v), GROUP):
         now = slice(first, first + GROUP)
         raw, bias = raw_group(v[now], columns, scale, offset)
         sums = np.zeros_like(raw)
         if len(v[now]) == 1:
-            one_product(X, curvature[now, t], raw[:1], bias, sums[:1], pull)
+            one_product(X, curvature[now], raw[:1], bias, sums[:1], pull)
         else:
-            group_product(X, curvature[now, t], raw, bias, sums, pull)
+            group_product(X, curvature[now], raw, bias, sums, pull)
         collect_group(sums, pull, columns, scale, offset, out[now])
 
 
 @njit(cache=True)
-def poison_gradients(F, P, scale, offset, y, share, w, t, out, curvature, pull):
-    """Every problem's poison, F and P, at its w[:, t] (K, d + 1), their sums added to ``out``.
+def poison_gradients(F, P, scale, offset, y, share, w, out, curvature, pull):
+    """Every problem's poison, F and P, at its w (K, d + 1), their sums added to ``out``.
 
-    ``y``, ``share``, ``curvature[:, t]`` and ``pull[:, t]`` are (K, m), first F's and then P's.
+    ``y``, ``share``, ``curvature`` and ``pull`` are (K, m), first F's and then P's.
     """
     K, free, d = P.shape
     f, columns, total = y.shape[1] - free, np.arange(d), np.empty((1, d + 1), w.dtype)
     for k in range(K):
         own = slice(k, k + 1)
-        at = w[own, t]
         if f:
-            given = y[own, :f], share[own, :f], curvature[own, t, :f]
-            raw, bias = raw_group(at, columns, scale, offset)
+            given = y[own, :f], share[own, :f], curvature[own, :f]
+            raw, bias = raw_group(w[own], columns, scale, offset)
             sums = np.zeros_like(raw)
-            one_gradient(F[k], given, raw[:1], bias, sums[:1], pull[own, t, :f])
-            collect_group(sums, pull[own, t, :f], columns, scale, offset, total)
+            one_gradient(F[k], given, raw[:1], bias, sums[:1], pull[own, :f])
+            collect_group(sums, pull[own, :f], columns, scale, offset, total)
             for j in range(d + 1):
                 out[k, j] += total[0, j]
-        given, others = (y[own, f:], share[own, f:], curvature[own, t, f:]), pull[own, t, f:]
-        one_row_gradient(P[k], given, at[:, :d], at[:, d], out[own, :d], others)
-        out[k, d] += sum_of(others[0])
+        given = y[own, f:], share[own, f:], curvature[own, f:]
+        one_row_gradient(P[k], given, w[own, :d], w[own, d], out[own, :d], pull[own, f:])
+        out[k, d] += sum_of(pull[k, f:])
 
 
 @njit(cache=True)
-def poison_products(F, P, scale, offset, curvature, t, v, out, pull):
-    """The same with ``curvature[:, t]`` (K, m) and vectors v (K, d + 1)."""
+def poison_products(F, P, scale, offset, curvature, v, out, pull):
+    """The same with ``curvature`` (K, m) and vectors v (K, d + 1)."""
     K, free, d = P.shape
-    f, columns, total = curvature.shape[2] - free, np.arange(d), np.empty((1, d + 1), v.dtype)
+    f, columns, total = curvature.shape[1] - free, np.arange(d), np.empty((1, d + 1), v.dtype)
     for k in range(K):
         own = slice(k, k + 1)
         if f:
             raw, bias = raw_group(v[own], columns, scale, offset)
             sums = np.zeros_like(raw)
-            one_product(F[k], curvature[own, t, :f], raw[:1], bias, sums[:1], pull[own, t, :f])
-            collect_group(sums, pull[own, t, :f], columns, scale, offset, total)
+            one_product(F[k], curvature[own, :f], raw[:1], bias, sums[:1], pull[own, :f])
+            collect_group(sums, pull[own, :f], columns, scale, offset, total)
             for j in range(d + 1):
                 out[k, j] += total[0, j]
-        bent, others = curvature[own, t, f:], pull[own, t, f:]
-        one_row_product(P[k], bent, v[own, :d], v[own, d], out[own, :d], others)
-        out[k, d] += sum_of(others[0])
+        one_row_product(
+            P[k], curvature[own, f:], v[own, :d], v[own, d], out[own, :d], pull[own, f:]
+        )  # fmt: skip
+        out[k, d] += sum_of(pull[k, f:])
 
 
 @njit(cache=True)
@@ -297,9 +296,10 @@ def descend(
     g, scratch = np.empty((K, p), w.dtype), np.empty((GROUP, share.shape[1]), w.dtype)
     zero = w.dtype.type(0)
     for t in range(steps - 1):
-        raw_gradients(X, y, share, columns, scale, offset, w, t, g, curvature, scratch)
+        at = w[:, t]
+        raw_gradients(X, y, share, columns, scale, offset, at, g, curvature[:, t], scratch)
         poison_gradients(
-            F, P, scale, offset, poison_y, poison_share, w, t, g, poison_curvature, pull
+            F, P, scale, offset, poison_y, poison_share, at, g, poison_curvature[:, t], pull[:, t]
         )
         for k in range(K):
             for j in range(p):
@@ -330,8 +330,8 @@ def ascend(
                     d_lam[k, j] -= eta[k] * shrinkage[k, j] * np.sign(after) * p[k, j]
                 d_lam[k, j] -= eta[k] * decay[k, j] * w[k, t, j] * p[k, j]
                 way[k, t, j] = p[k, j]
-        raw_products(X, curvature, t, columns, scale, offset, p, g, scratch)
-        poison_products(F, P, scale, offset, poison_curvature, t, p, g, pull)
+        raw_products(X, curvature[:, t], columns, scale, offset, p, g, scratch)
+        poison_products(F, P, scale, offset, poison_curvature[:, t], p, g, pull[:, t])
         for k in range(len(p)):
             for j in range(p.shape[1]):
                 p[k, j] -= eta[k] * (g[k, j] + decay[k, j] * p[k, j])
