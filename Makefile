@@ -77,7 +77,7 @@ lint: $(STAMP)  ## ruff, layer contracts, stripped notebooks (10 s)
 
 verify: $(STAMP)  ## random units from nothing, compared: SAMPLE=5 SEED=0 PROFILE=paper NOTEBOOK=
 	@echo "$(SAMPLE) random units of the profile $(VERIFIED): seconds to an hour each."
-	python -m lib.pipeline.verify --profile $(VERIFIED) --sample $(SAMPLE) --seed $(SEED) \
+	@python -m lib.pipeline.verify --profile $(VERIFIED) --sample $(SAMPLE) --seed $(SEED) \
 	  $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab, with stand-in data prepared

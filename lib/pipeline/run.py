@@ -225,7 +225,8 @@ def _execute(
                 kernel_name="python3",
                 cwd=paths.ROOT,
                 progress_bar=sys.stderr.isatty(),
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of its own port
+                # It warns of its own port, and calls it an error when it is stopped.
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )
     except PapermillExecutionError as error:
         if error.ename == "KeyboardInterrupt":
