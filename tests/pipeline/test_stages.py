@@ -155,7 +155,8 @@ def test_experiments_take_any_number_and_can_be_compared(project):
     git(project, "commit", "-qm", "results")
     call(project, "dvc", "exp", "run", "-S", "toy.one.scale=3e-05", "toy-one@demo")
     knobs = json.loads(call(project, "dvc", "params", "diff", "--json").stdout)
-    assert knobs["params.yaml"]["toy.one.scale"]["new"] == 3e-05
+    difference = {"old": 0.1, "new": 3e-05, "diff": pytest.approx(3e-05 - 0.1)}
+    assert knobs["params.yaml"]["toy.one.scale"] == difference
     changed = git(project, "diff", "--unified=0", "params.yaml").splitlines()
     assert [line for line in changed if line[0] in "+-" and line[:3] not in ("+++", "---")] == [
         "-    scale: 0.1 # of what is drawn", "+    scale: 3e-05 # of what is drawn"
