@@ -179,7 +179,12 @@ def test_a_run_that_is_ended_leaves_no_results_and_nobody_computing(project, kin
     )
     write_notebook(project, cells=(SETUP, SLOW, FINISH))
     process = subprocess.Popen(
-        command("toy/one", "--profile", "demo"), cwd=project, stderr=subprocess.PIPE, text=True
+        command("toy/one", "--profile", "demo"),
+        cwd=project,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores SIGINT, and so does whatever it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(lambda: len(list(project.glob("started-*"))) == 2)
     children = psutil.Process(process.pid).children(recursive=True)
