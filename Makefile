@@ -56,16 +56,16 @@ $(STAMP): requirements.txt pyproject.toml
 
 repro: $(STAMP)  ## run every notebook: PROFILE=demo (8 min) | quick (40 min) | paper (a day)
 	@echo "Profile $(PROFILE), from nothing: $(COST_$(PROFILE))."
-	@python -m lib.pipeline.stages
+	@python -m replication.stages
 	$(if $(filter demo,$(PROFILE)),$(call DEMO),dvc repro --glob '*@$(PROFILE)')
 
 check: $(STAMP) lint  ## lint, layers, tests that take under a second each (3 min): for every save
 	@echo "Fast tests: about 2 minutes."
 	python -m pytest -q -n $(JOBS) -m "not slow"
 
-test: $(STAMP) lint  ## lint, demo pipeline, all tests with coverage, nbval on the demo (35 min)
-	@echo "Demo pipeline and all tests: about 35 minutes."
-	@python -m lib.pipeline.stages
+test: $(STAMP) lint  ## lint, demo pipeline, all tests with coverage, nbval on the demo (20 min)
+	@echo "Demo pipeline and all tests: about 20 minutes."
+	@python -m replication.stages
 	$(call DEMO,--quiet)
 	python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
@@ -77,11 +77,11 @@ lint: $(STAMP)  ## ruff, layer contracts, stripped notebooks (10 s)
 
 verify: $(STAMP)  ## random units from nothing, compared: SAMPLE=5 SEED=0 PROFILE=paper NOTEBOOK=
 	@echo "$(SAMPLE) random units of the profile $(VERIFIED): seconds to an hour each."
-	@python -m lib.pipeline.verify --profile $(VERIFIED) --sample $(SAMPLE) --seed $(SEED) \
+	@python -m replication.verify --profile $(VERIFIED) --sample $(SAMPLE) --seed $(SEED) \
 	  $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab, with stand-in data prepared
-	@python -m lib.pipeline.stages
+	@python -m replication.stages
 	dvc repro --quiet --glob 'data@standin-*'
 	jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks
 

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from tqdm import tqdm
 
 from bench import ENTRIES
-from lib.pipeline import paths
-from lib.pipeline.provenance import cpu_model
+from replication import paths
+from replication.provenance import cpu_model
 
 
 def machine() -> dict[str, str | int]:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lib.datasets import Dataset, Split, load, prepare, split
-from lib.pipeline import paths
+from poisoning.datasets import Dataset, Split, load, prepare, split
+from replication import paths
 
 
 def whole(name: str) -> tuple[Dataset, str]:

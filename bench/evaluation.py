@@ -16,19 +16,19 @@ from tqdm import tqdm
 
 from bench.data import examples
 from bench.timing import Race, timed
-from lib.arrays import vstack
-from lib.attacks.decoy import find_decoys
-from lib.attacks.kkt import KKTSettings, attempts
-from lib.attacks.poisoned_set import PoisonedSet
-from lib.defenses.centroid import fit_l2, fit_slab
-from lib.defenses.detector import sanitize
-from lib.defenses.evaluation import FIVE, Evaluator
-from lib.defenses.knn import fit_knn
-from lib.defenses.loss import fit_loss
-from lib.defenses.svd import fit_svd
-from lib.feasible.sets import FeasibleSet, InputDomain
-from lib.models.svm import train_svm
-from lib.pipeline.koh2021 import LAMBDA
+from poisoning.arrays import vstack
+from poisoning.attacks.decoy import find_decoys
+from poisoning.attacks.kkt import KKTSettings, attempts
+from poisoning.attacks.poisoned_set import PoisonedSet
+from poisoning.defenses.centroid import fit_l2, fit_slab
+from poisoning.defenses.detector import sanitize
+from poisoning.defenses.evaluation import FIVE, Evaluator
+from poisoning.defenses.knn import fit_knn
+from poisoning.defenses.loss import fit_loss
+from poisoning.defenses.svd import fit_svd
+from poisoning.feasible.sets import FeasibleSet, InputDomain
+from poisoning.models.svm import train_svm
+from replication.koh2021 import LAMBDA
 
 
 @dataclass(frozen=True)

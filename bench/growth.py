@@ -23,15 +23,15 @@ from tqdm import tqdm
 
 from bench.data import examples
 from bench.timing import timed
-from lib.attacks.decoy import find_decoys
-from lib.attacks.influence import InfluenceSettings, influence_attack
-from lib.attacks.kkt import KKTSettings, clean_gradient, loss_caps
-from lib.attacks.min_max import MinMaxSettings, min_max_poison
-from lib.datasets import Split
-from lib.defenses.evaluation import Evaluator
-from lib.feasible.sets import FeasibleSet, InputDomain
-from lib.feasible.solver import match_gradient
-from lib.pipeline.koh2021 import LAMBDA
+from poisoning.attacks.decoy import find_decoys
+from poisoning.attacks.influence import InfluenceSettings, influence_attack
+from poisoning.attacks.kkt import KKTSettings, clean_gradient, loss_caps
+from poisoning.attacks.min_max import MinMaxSettings, min_max_poison
+from poisoning.datasets import Split
+from poisoning.defenses.evaluation import Evaluator
+from poisoning.feasible.sets import FeasibleSet, InputDomain
+from poisoning.feasible.solver import match_gradient
+from replication.koh2021 import LAMBDA
 
 NAME = "koh2021.growth"
 SHARES = (0.125, 0.25, 0.5)  # beside the whole

@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from bench.hypergradient_peers import Task, honest, naive_unroll
 from bench.timing import Race, one_core, timed
-from lib.hypergradient.fmd import fmd
-from lib.hypergradient.implicit import implicit
-from lib.hypergradient.logistic import Logistic
-from lib.hypergradient.problem import Objective, Problem, Rows
-from lib.hypergradient.rmd import largest_stable_step, rmd
+from poisoning.hypergradient.fmd import fmd
+from poisoning.hypergradient.implicit import implicit
+from poisoning.hypergradient.logistic import Logistic
+from poisoning.hypergradient.problem import Objective, Problem, Rows
+from poisoning.hypergradient.rmd import largest_stable_step, rmd
 
 N, D, POISON, STEPS, VALIDATION = 5000, 784, 350, 140, 500
 PAIRS = 3

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lib.hypergradient.problem import Problem
+from poisoning.hypergradient.problem import Problem
 
 Answer = tuple[Tensor, Tensor]
 

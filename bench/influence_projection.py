@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from bench.data import examples
 from bench.timing import ColdAndWarm, Resolved
-from lib.attacks import influence
-from lib.attacks.influence import InfluenceSettings, influence_attack
-from lib.defenses.evaluation import Evaluator
-from lib.feasible import reference
-from lib.feasible.sets import ClassSet, InputDomain
-from lib.feasible.solver import project
-from lib.pipeline.koh2021 import LAMBDA
+from poisoning.attacks import influence
+from poisoning.attacks.influence import InfluenceSettings, influence_attack
+from poisoning.defenses.evaluation import Evaluator
+from poisoning.feasible import reference
+from poisoning.feasible.sets import ClassSet, InputDomain
+from poisoning.feasible.solver import project
+from replication.koh2021 import LAMBDA
 
 NAME = "koh2021.influence_projection"
 STEPS = (1, 5, 10, 20, 35, 50)  # of the ascent; at each a point per class

@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from bench.data import examples
 from bench.timing import Race
-from lib.attacks.decoy import find_decoys
-from lib.attacks.kkt import KKTSettings, clean_gradient, loss_caps
-from lib.feasible import reference
-from lib.feasible.sets import FeasibleSet, InputDomain
-from lib.feasible.solver import match_gradient
-from lib.models.svm import train_svm
-from lib.pipeline.koh2021 import LAMBDA
+from poisoning.attacks.decoy import find_decoys
+from poisoning.attacks.kkt import KKTSettings, clean_gradient, loss_caps
+from poisoning.feasible import reference
+from poisoning.feasible.sets import FeasibleSet, InputDomain
+from poisoning.feasible.solver import match_gradient
+from poisoning.models.svm import train_svm
+from replication.koh2021 import LAMBDA
 
 NAME = "koh2021.kkt_problem"
 DECOYS = {"quantiles": (0.4, 0.45, 0.5), "repeats": (5, 8)}  # where the best attacks come from

@@ -18,16 +18,16 @@ from tqdm import tqdm
 
 from bench.data import whole
 from bench.timing import Race, timed
-from lib.datasets.multitask import (
+from poisoning.datasets.multitask import (
     MultiTaskDraw,
     draw_fields,
     draw_one_vs_rest,
     draw_torques,
     principal_components,
 )
-from lib.models.mtrl import Loss, TaskData, solve_mtrl
-from lib.models.mtrl_alternating import solve_alternating
-from lib.pipeline.zhao2018 import LOSS
+from poisoning.models.mtrl import Loss, TaskData, solve_mtrl
+from poisoning.models.mtrl_alternating import solve_alternating
+from replication.zhao2018 import LOSS
 
 LAMBDA = 0.1  # both
 

@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from bench.data import examples
 from bench.timing import ColdAndWarm, Resolved
-from lib.attacks.decoy import find_decoys
-from lib.attacks.min_max import MinMaxSettings, well_fitted
-from lib.feasible import reference
-from lib.feasible.sets import FeasibleSet, InputDomain
-from lib.feasible.solver import minimise_linear
-from lib.models.svm import train_svm
-from lib.pipeline.koh2021 import LAMBDA
+from poisoning.attacks.decoy import find_decoys
+from poisoning.attacks.min_max import MinMaxSettings, well_fitted
+from poisoning.feasible import reference
+from poisoning.feasible.sets import FeasibleSet, InputDomain
+from poisoning.feasible.solver import minimise_linear
+from poisoning.models.svm import train_svm
+from replication.koh2021 import LAMBDA
 
 NAME = "koh2021.minmax_lp"
 MODELS = 6  # per class, from the clean model towards the decoy

@@ -1,9 +1,9 @@
 """Online SGD on a two-layer net: exact blocks beside autograd and beside an unblocked loop.
 
 All three take the same steps on the same examples, one example a step, in single precision: blocks
-of ``lib.models.two_layer``; a compiled loop of a matrix-vector product and a rank-one update per
-example; PyTorch's autograd with its SGD. The limit is that of the two matrix products that every
-block needs, timed in the same shapes. Seconds are per example.
+of ``poisoning.models.two_layer``; a compiled loop of a matrix-vector product and a rank-one update
+per example; PyTorch's autograd with its SGD. The limit is that of the two matrix products that
+every block needs, timed in the same shapes. Seconds are per example.
 
 The loop reads and writes all weights at every example, so what blocks gain over it depends on where
 those weights lie: at 4096 neurons they may stay in a large shared cache, at 32768 they come from
@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from bench.data import examples
 from bench.timing import ratio, timed
-from lib.compiled import njit
-from lib.models.two_layer import TwoLayerNets, train_online
+from poisoning.compiled import njit
+from poisoning.models.two_layer import TwoLayerNets, train_online
 
 NAME = "wang2021.online_sgd"
 WIDTH = 4096

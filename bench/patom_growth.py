@@ -18,13 +18,13 @@ from bench.growth import exponent
 from bench.lower_level import LAMBDA, of
 from bench.patom_iteration import after_one_iteration, iteration
 from bench.timing import timed
-from lib.datasets.multitask import (
+from poisoning.datasets.multitask import (
     draw_fields,
     draw_one_vs_rest,
     draw_torques,
     principal_components,
 )
-from lib.models.mtrl import Loss, TaskData, solve_mtrl
+from poisoning.models.mtrl import Loss, TaskData, solve_mtrl
 
 NAME = "zhao2018.growth"
 PASSES = 3

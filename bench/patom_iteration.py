@@ -18,15 +18,15 @@ from tqdm import tqdm
 
 from bench.lower_level import LAMBDA, tasks
 from bench.timing import Race
-from lib.attacks.patom import (
+from poisoning.attacks.patom import (
     Poison,
     attack_utility,
     draw_poison,
     poisoned_data,
     project_to_ball,
 )
-from lib.attacks.patom_gradient import attack_gradient
-from lib.models.mtrl import Loss, TaskData, loss_slopes, loss_values, solve_mtrl, task_scores
+from poisoning.attacks.patom_gradient import attack_gradient
+from poisoning.models.mtrl import Loss, TaskData, loss_slopes, loss_values, solve_mtrl, task_scores
 
 BUDGET = 0.2
 TOLERANCE = 1e-6

@@ -9,8 +9,8 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from lib.feasible import reference
-from lib.feasible.sets import ClassSet
+from poisoning.feasible import reference
+from poisoning.feasible.sets import ClassSet
 
 
 @contextmanager

@@ -15,14 +15,14 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.data import examples
-from lib.attacks.influence import InfluenceSettings, influence_attack
-from lib.attacks.kkt import KKTSettings, kkt_attack
-from lib.attacks.min_max import MinMaxSettings, min_max_attack
-from lib.attacks.selection import AttackResult
-from lib.datasets import Split
-from lib.defenses.evaluation import Evaluator
-from lib.feasible.sets import InputDomain
-from lib.pipeline.koh2021 import LAMBDA
+from poisoning.attacks.influence import InfluenceSettings, influence_attack
+from poisoning.attacks.kkt import KKTSettings, kkt_attack
+from poisoning.attacks.min_max import MinMaxSettings, min_max_attack
+from poisoning.attacks.selection import AttackResult
+from poisoning.datasets import Split
+from poisoning.defenses.evaluation import Evaluator
+from poisoning.feasible.sets import InputDomain
+from replication.koh2021 import LAMBDA
 
 TARGET = 0.17
 RUNS = 5

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-ROOT = Path(__file__).parents[1]
+SOURCES = Path(__file__).parents[1] / "lib"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Compiled kernels live in *_kernels.py: numba must see the plain functions.
 CHECKED = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in sorted((ROOT / "lib").rglob("*.py"))
+    ".".join(path.relative_to(SOURCES).with_suffix("").parts)
+    for path in sorted(SOURCES.rglob("*.py"))
     if path.stem not in {"__init__", "__main__"} and not path.stem.endswith("kernels")
 ]
 install_import_hook(CHECKED, "beartype.beartype")

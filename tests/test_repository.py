@@ -9,8 +9,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from lib.pipeline import params, paths
-from lib.pipeline.provenance import tracked_notebooks
+from replication import params, paths
+from replication.provenance import tracked_notebooks
 
 ROOT = paths.ROOT
 NOTEBOOKS = [params.notebook_file(name) for name in sorted(tracked_notebooks())]

@@ -12,11 +12,11 @@ import bench
 from bench import growth, to_17pct
 from bench.evaluation import errors_from_scratch
 from bench.timing import Race, Resolved
-from lib.attacks.poisoned_set import PoisonedSet
-from lib.datasets import Split
-from lib.defenses.evaluation import FIVE, Evaluator
-from lib.feasible.sets import FeasibleSet, InputDomain
-from lib.feasible.solver import minimise_linear
+from poisoning.attacks.poisoned_set import PoisonedSet
+from poisoning.datasets import Split
+from poisoning.defenses.evaluation import FIVE, Evaluator
+from poisoning.feasible.sets import FeasibleSet, InputDomain
+from poisoning.feasible.solver import minimise_linear
 
 CONTRACT = {
     "koh2021.kkt_problem", "koh2021.kkt_to_17pct", "koh2021.minmax_lp",

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 import bench
 from bench import lower_level
-from lib.models.mtrl import TaskData, solve_mtrl
+from poisoning.models.mtrl import TaskData, solve_mtrl
 
 
 def problem(loss, m=3, n=30):

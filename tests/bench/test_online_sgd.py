@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from bench import online_sgd
 from bench.timing import timed
-from lib.datasets import Split
+from poisoning.datasets import Split
 
 
 @pytest.fixture

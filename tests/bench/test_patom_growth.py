@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bench import patom_growth
-from lib.models.mtrl import TaskData
+from poisoning.models.mtrl import TaskData
 
 
 def problem(m=3, n=30):

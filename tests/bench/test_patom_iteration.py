@@ -8,8 +8,8 @@ import bench
 from bench import patom_iteration
 from bench.patom_iteration import ENTRIES, by_recording, iteration
 from bench.timing import Race
-from lib.attacks.patom import draw_poison, poisoned_data
-from lib.models.mtrl import TaskData, solve_mtrl
+from poisoning.attacks.patom import draw_poison, poisoned_data
+from poisoning.models.mtrl import TaskData, solve_mtrl
 
 
 def tasks(loss, seed=0):

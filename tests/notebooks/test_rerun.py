@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from lib.pipeline import paths
-from lib.pipeline.provenance import tracked_notebooks
+from replication import paths
+from replication.provenance import tracked_notebooks
 
 NAMES = sorted(tracked_notebooks())
 

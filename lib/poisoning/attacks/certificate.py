@@ -1,0 +1,111 @@
+"""A certified ceiling on what poison within a feasible set can do, whatever the attack.
+
+Steinhardt, Koh & Liang 2017 ("Certified defenses for data poisoning attacks"), in the form of
+Eq. (19)-(21) of Koh et al. 2021. Let the defender train θ̂ on D_c and poison D_p ⊆ F, |D_p| ≤ εn.
+Then for every θ, with U of Eq. (21),
+
+    (1/n) Σ_{D_c} ℓ(θ̂; x, y) ≤ max_{D_p ⊆ F} min_θ' [(1 + ε) L(θ'; D_c ∪ D_p)] ≤ U(θ).
+
+The left-hand side is also at least the clean training error, since the hinge loss is at least 1 on
+an error. The least U is the value of a convex-concave game between learner and attacker, and the
+attacker's side of it, V(p) = min_θ (1 + ε) L(θ; D_c ∪ p) for weights p on poisoned points, bounds
+it from below: what a real attack reaches.
+
+*Solution.* Generalised conditional gradients on the concave V: train the SVM for the present
+weights, find the worst feasible point, and move 2/(t + 2) of the weight to it. Asking for the
+worst point at the average of the models, with the same weights, makes U there fall as fast as V
+rises. U and V are exact up to the gaps of the inner problems, which are charged to the bound.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from poisoning.arrays import Matrix, vstack
+from poisoning.attacks.worst_point import WorstPointSearch
+from poisoning.errors import SolverError
+from poisoning.feasible.sets import FeasibleSet
+from poisoning.models.linear import LinearModel
+from poisoning.models.svm import train_svm
+
+_INNER_TOL = 1e-4
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """``attained`` ≤ value of the game ≤ ``bound``, both in units of mean loss over clean points.
+
+    No poison of fraction ε within the set brings (1 + ε)·(the defender's training objective),
+    hence its mean clean hinge loss and its clean training error, above ``bound``. The weighted
+    poison ``X`` (k, d), ``y`` (k,), ``weights`` (k,) with sum ε reaches ``attained``. ``model``
+    proves the bound: U(model) = ``bound``.
+    """
+
+    bound: float
+    attained: float
+    model: LinearModel
+    X: Matrix
+    y: Float[ndarray, "k"]
+    weights: Float[ndarray, "k"]
+    rounds: int
+
+    @property
+    def gap(self) -> float:
+        """How far apart the two sides are, relative to the bound."""
+        return (self.bound - self.attained) / self.bound
+
+
+def certify_loss(
+    X: Matrix,
+    y: Float[ndarray, "n"],
+    lam: float,
+    epsilon: float,
+    feasible: FeasibleSet,
+    *,
+    tol: float = 0.02,
+    max_rounds: int = 500,
+) -> Certificate:
+    """The saddle point of Eq. (21) for clean data (X, y), to a relative gap of ``tol``.
+
+    Poison may lie anywhere in ``feasible``; for counts, in its relaxation, which rounded points
+    obey on average. Raises ``ValueError`` for ε ≤ 0, ``EmptySetError`` if the set is empty,
+    ``SolverError`` if ``max_rounds`` do not close the gap.
+    """
+    if not epsilon > 0.0:
+        raise ValueError(f"a certificate needs epsilon > 0, got {epsilon:g}")
+    n = len(y)
+    search = WorstPointSearch(feasible, _INNER_TOL)
+    solution = train_svm(X, y, lam)
+    average = np.append(solution.model.theta, solution.model.bias)
+    rows, labels, weights = X[:0], np.zeros(0), np.zeros(0)
+    bound, proof = np.inf, solution.model
+    attained, poison = 0.0, (rows, labels, weights)
+    for rounds in range(1, max_rounds + 1):
+        model = LinearModel(average[:-1], float(average[-1]))
+        worst = search.find(model)
+        value = 0.5 * (1.0 + epsilon) * lam * float(average @ average)
+        value += float(model.hinge(X, y).mean()) + epsilon * max(0.0, worst.bound)
+        if value < bound:
+            bound, proof = value, model
+        if bound - attained <= tol * bound:
+            return Certificate(bound, attained, proof, *poison, rounds)
+
+        share = 2.0 / (rounds + 1.0)
+        rows, labels = vstack([rows, worst.x[None, :]]), np.append(labels, worst.label)
+        weights = np.append((1.0 - share) * weights, share * epsilon)
+        solution = train_svm(
+            vstack([X, rows]), np.append(y, labels), lam, tol=_INNER_TOL,
+            weights=np.append(np.ones(n), n * weights), alpha0=np.append(solution.alpha, 0.0),
+        )  # fmt: skip
+        reached = (1.0 + epsilon) * (solution.objective - solution.gap)
+        if reached > attained:
+            attained, poison = reached, (rows, labels, weights)
+        latest = np.append(solution.model.theta, solution.model.bias)
+        average = average + share * (latest - average)
+    raise SolverError(
+        f"certificate (epsilon {epsilon:g}, lambda {lam:g}): relative gap "
+        f"{(bound - attained) / bound:.1e} after {max_rounds} rounds, tolerance {tol:.1e}; raise "
+        "max_rounds or tol"
+    )

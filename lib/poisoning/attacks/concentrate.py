@@ -1,0 +1,72 @@
+"""Theorem 1 of Koh et al. 2021, constructively: one poisoned point per class is enough.
+
+A binary model whose loss depends on the margin m = y(θ·x + b) feels a poisoned point of weight w
+only through the gradient −w·h·y(x, 1), h ≥ 0 being how hard the loss pulls: −dℓ/dm. All points of
+a class therefore pull together like
+
+    x̃ = Σ w_i h_i x_i / Σ w_i h_i   with weight   w̃ = Σ w_i h_i / h(x̃),
+
+a convex combination, so x̃ lies in every convex feasible set that holds them all; and w̃ ≤ Σ w_i
+(Proposition 7 for the hinge, Proposition 8 for losses with non-increasing c''/c' such as the
+logistic). The optimum condition at (θ, b) stays as it was, provided that the sum over the points
+is divided by the same number as before.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.special import expit
+
+from poisoning.arrays import Matrix
+from poisoning.models.linear import LinearModel
+
+
+@dataclass(frozen=True)
+class WeightedPoints:
+    """At most one point per class: ``X`` (k, d), k ≤ 2, labels ``y`` (k,), ``weights`` (k,) > 0.
+
+    A class whose points pull at nothing is left out.
+    """
+
+    X: Float[ndarray, "k d"]
+    y: Float[ndarray, "k"]
+    weights: Float[ndarray, "k"]
+
+
+def concentrate(
+    X: Matrix,
+    y: Float[ndarray, "n"],
+    slopes: Float[ndarray, "n"],
+    model: LinearModel,
+    loss: Literal["hinge", "logistic"],
+    *,
+    weights: Float[ndarray, "n"] | None = None,
+) -> WeightedPoints:
+    """Collapse a poisoned set (X, y), by default of weight 1 each, to one point per class.
+
+    ``model`` is the one trained with this poison. ``slopes`` (n,) are the h_i at it: for the
+    logistic loss σ(−m_i); for the hinge 1 where m_i < 1, 0 where m_i > 1, and on the hinge any γ_i
+    in [0, 1] that makes the model optimal. A dual solution of the SVM holds them all: α_i divided
+    by its upper bound. Where γ_i > 0 the margin is at most 1, hence also that of x̃: h(x̃) = 1.
+
+    Raises ``ValueError`` for slopes outside [0, 1].
+    """
+    if np.any((slopes < 0.0) | (slopes > 1.0 + 1e-9)):
+        raise ValueError(f"The slopes of the {loss} loss must lie between 0 and 1.")
+    pulls = slopes if weights is None else slopes * weights
+    points, labels, totals = [], [], []
+    for label in (1.0, -1.0):
+        mine = np.where(y == label, pulls, 0.0)
+        total = float(mine.sum())
+        if total > 0.0:
+            points.append(np.asarray(X.T @ mine, dtype=np.float64) / total)
+            labels.append(label)
+            totals.append(total)
+    together = np.array(points).reshape(len(points), X.shape[1])
+    classes, weight = np.array(labels), np.array(totals)
+    if loss == "logistic":
+        weight = weight / expit(-model.margins(together, classes))
+    return WeightedPoints(together, classes, weight)

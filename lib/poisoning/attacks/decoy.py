@@ -1,0 +1,112 @@
+"""Decoy parameters: what the attacker would like the defender to learn.
+
+Section 4.2.1, Algorithm 3 and Appendix B.2 of Koh et al. 2021. For quantiles q and repeats r,
+
+    θ_decoy(q, r) = argmin L(θ; D_c ∪ r copies of D_flip(q)),
+
+D_flip(q) being the test points that the clean model classifies worst, with their labels flipped: a
+model that errs on them, yet suits the clean data, and so is not far from what little poison can do.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from poisoning.arrays import Matrix, vstack
+from poisoning.defenses.evaluation import Evaluator
+from poisoning.models.linear import LinearModel
+from poisoning.models.svm import train_svm
+
+
+@dataclass(frozen=True)
+class Decoy:
+    """Decoy parameters with what they promise and what they cost.
+
+    ``test_error`` is the 0-1 error on the test data as they are, ``train_loss`` the regularised
+    loss of Eq. (2) on the clean training data; ``quantile`` and ``repeats`` are q and r.
+    """
+
+    model: LinearModel
+    test_error: float
+    train_loss: float
+    quantile: float
+    repeats: int
+
+
+def find_decoys(
+    X: Matrix,
+    y: Float[ndarray, "n"],
+    X_test: Matrix,
+    y_test: Float[ndarray, "m"],
+    lam: float,
+    quantiles: Sequence[float],
+    repeats: Sequence[int],
+    *,
+    clean: LinearModel,
+) -> list[Decoy]:
+    """Algorithm 3 over the grid quantiles × repeats, pruned, in the order of the grid.
+
+    ``clean`` is the model θ_c trained on (X, y). D_flip(q) holds the test points whose margin under
+    θ_c is at most its q-quantile over the test data, both classes together: Algorithm 3 flips those
+    with loss ℓ(θ_c; x, y) ≥ γ, and γ runs over quantiles of the loss. (Appendix B.2 has the loss of
+    the flipped label instead, which would choose the points classified best.) The margin orders the
+    points like the loss, and goes on ordering them where the hinge loss is 0.
+    """
+    margins = clean.margins(X_test, y_test)
+    everything, labels = vstack([X, X_test]), np.concatenate([y, -y_test])
+    decoys = []
+    for quantile in quantiles:
+        flipped = margins <= np.quantile(margins, quantile)
+        alpha = None
+        for copies in repeats:
+            weights = np.concatenate([np.ones(len(y)), copies * flipped])
+            solution = train_svm(everything, labels, lam, weights=weights, alpha0=alpha)
+            alpha, model = solution.alpha, solution.model
+            square = float(model.theta @ model.theta) + model.bias**2
+            train_loss = 0.5 * lam * square + float(model.hinge(X, y).mean())
+            error = model.error(X_test, y_test)
+            decoys.append(Decoy(model, error, train_loss, float(quantile), int(copies)))
+    return prune(decoys)
+
+
+def likely_first(
+    evaluator: Evaluator,
+    quantiles: Sequence[float],
+    repeats: Sequence[int],
+    opening: tuple[float, int],
+    rng: np.random.Generator,
+) -> Iterator[tuple[Decoy, np.random.Generator]]:
+    """The decoy of ``opening`` (q, r), before any other is trained, then the pruned grid.
+
+    The grid's decoys come in the order of how near their test error is to the opening one's, which
+    makes a good attack come early. Each has randomness of its own, whatever the order.
+    """
+    data = evaluator.X, evaluator.y, evaluator.X_test, evaluator.y_test, evaluator.lam
+    clean = evaluator.clean_svm.model
+    (first,) = find_decoys(*data, opening[:1], opening[1:], clean=clean)
+    own, rest = rng.spawn(2)
+    yield first, own
+    grid = find_decoys(*data, quantiles, repeats, clean=clean)
+    streams = list(zip(grid, rest.spawn(len(grid)), strict=True))
+    streams.sort(key=lambda pair: abs(pair[0].test_error - first.test_error))
+    yield from (pair for pair in streams if (pair[0].quantile, pair[0].repeats) != opening)
+
+
+def prune(decoys: Sequence[Decoy]) -> list[Decoy]:
+    """Without those that another decoy beats: no less test error at no more training loss.
+
+    Appendix B.2. Of decoys that are equal in both the first remains.
+    """
+
+    def beaten(i: int, decoy: Decoy) -> bool:
+        for j, other in enumerate(decoys):
+            as_good = other.test_error >= decoy.test_error and other.train_loss <= decoy.train_loss
+            equal = other.test_error == decoy.test_error and other.train_loss == decoy.train_loss
+            if as_good and (j < i if equal else True):
+                return True
+        return False
+
+    return [decoy for i, decoy in enumerate(decoys) if not beaten(i, decoy)]

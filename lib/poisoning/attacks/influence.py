@@ -1,0 +1,305 @@
+"""The influence attack: gradient ascent on the poisoned points themselves.
+
+Section 4.1, Algorithm 2 and Appendix B.1 of Koh et al. 2021. The attacker wants
+
+    max  L(θ̂; D_test)   over the poison D_p in the feasible set,   θ̂ = argmin L(θ; D_c ∪ D_p).
+
+Through the implicit function theorem, with H the Hessian of the training loss, g the gradient of
+the test loss and v = H⁻¹g, both in (θ, b) at θ̂, a poisoned point x̃ of label ỹ and weight w among
+N examples moves the test loss by (Eq. 9 to 11)
+
+    ∂L/∂x̃ = −(w/N) vᵀ ∂²ℓ(θ̂; x̃, ỹ)/∂(θ, b)∂x̃ = (w/N) h [ỹ v_θ − ((1 − h)/δ) (v·(x̃, 1)) θ̂].
+
+The hinge has no Hessian, so that g, H and h = σ((1 − m)/δ), which is minus the slope of the loss
+at the margin m, are those of the smoothed hinge; the model itself is trained with the hinge. Every
+step retrains it (warm), moves each point along its gradient and projects it back.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.special import expit
+
+from poisoning.arrays import Matrix, to_dense, vstack
+from poisoning.attacks.label_flips import flippable
+from poisoning.attacks.poisoned_set import PoisonedSet
+from poisoning.attacks.selection import AttackResult, select
+from poisoning.defenses.evaluation import Evaluator
+from poisoning.feasible.rounding import budget, realise
+from poisoning.feasible.sets import ClassSet, FeasibleSet, InputDomain
+from poisoning.feasible.solver import project
+from poisoning.models.linear import LinearModel
+from poisoning.models.smoothed_svm import Curvature
+from poisoning.models.svm import train_svm
+
+_TINY = np.finfo(float).tiny
+
+
+@dataclass(frozen=True)
+class InfluenceSettings:
+    """The knobs; the paper prints no values for step size, iterations, δ and radii.
+
+    ``epsilon``: poison as a fraction of the clean training set. ``points``: "two" distinct ones,
+    one per class, carry all the weight (the paper's influence attack), or "all" εn are moved one
+    by one (influence-basic). ``relaxed``: keep E‖x̂ − μ‖² of the randomised rounding x̂ in the L2
+    ball, by the LP relaxation, not ‖x − μ‖² alone. ``repeats``: copies of each rounded point.
+    ``radius_percentile`` and ``slab_percentile`` of the clean distances bound the feasible set.
+
+    ``positive_shares``: the fractions of the poison labelled +1 to try, None being the fraction of
+    negative points in the clean data. ``step_sizes``: the lengths to try of one step, in units of
+    the inputs: every point moves so far along its gradient before it is projected. ``iterations``:
+    steps for each of these. Every ``check_every`` of them the poison is rounded and deployed.
+    ``smoothing``: δ of the smoothed hinge.
+    """
+
+    epsilon: float = 0.03
+    points: Literal["two", "all"] = "two"
+    relaxed: bool = True
+    repeats: int = 2
+    radius_percentile: float = 90.0
+    slab_percentile: float = 90.0
+    positive_shares: tuple[float | None, ...] = (0.35, 0.5)
+    step_sizes: tuple[float, ...] = (2.0,)
+    iterations: int = 100
+    check_every: int = 10
+    smoothing: float = 1e-3
+
+
+INFLUENCE_BASIC = InfluenceSettings(
+    points="all", relaxed=False, repeats=1, radius_percentile=80.0, slab_percentile=80.0,
+    positive_shares=(None,),
+)  # fmt: skip
+"""Section 4.1.1: separate points, plain rounding; the authors' code shrinks the radii for it."""
+
+
+@dataclass(frozen=True)
+class RelaxedPoison:
+    """Distinct points ``X`` (k, d) before rounding, their labels ``y`` and ``copies`` (k,)."""
+
+    X: Float[ndarray, "k d"]
+    y: Float[ndarray, "k"]
+    copies: Int[ndarray, "k"]
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """Where the poison is after some steps of one run.
+
+    ``positive_share`` and ``step_size`` name the run. ``test_loss`` is the hinge loss on the test
+    data of the model trained with the points ``relaxed``, which a history keeps for no iterate but
+    the winner.
+    """
+
+    positive_share: float
+    step_size: float
+    iteration: int
+    test_loss: float
+    relaxed: RelaxedPoison | None
+
+
+def influence_attack(
+    evaluator: Evaluator,
+    domain: InputDomain,
+    settings: InfluenceSettings,
+    rng: np.random.Generator,
+    *,
+    feasible: FeasibleSet | None = None,
+    start: RelaxedPoison | None = None,
+    enough: float = np.inf,
+    progress: Callable[[str], None] | None = None,
+) -> AttackResult[Iterate]:
+    """Algorithm 2 against the clean data and the five defenses of ``evaluator``.
+
+    ``feasible`` is the set to project onto, by default the L2 balls and slabs of the clean data
+    (Algorithm 1 passes refitted ones); ``start`` the points to begin with, projected first, by
+    default clean points with their labels flipped (Appendix B.1). A ``start`` fixes labels and
+    copies, hence the share of +1.
+
+    The winner among the checked iterates of all runs is chosen by
+    :func:`poisoning.attacks.selection.select`, which explains ``enough`` and ``progress``.
+
+    Raises ``ValueError`` if ε leaves no poisoned point or the settings nothing to try,
+    ``SolverError`` if the feasible set of a class is empty.
+    """
+    begun = perf_counter()
+    n = len(evaluator.y)
+    if round(settings.epsilon * n) == 0:
+        raise ValueError(f"epsilon {settings.epsilon:g} of {n} points is not a single one.")
+    if feasible is None:
+        feasible = FeasibleSet.fit(
+            evaluator.X, evaluator.y, domain, settings.radius_percentile, settings.slab_percentile
+        )
+    if not settings.relaxed:
+        feasible = _continuous(feasible)
+    shares = settings.positive_shares if start is None else (None,)
+    runs = list(product(shares, settings.step_sizes))
+    if not runs or settings.iterations < 1:
+        raise ValueError("The influence attack needs a share, a step size and an iteration to try.")
+    candidates = (
+        iterate
+        for (share, step_size), stream in zip(runs, rng.spawn(len(runs)), strict=True)
+        for iterate in _climb(
+            evaluator, feasible, domain, settings, step_size, stream,
+            start or flipped_start(evaluator, feasible, settings, share, stream),
+        )
+    )  # fmt: skip
+    result = select(evaluator, candidates, begun, enough=enough, progress=progress)
+    history = tuple(
+        replace(tried, source=replace(tried.source, relaxed=None)) for tried in result.history
+    )
+    return replace(result, history=history)
+
+
+def flipped_start(
+    evaluator: Evaluator,
+    feasible: FeasibleSet,
+    settings: InfluenceSettings,
+    share: float | None,
+    rng: np.random.Generator,
+) -> RelaxedPoison:
+    """Clean points with their labels flipped, drawn uniformly with replacement; Appendix B.1.
+
+    Of the poison the fraction ``share`` is labelled +1, by default the fraction of negative points
+    in the clean data. Only points that lie in the feasible set once flipped are drawn; should a
+    class have none, all its points are, and their projections will be the start.
+    """
+    X, y = evaluator.X, evaluator.y
+    share = float(np.mean(y < 0.0)) if share is None else share
+    legal = flippable(X, y, feasible)
+    rows, labels, copies = [], [], []
+    for label, size in zip((1.0, -1.0), budget(settings.epsilon, len(y), share), strict=True):
+        if size == 0:
+            continue
+        mine = y == -label
+        pool = np.flatnonzero(mine & legal if np.any(mine & legal) else mine)
+        distinct = 1 if settings.points == "two" else size
+        rows.append(to_dense(X[rng.choice(pool, size=distinct)]))
+        labels += [label] * distinct
+        copies += [size // distinct] * distinct
+    return RelaxedPoison(np.vstack(rows), np.array(labels), np.array(copies))
+
+
+def poison_gradient(
+    X: Matrix,
+    y: Float[ndarray, "n"],
+    weights: Float[ndarray, "n"],
+    poisoned: int,
+    X_test: Matrix,
+    y_test: Float[ndarray, "m"],
+    model: LinearModel,
+    lam: float,
+    smoothing: float,
+) -> tuple[Float[ndarray, "k"], Float[ndarray, "k d"]]:
+    """∂L(θ̂; D_test)/∂x̃ for the last k = ``poisoned`` rows of ``X``, as slopes and directions.
+
+    ``X`` (n, d), ``y`` (n,), ``weights`` (n,) are clean and poisoned points together, ``model`` is
+    trained on them, ``lam`` with the smoothed hinge of δ = ``smoothing`` or, nearly so, with the
+    hinge. The gradient of x̃_i is slopes_i · directions_i, slopes_i = (w_i/N) h_i; they are
+    apart because beyond the hinge the slope soon underflows while the direction stays.
+    """
+    slope_test = -y_test * expit((1.0 - model.margins(X_test, y_test)) / smoothing) / len(y_test)
+    g = np.append(X_test.T @ slope_test, slope_test.sum())
+    share = weights / weights.sum()
+    curvature = Curvature.of(X, y, model.decision(X), lam, smoothing, share)
+    v = curvature.solve(g)
+    first = len(y) - poisoned
+    pull = curvature.pull[first:]
+    along = ((1.0 - pull) / smoothing) * (X[first:] @ v[:-1] + v[-1])
+    return share[first:] * pull, np.outer(y[first:], v[:-1]) - np.outer(along, model.theta)
+
+
+class _Ascent:
+    """Algorithm 2's state: the poison in its feasible set, and the model trained with it."""
+
+    def __init__(
+        self, evaluator: Evaluator, feasible: FeasibleSet, smoothing: float, start: RelaxedPoison
+    ) -> None:
+        self.evaluator, self.smoothing = evaluator, smoothing
+        self.sets = [feasible.positive if y > 0.0 else feasible.negative for y in start.y]
+        self.y = np.concatenate([evaluator.y, start.y])
+        self.weights = np.concatenate([np.ones(len(evaluator.y)), start.copies])
+        clean = evaluator.clean_svm.alpha * (len(evaluator.y) / self.weights.sum())
+        self.alpha = np.concatenate([clean, np.zeros(len(start.y))])
+        self._place(start, start.X)
+
+    def step(self, length: float) -> None:
+        """Move every point by ``length`` along its gradient, project, train.
+
+        Lengths are normalised: ‖∂L/∂x̃‖ changes by orders of magnitude with h.
+        """
+        poison = self.poison
+        _, directions = poison_gradient(
+            self.X, self.y, self.weights, len(poison.y), self.evaluator.X_test,
+            self.evaluator.y_test, self.model, self.evaluator.lam, self.smoothing,
+        )  # fmt: skip
+        norms = np.linalg.norm(directions, axis=1, keepdims=True)
+        self._place(poison, poison.X + length * directions / np.maximum(norms, _TINY))
+
+    def _place(self, poison: RelaxedPoison, aims: Float[ndarray, "k d"]) -> None:
+        """Project the points ``aims`` (k, d) and train with them."""
+        points = [project(aim, part).points[0] for aim, part in zip(aims, self.sets, strict=True)]
+        self.poison = replace(poison, X=np.array(points))
+        self.X = vstack([self.evaluator.X, self.poison.X])
+        solution = train_svm(
+            self.X, self.y, self.evaluator.lam, weights=self.weights, alpha0=self.alpha
+        )
+        self.model, self.alpha = solution.model, solution.alpha
+
+    @property
+    def test_loss(self) -> float:
+        """L(θ̂; D_test), the mean hinge loss."""
+        return float(self.model.hinge(self.evaluator.X_test, self.evaluator.y_test).mean())
+
+
+def _climb(
+    evaluator: Evaluator,
+    feasible: FeasibleSet,
+    domain: InputDomain,
+    settings: InfluenceSettings,
+    step_size: float,
+    rng: np.random.Generator,
+    start: RelaxedPoison,
+) -> Iterator[tuple[Iterate, PoisonedSet]]:
+    """One run: all its iterations, and on the way the poison to be checked."""
+    ascent = _Ascent(evaluator, feasible, settings.smoothing, start)
+    for iteration in range(1, settings.iterations + 1):
+        ascent.step(step_size)
+        if iteration % settings.check_every and iteration < settings.iterations:
+            continue
+        poisoned = _rounded(ascent.poison, len(evaluator.y), domain, settings, rng)
+        share = float(np.mean(poisoned.y > 0.0))
+        yield Iterate(share, step_size, iteration, ascent.test_loss, ascent.poison), poisoned
+
+
+def _rounded(
+    relaxed: RelaxedPoison,
+    clean_size: int,
+    domain: InputDomain,
+    settings: InfluenceSettings,
+    rng: np.random.Generator,
+) -> PoisonedSet:
+    """The attack to deploy."""
+    rows = [
+        realise(x, int(size), settings.repeats, domain, rng)
+        for x, size in zip(relaxed.X, relaxed.copies, strict=True)
+    ]
+    X = sp.vstack(rows, format="csr") if sp.issparse(rows[0]) else np.vstack(rows)
+    labels = np.repeat(relaxed.y, relaxed.copies)
+    return PoisonedSet(X, labels, clean_size, settings.epsilon, domain)
+
+
+def _continuous(feasible: FeasibleSet) -> FeasibleSet:
+    """The set with ‖x − μ‖² for E‖x̂ − μ‖² and no rounding in mind."""
+
+    def continuous(part: ClassSet) -> ClassSet:
+        kind = "nonnegative" if part.domain.integer else part.domain.kind
+        return replace(part, domain=replace(part.domain, kind=kind))
+
+    return FeasibleSet(continuous(feasible.positive), continuous(feasible.negative))

@@ -1,0 +1,268 @@
+"""The min-max attack on a multi-class support vector machine.
+
+Sections 4.3 and 5.7 of Koh et al. 2021. The loss of Crammer & Singer,
+
+    ℓ(θ; x, y) = max(0, 1 − θ_y·x + max_{j≠y} θ_j·x),                                     (Eq. 34)
+
+is a maximum over rivals j, so the worst feasible point is the best answer to one linear problem
+
+    min (θ_y − θ_j)·x   over  x ∈ F_y                                          for each (y, j),
+
+F_y being the input box, an L2 ball around the class centroid, and, under a decoy, the k − 1 rows
+(θ'_y − θ'_l)·x ≥ 1 − τ that say ℓ(θ_decoy; x, y) ≤ τ. Of k(k − 1) problems one or two need solving:
+the multipliers of earlier steps bound the others.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from poisoning.arrays import column_mean, squared_distances
+from poisoning.feasible.bounds import linear_lower_bounds
+from poisoning.feasible.sets import ClassSet, InputDomain
+from poisoning.feasible.solver import EmptySetError, minimise_linear
+from poisoning.models.multiclass_svm import MulticlassModel, train_multiclass_svm
+
+_INNER_TOL = 1e-2  # relative gap of a linear problem
+
+
+@dataclass(frozen=True)
+class MulticlassMinMaxSettings:
+    """The knobs; ``epsilon`` and ``loss_cap`` are the paper's, the others it does not print.
+
+    ``epsilon``: poison as a fraction of the clean training set. ``radius_percentile``: the attacker
+    stays within this percentile of the clean distances from a class centroid. ``loss_cap``: τ of
+    Eq. (22). ``repeats``: copies of each poisoned point. ``step``: AdaGrad's η, its accumulators
+    start at 1. ``burn_in``: steps without poison, as a multiple of those with it. ``batch``: clean
+    points behind each step's gradient, in shuffled passes.
+    """
+
+    epsilon: float = 0.03
+    radius_percentile: float = 95.0
+    loss_cap: float = 0.25
+    repeats: int = 10
+    step: float = 0.06
+    burn_in: float = 4.0
+    batch: int = 6000
+
+
+@dataclass(frozen=True)
+class MulticlassPoison:
+    """Poisoned points ``X`` (m, d) in the box, labels ``y`` (m,), m = round(ε·n); ``steps`` taken.
+
+    ``solved`` linear problems were needed, of k(k − 1) per step.
+    """
+
+    X: Float[ndarray, "m d"]
+    y: Int[ndarray, "m"]
+    steps: int
+    solved: int
+
+
+def class_balls(
+    X: Float[ndarray, "n d"],
+    y: Int[ndarray, "n"],
+    classes: int,
+    domain: InputDomain,
+    percentile: float,
+) -> list[ClassSet]:
+    """Box and L2 ball of every class: the ``percentile`` (0 to 100) of clean distances.
+
+    Raises ``ValueError`` if a class has no points.
+    """
+    sets = []
+    for label in range(classes):
+        points = X[y == label]
+        if not len(points):
+            raise ValueError(f"The clean data have no points of class {label}.")
+        centre = column_mean(points)
+        radius = float(np.percentile(np.sqrt(squared_distances(points, centre)), percentile))
+        none = np.zeros((0, X.shape[1])), np.zeros(0), np.zeros(0)
+        sets.append(ClassSet(domain, centre, radius, *none))
+    return sets
+
+
+def well_fitted_classes(sets: list[ClassSet], decoy: MulticlassModel, cap: float) -> list[ClassSet]:
+    """The sets with ℓ(θ_decoy; x, y) ≤ ``cap`` added: (θ_y − θ_j)·x ≥ 1 − cap for every j ≠ y."""
+    fitted = []
+    for label, part in enumerate(sets):
+        for rival in range(len(sets)):
+            if rival != label:
+                part = part.with_row(decoy.theta[label] - decoy.theta[rival], 1.0 - cap, np.inf)
+        fitted.append(part)
+    return fitted
+
+
+def multiclass_decoy(
+    X: Float[ndarray, "n d"],
+    y: Int[ndarray, "n"],
+    X_test: Float[ndarray, "m d"],
+    y_test: Int[ndarray, "m"],
+    reference: MulticlassModel,
+    quantile: float,
+    copies: int,
+    rng: np.random.Generator,
+) -> MulticlassModel:
+    """Algorithm 3 with more than two classes: learn a fraction of the test data wrongly.
+
+    Every test point is offered with its most likely wrong label, the j ≠ y of highest θ_j·x under
+    the ``reference``; the fraction ``quantile`` of them with the lowest loss under that label joins
+    the clean data ``copies`` times. The paper defines decoys for two classes only, and its
+    reference is the clean model; a model that an earlier attack has poisoned knows better which
+    mistakes poison can cause.
+    """
+    scores = X_test @ reference.theta.T
+    scores[np.arange(len(y_test)), y_test] = -np.inf
+    flipped = np.argmax(scores, axis=1)
+    losses = reference.losses(X_test, flipped)
+    chosen = np.flatnonzero(losses <= np.quantile(losses, quantile))
+    rows = np.repeat(chosen, copies)
+    return train_multiclass_svm(
+        np.vstack([X, X_test[rows]]), np.concatenate([y, flipped[rows]]), len(reference.theta), rng
+    )
+
+
+class WorstMulticlassPoints:
+    """argmax of ℓ(θ; x, y) over x ∈ F_y and y, for one model after another."""
+
+    def __init__(self, sets: list[ClassSet]) -> None:
+        k = len(sets)
+        self.sets = sets
+        self.possible = [True] * k
+        self.multipliers = np.zeros((k, k, 1 + len(sets[0].rows)))
+        self.known = np.zeros((k, k), dtype=bool)
+        self.solved = 0
+
+    def find(self, theta: Float[ndarray, "k d"]) -> tuple[Float[ndarray, "d"], int, float]:
+        """The point, its label, and its signed loss, within ``_INNER_TOL`` of the greatest.
+
+        Raises ``EmptySetError`` if no class has a feasible point.
+        """
+        limits = self._limits(theta)
+        best: tuple[Float[ndarray, "d"], int, float] | None = None
+        while best is None or limits.max() > best[2] + _INNER_TOL * abs(best[2]):
+            label, rival = np.unravel_index(np.argmax(limits), limits.shape)
+            if limits[label, rival] == -np.inf:
+                raise EmptySetError("No class has a point in the feasible set; widen it.")
+            x = self._solve(int(label), int(rival), theta)
+            if x is None:
+                limits[label] = -np.inf
+                continue
+            limits[label, rival] = -np.inf
+            scores = theta @ x
+            scores[label] = -np.inf
+            loss = float(1.0 - theta[label] @ x + scores.max())
+            if best is None or loss > best[2]:
+                best = x, int(label), loss
+        return best
+
+    def _limits(self, theta: Float[ndarray, "k d"]) -> Float[ndarray, "k k"]:
+        """No x ∈ F_y has a greater loss against rival j than entry (y, j); −∞ where y = j."""
+        k = len(theta)
+        limits = np.full((k, k), np.inf)
+        for label in range(k):
+            if not self.possible[label]:
+                limits[label] = -np.inf
+                continue
+            known = np.flatnonzero(self.known[label])
+            least = linear_lower_bounds(
+                theta[label] - theta[known], self.sets[label], self.multipliers[label, known]
+            )
+            limits[label, known] = 1.0 - least
+        np.fill_diagonal(limits, -np.inf)
+        return limits
+
+    def _solve(
+        self, label: int, rival: int, theta: Float[ndarray, "k d"]
+    ) -> Float[ndarray, "d"] | None:
+        """The minimiser of (θ_label − θ_rival)·x; None if the class has no feasible point."""
+        start = self.multipliers[label, rival] if self.known[label, rival] else None
+        try:
+            solution = minimise_linear(
+                theta[label] - theta[rival], self.sets[label], tol=_INNER_TOL,
+                start=None if start is None else start[None, :],
+            )  # fmt: skip
+        except EmptySetError:
+            self.possible[label] = False
+            return None
+        self.solved += 1
+        self.multipliers[label, rival] = solution.multipliers[0]
+        self.known[label, rival] = True
+        return solution.points[0]
+
+
+def min_max_multiclass(
+    X: Float[ndarray, "n d"],
+    y: Int[ndarray, "n"],
+    sets: list[ClassSet],
+    clean: MulticlassModel,
+    settings: MulticlassMinMaxSettings,
+    rng: np.random.Generator,
+    *,
+    decoy: MulticlassModel | None = None,
+) -> MulticlassPoison:
+    """Algorithm 5 for the multi-class hinge: improved with a ``decoy``, basic without.
+
+    ``sets`` holds one feasible set per class, without decoy constraint; ``clean`` is where θ
+    starts. There is no regulariser (Table 1). ``rng`` shuffles the clean data once; a step's
+    gradient is that of the next ``batch`` of them. Points are played as they are, so the domain has
+    to be real-valued. Raises ``EmptySetError`` if no class has a feasible point,
+    ``ValueError`` for counts or if ε leaves no poisoned point.
+    """
+    n, epsilon = len(y), settings.epsilon
+    size = round(epsilon * n)
+    if size == 0:
+        raise ValueError(f"epsilon {epsilon:g} of {n} points is not a single one.")
+    domain = sets[0].domain
+    if domain.integer:
+        raise ValueError("The multi-class attack plays points as they are: counts need rounding.")
+    if decoy is not None:
+        sets = well_fitted_classes(sets, decoy, settings.loss_cap)
+    attack_steps = -(-size // settings.repeats)
+    burn_in = round(settings.burn_in * attack_steps)
+
+    search = WorstMulticlassPoints(sets)
+    theta = clean.theta.copy()
+    accumulator = np.ones_like(theta)
+    # The pass over clean points is nearly all of the time; single precision halves it.
+    order = rng.permutation(n)
+    shuffled, classes = X[order].astype(np.float32), y[order]
+    batches = [slice(i, i + settings.batch) for i in range(0, n, settings.batch)]
+    points, labels = [], []
+    for step in range(burn_in + attack_steps):
+        x, label, loss = search.find(theta)
+        if step >= burn_in:
+            points.append(np.clip(x, domain.lower, domain.upper))
+            labels.append(label)
+        batch = batches[step % len(batches)]
+        gradient = _clean_gradient(theta, shuffled[batch], classes[batch])
+        if loss > 0.0:
+            scores = theta @ x
+            scores[label] = -np.inf
+            gradient[label] -= epsilon * x
+            gradient[np.argmax(scores)] += epsilon * x
+        accumulator += gradient**2
+        theta -= settings.step * gradient / np.sqrt(accumulator)
+    rows = np.arange(size) // settings.repeats
+    return MulticlassPoison(
+        np.array(points)[rows], np.array(labels)[rows], burn_in + attack_steps, search.solved
+    )
+
+
+def _clean_gradient(
+    theta: Float[ndarray, "k d"], X: ndarray, y: Int[ndarray, "n"]
+) -> Float[ndarray, "k d"]:
+    """∂/∂θ of the mean of ℓ over the clean data."""
+    n = len(y)
+    rows = np.arange(n)
+    scores = X @ theta.T.astype(X.dtype)
+    own = scores[rows, y]
+    scores[rows, y] = -np.inf
+    rivals = np.argmax(scores, axis=1)
+    pulling = np.flatnonzero(1.0 - own + scores[rows, rivals] > 0.0)
+    weights = np.zeros((len(theta), n), dtype=X.dtype)
+    weights[y[pulling], pulling] = -1.0 / n
+    weights[rivals[pulling], pulling] += 1.0 / n
+    return (weights @ X).astype(np.float64)

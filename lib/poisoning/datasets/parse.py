@@ -1,0 +1,51 @@
+"""From published files to :class:`Content`, and the check that it is the registered content."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from poisoning.datasets import cifar10, dogfish, enron, files, imdb, landmine, mnist, sarcos
+from poisoning.datasets.content import Content, digest
+from poisoning.datasets.sources import Variant
+from poisoning.errors import DataError
+
+PARSERS: dict[str, Callable[[Path], Content]] = {
+    "mnist": mnist.parse,
+    "fashion-mnist": mnist.parse,
+    "cifar-10": cifar10.parse,
+    "enron": enron.parse,
+    "imdb": imdb.parse,
+    "dogfish": dogfish.parse,
+    "sarcos": sarcos.parse,
+    "landmine": landmine.parse,
+}
+
+
+def parse_checked(name: str, variant: Variant, folder: Path) -> Content:
+    """Parse the files of ``folder`` and compare size and content with the variant's.
+
+    Raises:
+        DataError: the files are malformed, or what they hold is not the variant's content.
+    """
+    try:
+        content = PARSERS[name](folder)
+    except DataError:
+        raise
+    except files.MALFORMED as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(
+            f"{name} cannot be parsed from {', '.join(variant.files)} ({reason}): fetch it again."
+        ) from error
+    counts = content.counts()
+    for count in ("n", "n_test", "d"):
+        if counts[count] != getattr(variant, count):
+            raise DataError(
+                f"{name} should have {count} = {getattr(variant, count)}, but {count} = "
+                f"{counts[count]} was found in {', '.join(variant.files)}."
+            )
+    found = digest(content.arrays(), content.vocabulary)
+    if variant.content not in (None, found):
+        raise DataError(
+            f"The content of {name} has digest {found[:16]}…, expected {variant.content[:16]}…: "
+            "either the files or the versions of the packages that prepare them differ."
+        )
+    return content

@@ -1,0 +1,104 @@
+"""The prepared folder: ``arrays.npz``, ``vocabulary.json`` (text) and ``manifest.json``.
+
+Its bytes depend on the content alone: no dates, no compression whose output differs from one
+zlib to the next, no paths. What is read back is checked against the digest in the manifest.
+"""
+
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from poisoning.datasets import files
+from poisoning.datasets.content import Content, digest, restore
+from poisoning.datasets.dataset import Dataset
+from poisoning.errors import DataError
+
+BEGINNING = (1980, 1, 1, 0, 0, 0)
+"""The earliest date that a zip archive can record."""
+
+
+def save(target: Path, content: Content, about: dict[str, Any]) -> dict[str, Any]:
+    """Write a prepared data set into the folder ``target``, whole or not at all.
+
+    ``about`` (name, variant, licence …) goes into the manifest beside the digest, the domain and
+    the counts. Returns the manifest.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    arrays = content.arrays()
+    manifest = {
+        **about,
+        **content.counts(),
+        "domain": content.domain,
+        "content": digest(arrays, content.vocabulary),
+    }
+    part = target.with_name(f".{target.name}.part")
+    with files.writing(target):
+        # A run that was killed may have left its folder.
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            _write_npz(part / "arrays.npz", arrays)
+            if content.vocabulary is not None:
+                files.write_json(part / "vocabulary.json", content.vocabulary)
+            files.write_json(part / "manifest.json", manifest)
+            files.sync(part)
+            files.replace_folder(part, target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return manifest
+
+
+def load(path: Path) -> Dataset:
+    """Read a prepared data set: float64 examples, pixels divided by 255, bags of words sparse.
+
+    Raises:
+        DataError: the folder is missing, incomplete or altered; the sentence names the remedy.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        arrays = _read_npz(path / "arrays.npz")
+        vocabulary = None
+        if (path / "vocabulary.json").is_file():
+            vocabulary = json.loads((path / "vocabulary.json").read_bytes())
+        found = digest(arrays, vocabulary)
+        fields = restore(manifest["domain"], arrays, vocabulary)
+        expected, name, variant = (manifest[key] for key in ("content", "name", "variant"))
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise DataError(
+            f"{path} is no prepared data set ({missing} is missing): {_remedy(path)}"
+        ) from error
+    except files.MALFORMED as error:
+        raise DataError(f"{path} cannot be read ({error}): {_remedy(path)}") from error
+    if found != expected:
+        raise DataError(f"{path} was altered after it was prepared: {_remedy(path)}")
+    return Dataset(name, variant, manifest["domain"], manifest=manifest, **fields)
+
+
+def _remedy(path: Path) -> str:
+    return f"run `python -m poisoning.datasets prepare {path.name}` again."
+
+
+def _write_npz(path: Path, arrays: dict[str, ndarray]) -> None:
+    """An ``.npz`` of stored members in order of name; ``np.load`` reads it."""
+    with path.open("wb") as stream:
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            for name, array in sorted(arrays.items()):
+                info = zipfile.ZipInfo(f"{name}.npy", BEGINNING)
+                with archive.open(info, "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _read_npz(path: Path) -> dict[str, ndarray]:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}

@@ -1,0 +1,91 @@
+"""Which tasks were attacked, and which of their examples: what Zhao et al. 2018 propose to study.
+
+"The tasks under attacking show a strong correlation … Therefore, the machine learner can examine
+the data from tasks that form strong local correlations" (Conclusion and Future Work). Two steps: a
+score for every task, larger for one more suspicious, computed from what the learner has, the
+received data and the model learned from them; then an examination of the flagged tasks' data.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from poisoning.models.mtrl import Loss, TaskData, loss_values, solve_mtrl, task_scores
+
+
+def group_scores(correlations: Float[ndarray, "m m"], size: int) -> Float[ndarray, "m"]:
+    """How much more strongly a task correlates with its nearest group than with the other tasks.
+
+    s_i = mean of the ``size`` − 1 largest C_ij, j ≠ i, minus the mean of the others: positive
+    correlations, because the paper sees attacking tasks "highly positive correlated, in contrast
+    with other tasks". A matrix of ones, as a rank-one Ω with equal signs gives, scores 0.
+
+    Raises:
+        ValueError: a group must have at least two tasks and leave one out.
+    """
+    m = len(correlations)
+    if not 2 <= size <= m - 1:
+        raise ValueError(f"a group has 2 to {m - 1} of {m} tasks, not {size}")
+    others = correlations[~np.eye(m, dtype=bool)].reshape(m, m - 1)
+    ranked = -np.sort(-others, axis=1)
+    return ranked[:, : size - 1].mean(axis=1) - ranked[:, size - 1 :].mean(axis=1)
+
+
+def loss_scores(data: TaskData, W: Float[ndarray, "m d"], loss: Loss) -> Float[ndarray, "m"]:
+    """The mean training loss of every task, Σ_j weight_ij ℓ(w_i·x_ij, y_ij): a plain baseline."""
+    losses = loss_values(task_scores(data.X, W), data.y, loss)
+    return np.sum(data.weight * losses, axis=-1)
+
+
+def trim(
+    data: TaskData,
+    flagged: Bool[ndarray, "m"],
+    fraction: float,
+    loss: Loss,
+    regularisation: float,
+    rounds: int = 20,
+) -> Bool[ndarray, "m n"]:
+    """Which examples stay after the flagged tasks' data were examined, each task by itself.
+
+    Least trimmed losses: fit w to the kept examples of one task, keep the round((1 − f) n_i) of
+    its examples with the lowest loss, fit again, until nothing changes or ``rounds`` are over.
+    The fit minimises mean loss + ``regularisation``/2 ‖w‖², no other task lending support: an
+    attacker of other tasks cannot vouch for his points. The sum of the kept losses never rises.
+
+    Raises:
+        ValueError: ``fraction`` is not in [0, 1).
+        SolverError: a fit does not converge.
+    """
+    if not 0.0 <= fraction < 1.0:
+        raise ValueError(f"a fraction of the examples must lie in [0, 1), not be {fraction}")
+    present = data.weight > 0
+    kept = present.copy()
+    rows = np.flatnonzero(flagged)
+    if not rows.size:
+        return kept
+    # A batch of problems of one task each: for a single row, ‖w‖_*² = ‖w‖².
+    alone = TaskData(data.X[rows, None], data.y[rows, None], data.weight[rows, None])
+    staying = np.rint((1.0 - fraction) * present[rows].sum(axis=1)).astype(int)
+    W = None
+    for _ in range(rounds):
+        fitted = replace(alone, weight=_equal_weights(kept[rows])[:, None])
+        W = solve_mtrl(fitted, loss, regularisation / 2, regularisation / 2, start=W).W
+        losses = loss_values(task_scores(alone.X, W), alone.y, loss)[:, 0]
+        losses[~present[rows]] = np.inf
+        rank = np.argsort(np.argsort(losses, axis=1, kind="stable"), axis=1)
+        chosen = rank < staying[:, None]
+        if np.array_equal(chosen, kept[rows]):
+            break
+        kept[rows] = chosen
+    return kept
+
+
+def keep(data: TaskData, kept: Bool[ndarray, "m n"]) -> TaskData:
+    """The tasks with only the ``kept`` examples; each task's weights again add up to one."""
+    return replace(data, weight=_equal_weights(kept & (data.weight > 0)))
+
+
+def _equal_weights(kept: Bool[ndarray, "m n"]) -> Float[ndarray, "m n"]:
+    return kept / np.maximum(kept.sum(axis=1, keepdims=True), 1)

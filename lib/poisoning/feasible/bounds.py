@@ -1,0 +1,41 @@
+"""Cheap lower bounds on linear problems over the feasible set, from multipliers alone."""
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from poisoning.feasible.sets import ClassSet
+
+
+def linear_lower_bounds(
+    C: Float[ndarray, "m d"], feasible: ClassSet, multipliers: Float[ndarray, "m k"]
+) -> Float[ndarray, "m"]:
+    """For every row c of ``C`` a number that min c·x over the set cannot fall below.
+
+    The Lagrangian dual: with ν ≥ 0 for the ball and v_j of either sign for the rows a_j,
+
+        min_x [c·x + ν(Σ f(x_i) − 2μ·x) + Σ_j v_j a_j·x] − ν(τ² − ‖μ‖²) − Σ_j v_j e_j,
+
+    x in the input domain, e_j the upper end of row j where v_j > 0 and the lower end where v_j < 0,
+    f the envelope of Eq. (7) of Koh et al. 2021 for counts and x² otherwise. It holds for any
+    multipliers (ν, v), one row of ``multipliers`` (m, 1 + R) for each of ``C``; those of a similar
+    problem that was solved make it tight. −∞ where the bracket has no minimum or v_j picks an end
+    that is infinite. Raises ``ValueError`` for a negative ν.
+    """
+    ball, slopes = multipliers[:, :1], multipliers[:, 1:]
+    if np.any(ball < 0.0):
+        raise ValueError("The multiplier of the ball must not be negative.")
+    B = C + slopes @ feasible.rows - 2.0 * ball * feasible.centre
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x = np.nan_to_num(B / (-2.0 * ball), nan=0.0, posinf=np.inf, neginf=-np.inf)
+    # f is linear between whole numbers, with its kinks there: the nearest one is a minimiser.
+    domain = feasible.domain
+    x = np.clip(np.rint(x) if domain.integer else x, domain.lower, domain.upper)
+    ends = np.select([slopes > 0.0, slopes < 0.0], [feasible.upper, feasible.lower], 0.0)
+    bounded = np.isfinite(x).all(axis=1) & np.isfinite(ends).all(axis=1)
+    values = np.full(len(C), -np.inf)
+    x, B, ball = x[bounded], B[bounded], ball[bounded]
+    room = feasible.radius**2 - feasible.centre @ feasible.centre
+    values[bounded] = np.einsum("ij,ij->i", ball * x + B, x) - ball[:, 0] * room
+    values[bounded] -= np.einsum("ij,ij->i", slopes[bounded], ends[bounded])
+    return values

@@ -1,0 +1,73 @@
+"""From a relaxed point and a fraction of poison to whole points: Section 3.3 of Koh et al. 2021."""
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+from numpy import ndarray
+
+from poisoning.arrays import Matrix
+from poisoning.feasible.sets import InputDomain
+
+_WHOLE = 1e-9  # an entry this near an integer is that integer
+
+
+def budget(epsilon: float, n: int, share: float) -> tuple[int, int]:
+    """How many poisoned points of class +1 and of −1 an attack may add to ``n`` clean ones.
+
+    Together exactly round(εn), ties to even; of these the fraction ``share`` = ε_+/ε, rounded the
+    same way, is positive. Raises ``ValueError`` for a share outside [0, 1].
+    """
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"The share of positive points must be in [0, 1], not {share:g}.")
+    total = round(epsilon * n)
+    positive = round(share * total)
+    return positive, total - positive
+
+
+def randomised_rounding(
+    x: Float[ndarray, "d"], size: int, rng: np.random.Generator
+) -> sp.csr_array:
+    """``size`` independent roundings x̂ of x (d,), each with E x̂ = x, as sparse rows (size, d).
+
+    x̂_i is ⌈x_i⌉ with probability x_i − ⌊x_i⌋, else ⌊x_i⌋. Random numbers are drawn for the entries
+    that are not whole only.
+    """
+    nearest = np.rint(x)
+    whole = np.where(np.abs(x - nearest) <= _WHOLE, nearest, np.floor(x))
+    fraction = np.where(np.abs(x - nearest) <= _WHOLE, 0.0, x - whole)
+    columns = np.flatnonzero((whole != 0.0) | (fraction != 0.0))
+    undecided = np.flatnonzero(fraction[columns])
+    values = np.tile(whole[columns], (size, 1))
+    values[:, undecided] += rng.random((size, undecided.size)) < fraction[columns[undecided]]
+    rows, places = np.nonzero(values)
+    return sp.csr_array((values[rows, places], (rows, columns[places])), shape=(size, x.size))
+
+
+def repeated_roundings(
+    x: Float[ndarray, "d"], size: int, repeats: int, rng: np.random.Generator
+) -> sp.csr_array:
+    """⌈size/r⌉ roundings of x, each r = ``repeats`` times in a row, as sparse rows (size, d).
+
+    The last group is cut short where r does not divide ``size``. Repetition keeps the poison
+    concentrated and changes no expectation. Raises ``ValueError`` for r < 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"Every rounding must stand at least once, not {repeats} times.")
+    return randomised_rounding(x, -(-size // repeats), rng)[np.arange(size) // repeats]
+
+
+def realise(
+    x: Float[ndarray, "d"],
+    size: int,
+    repeats: int,
+    domain: InputDomain,
+    rng: np.random.Generator,
+) -> Matrix:
+    """``size`` points of the domain for the relaxed point x: rows (size, d).
+
+    Whole numbers are drawn by :func:`repeated_roundings`. In other domains x itself may be played:
+    every row is x, put back inside bounds that rounding errors may have crossed, as a dense array.
+    """
+    if domain.integer:
+        return repeated_roundings(x, size, repeats, rng)
+    return np.tile(np.clip(x, domain.lower, domain.upper), (size, 1))

@@ -1,0 +1,203 @@
+"""The feasible set F_β: where poison may lie and still pass the defenses that the attacker models.
+
+Koh et al. 2021, Sections 3.2, 3.3 and 4.2.2. For each class y it is the intersection of
+
+* the input domain: counts 0 … M_i, the box [0, 1], x ≥ 0, or all of R^d;
+* an L2 ball, ‖x − μ_y‖² ≤ τ_y²; for counts its relaxation E‖x̂ − μ_y‖² ≤ τ_y² over the randomised
+  rounding x̂ of x (Eq. 5-8), that is Σ f(x_i) − 2μ_y·x + ‖μ_y‖² ≤ τ_y² with the envelope f;
+* a slab, |(μ_+ − μ_-)·(x − μ_y)| ≤ s_y;
+* under decoy parameters (θ, b): 1 − cap ≤ y(θ·x + b) ≤ 1. The upper end makes the point a support
+  vector (Eq. 17; its second constraint, misprinted in the paper, reads 1 + θ·x̃_- ≥ 0), the lower
+  end keeps its loss within what the loss defense lets pass.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from poisoning.arrays import Matrix, column_mean, squared_distances
+from poisoning.datasets.dataset import Domain
+
+
+def expected_square(x: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
+    """f(x) = E x̂² = x(⌈x⌉ + ⌊x⌋) − ⌈x⌉⌊x⌋ over the randomised rounding x̂ of x; Eq. (6)."""
+    ceiling, floor = np.ceil(x), np.floor(x)
+    return x * (ceiling + floor) - ceiling * floor
+
+
+@dataclass(frozen=True)
+class InputDomain:
+    """The values a data point may take: lower_i ≤ x_i ≤ upper_i, whole numbers if ``integer``.
+
+    ``lower`` and ``upper`` (d,) may be infinite. When ``integer``, ``lower`` is 0 and ``upper``
+    whole.
+    """
+
+    kind: Domain
+    lower: Float[ndarray, "d"]
+    upper: Float[ndarray, "d"]
+
+    @classmethod
+    def of(cls, kind: Domain, X: Matrix) -> "InputDomain":
+        """The domain of the clean data ``X`` (n, d).
+
+        Counts are capped, coordinate by coordinate, at the largest value that occurs in ``X``:
+        Section 3.3 chooses the number of terms of f so, and where f ends the point ends too.
+
+        Raises:
+            ValueError: the data themselves lie outside the domain.
+        """
+        d = X.shape[1]
+        zeros, infinite = np.zeros(d), np.full(d, np.inf)
+        if kind == "integer":
+            largest = X.max(axis=0)
+            largest = largest.toarray() if sp.issparse(largest) else np.asarray(largest)
+            domain = cls(kind, zeros, np.maximum(largest.astype(np.float64).ravel(), 0.0))
+        elif kind == "box01":
+            domain = cls(kind, zeros, np.ones(d))
+        elif kind == "nonnegative":
+            domain = cls(kind, zeros, infinite)
+        else:
+            domain = cls(kind, -infinite, infinite)
+        outside = np.flatnonzero(~domain.contains(X))
+        if outside.size:
+            raise ValueError(f"Row {outside[0]} of the clean data is not in the domain {kind!r}.")
+        return domain
+
+    @property
+    def integer(self) -> bool:
+        """Whether only whole numbers are allowed."""
+        return self.kind == "integer"
+
+    def contains(self, X: Matrix) -> Bool[ndarray, "n"]:
+        """For each row, whether it lies in the domain, exactly."""
+        if not sp.issparse(X):
+            inside = (self.lower <= X) & (self.upper >= X)
+            if self.integer:
+                inside &= np.floor(X) == X
+            return np.asarray(inside.all(axis=1))
+        # An entry that is not stored is 0.
+        stored = (self.lower[X.indices] <= X.data) & (X.data <= self.upper[X.indices])
+        if self.integer:
+            stored &= np.floor(X.data) == X.data
+        rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
+        inside = np.ones(X.shape[0], dtype=bool)
+        inside[rows[~stored]] = False
+        if np.any(self.lower > 0.0) or np.any(self.upper < 0.0):
+            raise ValueError("A sparse matrix needs a domain that contains 0.")
+        return inside
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """Where the points of one class may lie.
+
+    {x in ``domain``: E‖x̂ − centre‖² ≤ radius², lower ≤ rows @ x ≤ upper}, x̂ being the randomised
+    rounding of x for counts and x itself otherwise. ``rows`` (R, d); ``lower`` and ``upper`` (R,)
+    may be infinite.
+    """
+
+    domain: InputDomain
+    centre: Float[ndarray, "d"]
+    radius: float
+    rows: Float[ndarray, "R d"]
+    lower: Float[ndarray, "R"]
+    upper: Float[ndarray, "R"]
+
+    def square(self, x: Float[ndarray, "d"]) -> float:
+        """E‖x̂ − centre‖², Eq. (5)."""
+        f = expected_square(x) if self.domain.integer else x * x
+        return float(f.sum() - 2.0 * self.centre @ x + self.centre @ self.centre)
+
+    def violation(self, x: Float[ndarray, "d"]) -> float:
+        """The largest excess over a constraint, 0 if x is feasible.
+
+        Each is relative: to radius² for the ball, to ‖row‖·radius for a row, absolute for bounds.
+        """
+        products = self.rows @ x
+        scale = np.linalg.norm(self.rows, axis=1) * self.radius + np.finfo(float).tiny
+        excess = np.concatenate(
+            [
+                [self.square(x) / self.radius**2 - 1.0],
+                (self.lower - products) / scale,
+                (products - self.upper) / scale,
+                self.domain.lower - x,
+                x - self.domain.upper,
+            ]
+        )
+        return float(max(excess.max(), 0.0))
+
+    def with_row(self, row: Float[ndarray, "d"], lower: float, upper: float) -> "ClassSet":
+        """The set with lower ≤ row·x ≤ upper added."""
+        return replace(
+            self,
+            rows=np.vstack([self.rows, row]),
+            lower=np.append(self.lower, lower),
+            upper=np.append(self.upper, upper),
+        )
+
+
+@dataclass(frozen=True)
+class FeasibleSet:
+    """F_β, one :class:`ClassSet` per class."""
+
+    positive: ClassSet
+    negative: ClassSet
+
+    @classmethod
+    def fit(
+        cls,
+        X: Matrix,
+        y: Float[ndarray, "n"],
+        domain: InputDomain,
+        radius_percentile: float = 90.0,
+        slab_percentile: float = 90.0,
+    ) -> "FeasibleSet":
+        """L2 ball and slab around each clean class centroid, fitted on the clean data (β = B(D_c)).
+
+        τ_y and s_y are percentiles (0 to 100) of the class's clean distances ‖x − μ_y‖ and
+        |(μ_+ − μ_-)·(x − μ_y)|. The defender cuts 5 %; the authors' code stays within the 90th
+        percentile to leave a margin for rounding and for the centroids that the poison shifts.
+
+        Raises:
+            ValueError: a percentile is outside (0, 100], or a class has no points.
+        """
+        for percentile in (radius_percentile, slab_percentile):
+            if not 0.0 < percentile <= 100.0:
+                raise ValueError(f"A percentile must be in (0, 100], not {percentile}.")
+        if not (np.any(y == 1.0) and np.any(y == -1.0)):
+            raise ValueError("The clean data need points of both classes, -1 and +1.")
+        centres = {label: column_mean(X[y == label]) for label in (1.0, -1.0)}
+        axis = centres[1.0] - centres[-1.0]
+
+        def class_set(label: float) -> ClassSet:
+            points, centre = X[y == label], centres[label]
+            distances = np.sqrt(squared_distances(points, centre))
+            middle = float(axis @ centre)
+            width = float(np.percentile(np.abs(points @ axis - middle), slab_percentile))
+            radius = float(np.percentile(distances, radius_percentile))
+            empty = ClassSet(
+                domain, centre, radius, np.zeros((0, len(axis))), np.zeros(0), np.zeros(0)
+            )
+            return empty.with_row(axis, middle - width, middle + width)
+
+        return cls(class_set(1.0), class_set(-1.0))
+
+    def under_decoy(
+        self, theta: Float[ndarray, "d"], bias: float, caps: tuple[float, float]
+    ) -> "FeasibleSet":
+        """The set with 1 − cap_y ≤ y(θ·x + b) ≤ 1 added: a support vector of loss at most cap_y.
+
+        ``theta`` (d,) and ``bias`` are decoy parameters: if the attack works, the defender's are
+        near them, and so are the losses it sees. ``caps`` are those of the classes +1 and −1.
+        """
+
+        def add(part: ClassSet, label: float, cap: float) -> ClassSet:
+            lower, upper = sorted((label - bias, label * (1.0 - cap) - bias))
+            return part.with_row(theta, lower, upper)
+
+        positive, negative = caps
+        return FeasibleSet(add(self.positive, 1.0, positive), add(self.negative, -1.0, negative))

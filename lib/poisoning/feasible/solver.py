@@ -1,0 +1,326 @@
+"""Three convex problems over the feasible set, by one specialised solver.
+
+With x = (x_k) one point per class, each in its :class:`~poisoning.feasible.sets.ClassSet` F_k,
+
+    min  ½‖g − Σ_k s_k x_k‖² + Σ_k c_k·x_k   over  x_k ∈ F_k.                            (P)
+
+* s = 0 minimises a linear function: the inner problem of the min-max attack;
+* one class, s = 1, g = p projects p: the influence attack's step;
+* s = (ε_+, −ε_-) is the KKT attack's problem (17).
+
+Apart from the coordinate-wise domain, F_k has a handful of constraints: one ball and R rows. Two
+ideas make a problem with 10⁵ coordinates a problem with six unknowns.
+
+1. *Proximal point.* Each outer step adds σ/2‖x − x⁰‖² and moves x⁰ to the answer; σ shrinks. The
+   dual function of a step, over multipliers y of the ball (≥ 0) and rows (of either sign: a row is
+   a range), is concave and C¹, and costs one pass over the coordinates (``solver_kernels``).
+2. *Projected semismooth Newton* on y, with an Armijo line search.
+
+*Certificate.* At an inner minimiser x, e = σ(x − x⁰) is minus a subgradient of the Lagrangian
+Φ of (P) (with the domain): −e ∈ ∂Φ(x). Every feasible x' lies in the ball (f(x) ≥ x²), so
+
+    (P) ≥ Φ(x') ≥ Φ(x) − Σ_k max e_k·(x'_k − x_k) ≥ Φ(x) − Σ_k [e_k·(μ_k − x_k) + τ_k‖e_k‖],
+
+for any multipliers. The objective less this bound is the reported gap. The same ball bounds the
+objective from above; a dual value beyond that bound proves F_k empty.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from poisoning.errors import SolverError
+from poisoning.feasible.sets import ClassSet, FeasibleSet
+from poisoning.feasible.solver_kernels import evaluate
+
+_FIRST_SIGMA = 0.003
+_SHRINK = 0.2
+_LAST_SIGMA = 1e-9
+_OUTER_STEPS = 40
+_NEWTON_STEPS = 200
+_BACKTRACKS = 60
+_PASSES = 500  # over the coordinates in one proximal step; seen are up to 143
+_FEASIBILITY = 1e-9  # allowed excess over a constraint, relative as in ClassSet.violation
+_FLOOR = 1e-5  # of the objective's natural size: below it, the gap is judged against that
+
+
+class EmptySetError(SolverError):
+    """No point satisfies the constraints; the dual proves it."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Minimisers with their certificate.
+
+    ``points`` holds one x (d,) per class asked for. No feasible point does better than
+    ``objective − gap``. ``violation`` is the largest relative excess over a constraint
+    (:meth:`ClassSet.violation`). ``steps`` counts proximal steps, ``evaluations`` passes over the
+    coordinates. ``multipliers`` (K, 1 + R) warm-start a similar problem.
+    """
+
+    points: tuple[Float[ndarray, "d"], ...]
+    objective: float
+    gap: float
+    violation: float
+    steps: int
+    evaluations: int
+    multipliers: Float[ndarray, "K m"]
+
+
+def minimise_linear(
+    c: Float[ndarray, "d"],
+    feasible: ClassSet,
+    *,
+    tol: float = 1e-6,
+    start: Float[ndarray, "K m"] | None = None,
+) -> Solution:
+    """min c·x over one class's set; ``start`` are the ``multipliers`` of a similar problem.
+
+    The gap falls below ``tol``·max(|objective|, 1e-5·‖c‖τ). Raises ``SolverError`` if the set is
+    empty or the gap stays above that.
+    """
+    dual = _Dual.of("linear", np.zeros_like(c), np.zeros(1), c[None, :], [feasible])
+    return _proximal_point(dual, tol, start)
+
+
+def project(p: Float[ndarray, "d"], feasible: ClassSet, *, tol: float = 1e-6) -> Solution:
+    """min ½‖x − p‖² over one class's set: one proximal step with σ = 1 from x⁰ = p.
+
+    For counts the set is that of the relaxation, so the answer is in general no integer. Raises
+    ``SolverError`` as :func:`minimise_linear` does.
+    """
+    dual = _Dual.of("projection", np.zeros_like(p), np.zeros(1), np.zeros((1, p.size)), [feasible])
+    y = np.zeros(dual.ends_above.shape)
+    step = dual.maximise(y, 1.0, p[None, :])
+    objective = 0.5 * float(np.sum((step.x[0] - p) ** 2))
+    gap = max(objective - step.value, 0.0)
+    allowed = tol * max(objective, _FLOOR * 0.5 * float(p @ p))
+    if gap > allowed:
+        raise _no_convergence("projection", gap, allowed, step.violation)
+    return Solution(
+        (step.x[0],), objective, gap, feasible.violation(step.x[0]), 1, dual.evaluations[0], step.y
+    )
+
+
+def match_gradient(
+    g: Float[ndarray, "d"],
+    epsilon_plus: float,
+    epsilon_minus: float,
+    feasible: FeasibleSet,
+    *,
+    tol: float = 1e-6,
+    start: Float[ndarray, "K m"] | None = None,
+) -> Solution:
+    """min ½‖g − ε_+x_+ + ε_-x_-‖² over x_± in their classes' sets; Eq. (17) of Koh et al. 2021.
+
+    ``points`` are (x_+, x_-); for a class of weight 0 that is the zero vector, and its set does
+    not matter. ``start`` are the ``multipliers`` of a similar problem with the same classes. The
+    gap falls below ``tol``·max(objective, 1e-5·½‖g‖²): a decoy that can be reached exactly has
+    objective 0. Raises ``ValueError`` if both weights are 0, ``SolverError`` if a set is empty or
+    the gap stays above that.
+    """
+    weights = np.array([epsilon_plus, -epsilon_minus])
+    used = np.flatnonzero(weights)
+    if used.size == 0:
+        raise ValueError("One of epsilon_plus and epsilon_minus must be positive.")
+    sets = [(feasible.positive, feasible.negative)[k] for k in used]
+    dual = _Dual.of("KKT", g, weights[used], np.zeros((used.size, g.size)), sets)
+    solution = _proximal_point(dual, tol, start)
+    points = [np.zeros_like(g), np.zeros_like(g)]
+    for k, point in zip(used, solution.points, strict=True):
+        points[k] = point
+    return replace(solution, points=tuple(points))
+
+
+def _no_convergence(name: str, gap: float, allowed: float, violation: float) -> SolverError:
+    return SolverError(
+        f"{name} problem over the feasible set: duality gap {gap:.1e} (allowed {allowed:.1e}), "
+        f"relative constraint violation {violation:.1e}; raise tol or rescale the features"
+    )
+
+
+def _proximal_point(dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | None) -> Solution:
+    """Proximal point steps until the certified gap is small."""
+    y = np.zeros(dual.ends_above.shape) if start is None else start
+    x0 = np.zeros(dual.c.shape)
+    sigma, least = _FIRST_SIGMA * dual.curvature, _LAST_SIGMA * dual.curvature
+    bound = -np.inf
+    gap = allowed = np.inf
+    for steps in range(1, _OUTER_STEPS + 1):
+        passes = dual.evaluations[0]
+        step = dual.maximise(y, sigma, x0)
+        objective = dual.objective(step.x)
+        bound = max(bound, dual.lower_bound(step, sigma, x0))
+        gap = max(objective - bound, 0.0)
+        allowed = tol * max(abs(objective), _FLOOR * dual.natural)
+        if gap <= allowed and step.violation <= _FEASIBILITY:
+            points = tuple(step.x)
+            violation = max(part.violation(x) for part, x in zip(dual.sets, points, strict=True))
+            return Solution(points, objective, gap, violation, steps, dual.evaluations[0], step.y)
+        y, x0 = step.y, step.x
+        if step.violation <= _FEASIBILITY:
+            sigma = max(_SHRINK * sigma, least)
+            continue
+        # So small a σ amplifies rounding errors in the multipliers: go back, and stay there. But
+        # where the passes ran out, kinks were in the way, and from the next x⁰ there may be none.
+        sigma = sigma / _SHRINK**2
+        if dual.evaluations[0] - passes <= _PASSES:
+            least = sigma
+    raise _no_convergence(dual.name, gap, allowed, step.violation)
+
+
+def _padded(part: ClassSet, rows: int) -> ClassSet:
+    """The same set with rows that constrain nothing, so that there are ``rows`` of them."""
+    for _ in range(rows - len(part.rows)):
+        part = part.with_row(np.zeros_like(part.centre), -np.inf, np.inf)
+    return part
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The maximiser ``y`` of one proximal step's dual, its ``value`` and its primal ``x``."""
+
+    x: Float[ndarray, "K d"]
+    y: Float[ndarray, "K m"]
+    value: float
+    violation: float
+
+
+@dataclass(frozen=True)
+class _Dual:
+    """The dual of (P) with a proximal term. K classes, m = 1 + R constraints each.
+
+    ``G`` (d, K, m) as the kernel wants it. A product may range over [``ends_below``,
+    ``ends_above``] (K, m); ``scales`` (K, m) turn an excess into a relative one. ``natural`` is
+    the size of objective and ``curvature`` that of a second derivative in x that (P) can have.
+    Two fields change: ``residual`` (d,), the last w, and ``evaluations``, a counter.
+    """
+
+    name: str
+    g: Float[ndarray, "d"]
+    s: Float[ndarray, "K"]
+    c: Float[ndarray, "K d"]
+    sets: list[ClassSet]
+    G: Float[ndarray, "d K m"]
+    ends_below: Float[ndarray, "K m"]
+    ends_above: Float[ndarray, "K m"]
+    scales: Float[ndarray, "K m"]
+    natural: float
+    curvature: float
+    residual: Float[ndarray, "d"]
+    evaluations: list[int]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        g: Float[ndarray, "d"],
+        s: Float[ndarray, "K"],
+        c: Float[ndarray, "K d"],
+        sets: list[ClassSet],
+    ) -> "_Dual":
+        longest = max(len(part.rows) for part in sets)
+        sets = [_padded(part, longest) for part in sets]
+        constraints = [np.vstack([-2.0 * part.centre, part.rows]) for part in sets]
+        G = np.ascontiguousarray(np.stack(constraints).transpose(2, 0, 1))
+        below = np.stack([np.append(-np.inf, part.lower) for part in sets])
+        above = np.stack(
+            [np.append(part.radius**2 - part.centre @ part.centre, part.upper) for part in sets]
+        )
+        norms = np.stack([np.linalg.norm(part.rows, axis=1) for part in sets])
+        radii = np.array([part.radius for part in sets])
+        scales = np.hstack([radii[:, None] ** 2, norms * radii[:, None] + np.finfo(float).tiny])
+        linear = float(np.linalg.norm(c, axis=1) @ radii)
+        return cls(
+            name, g, s, c, sets, G, below, above, scales,
+            float(0.5 * g @ g + linear) or float(s**2 @ radii**2) or 1.0,
+            float(np.max(s**2) + linear / np.max(radii) ** 2) or 1.0,
+            g.copy(), [0],
+        )  # fmt: skip
+
+    def objective(self, x: Float[ndarray, "K d"]) -> float:
+        """The objective of (P)."""
+        w = self.g - self.s @ x
+        return float(0.5 * w @ w + np.sum(self.c * x))
+
+    def ceiling(self, sigma: float, x0: Float[ndarray, "K d"]) -> float:
+        """An upper bound on a proximal step's objective over the balls."""
+        reach = [np.linalg.norm(part.centre) + part.radius for part in self.sets]
+        length = np.linalg.norm(self.g) + np.abs(self.s) @ reach
+        linear = np.linalg.norm(self.c, axis=1) @ reach
+        moves = np.linalg.norm(x0, axis=1) + reach
+        return float(0.5 * length**2 + linear + 0.5 * sigma * moves @ moves)
+
+    def lower_bound(self, step: _Step, sigma: float, x0: Float[ndarray, "K d"]) -> float:
+        """The certificate of the module's docstring."""
+        bound = step.value - 0.5 * sigma * float(np.sum((step.x - x0) ** 2))
+        for part, x, previous in zip(self.sets, step.x, x0, strict=True):
+            e = sigma * (x - previous)
+            bound -= float(e @ (part.centre - x) + part.radius * np.linalg.norm(e))
+        return bound
+
+    def maximise(self, y: Float[ndarray, "K m"], sigma: float, x0: Float[ndarray, "K d"]) -> _Step:
+        """Projected semismooth Newton from ``y``."""
+        ceiling = self.ceiling(sigma, x0)
+        ridge = 1e-8 / self.natural
+        last = self.evaluations[0] + _PASSES
+        x, value, gradient, hessian = self._evaluate(y, sigma, x0)
+        violation = np.inf
+        for _ in range(_NEWTON_STEPS):
+            if self.evaluations[0] > last:
+                break
+            if value > ceiling * (1.0 + 1e-9):
+                raise EmptySetError(
+                    f"{self.name} problem: the feasible set is empty (its dual exceeds "
+                    f"{ceiling:.1e}, the most the objective can be); widen the radius, slab or cap"
+                )
+            relative = gradient / self.scales
+            violation = float(np.abs(relative).max())
+            if violation <= _FEASIBILITY:
+                break
+            moving = np.flatnonzero(gradient)
+            scale = self.scales.ravel()[moving]
+            H = hessian[np.ix_(moving, moving)] / np.outer(scale, scale)
+            H[np.diag_indices_from(H)] += 1e-12 * np.trace(H) + ridge
+            direction = np.zeros(y.size)
+            direction[moving] = np.linalg.solve(H, relative.ravel()[moving]) / scale
+            # A multiplier at 0 may leave only towards the end that is exceeded.
+            sign = np.where(y != 0.0, np.sign(y), np.sign(gradient))
+            length = 1.0
+            for _ in range(_BACKTRACKS):
+                trial = y + length * direction.reshape(y.shape)
+                trial = np.where(trial * sign > 0.0, trial, 0.0)
+                new = self._evaluate(trial, sigma, x0)
+                rise = float(np.sum(gradient * (trial - y)))
+                if new[1] >= value + 1e-4 * rise:
+                    break
+                # Near the maximum the rise drowns in rounding; then the gradient decides.
+                closer = float(np.abs(new[2] / self.scales).max()) < 0.9 * violation
+                if closer and new[1] >= value - 1e-14 * ceiling:
+                    break
+                # The derivative along the way has changed sign: aim where a line crosses 0.
+                # (Both are 0 where the step is lost in rounding and the value still fell.)
+                overshoot = float(np.sum(new[2] * (y - trial)))
+                slope = abs(rise) + max(overshoot, 0.0)
+                length *= min(max(rise / slope, 0.2), 0.5) if slope > 0.0 else 0.5
+            else:
+                break
+            y, (x, value, gradient, hessian) = trial, new
+        return _Step(x, y, value, violation)
+
+    def _evaluate(
+        self, y: Float[ndarray, "K m"], sigma: float, x0: Float[ndarray, "K d"]
+    ) -> tuple[Float[ndarray, "K d"], float, Float[ndarray, "K m"], Float[ndarray, "n n"]]:
+        """Minimiser, value, projected gradient and minus the Hessian of the dual at ``y``."""
+        self.evaluations[0] += 1
+        domain = self.sets[0].domain
+        x, gradient = np.empty_like(self.c), np.empty_like(y)
+        hessian = np.empty((y.size, y.size))
+        value = evaluate(
+            self.G, self.c, self.g, self.s, domain.lower, domain.upper, domain.integer, sigma, x0,
+            tuple(map(tuple, y.tolist())), self.ends_below, self.ends_above, x, self.residual,
+            gradient, hessian,
+        )  # fmt: skip
+        return x, value, gradient, hessian

@@ -1,0 +1,179 @@
+"""The alternating scheme for MTRL that Zhao et al. 2018 take from Zhang and Yeung (2010).
+
+Eq. (1) is minimised over W with Ω fixed (Eq. 8), then over Ω with W fixed, in turn. It is kept as
+the baseline: without Ω the problem is solved exactly and sooner (``poisoning.models.mtrl``).
+
+It stops above the minimum. With Ω = UΛUᵀ the W-step gives W no part along u_k where Λ_k = 0, and
+then the Ω-step gives Ω none; where Λ_k is small, the part of W is small in proportion. So Ω's large
+eigenvectors can turn only as far as its small eigenvalues let them, and once those have vanished on
+the way both steps stand still, though W and Ω together could still lower the objective.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from poisoning.errors import SolverError
+from poisoning.models.mtrl import (
+    Loss,
+    TaskData,
+    combine,
+    loss_curvatures,
+    loss_slopes,
+    loss_values,
+    objective,
+    task_scores,
+)
+
+_W_STEP = 1e-9  # of the gradient at W = 0: how exactly a W-step is solved
+_NEWTON_STEPS = 100
+_CG_STEPS = 10_000
+_HALVINGS = 50
+
+
+@dataclass(frozen=True)
+class AlternatingSolution:
+    """Where the scheme stopped, and how it came there.
+
+    ``W`` (m, d), ``Omega`` (m, m); after every pair of steps ``objectives`` (t,), the value of
+    Eq. (1), and ``spectra`` (t, m), the eigenvalues of Ω in descending order.
+    """
+
+    W: Float[ndarray, "m d"]
+    Omega: Float[ndarray, "m m"]
+    objectives: Float[ndarray, "t"]
+    spectra: Float[ndarray, "t m"]
+
+
+def solve_alternating(
+    data: TaskData,
+    loss: Loss,
+    lambda1: float,
+    lambda2: float,
+    *,
+    tol: float = 1e-6,
+    floor: float = 0.0,
+    max_iterations: int = 10_000,
+) -> AlternatingSolution:
+    """Alternate from Ω = I/m until a pair of steps lowers the objective by ≤ ``tol`` times itself.
+
+    One problem of NumPy arrays; λ1, λ2 > 0. ``floor`` keeps every eigenvalue of Ω at or above it,
+    0 ≤ floor ≤ 1/m: both steps then solve Eq. (1) with the constraint Ω ⪰ floor·I instead.
+
+    Raises:
+        ValueError: ``floor`` is negative or above 1/m.
+        SolverError: a W-step fails, or the objective still falls after ``max_iterations``.
+    """
+    m = data.X.shape[-3]
+    if not 0.0 <= floor <= 1.0 / m:
+        raise ValueError(f"floor = {floor:g} must be between 0 and 1/m = {1.0 / m:g}.")
+    U, spectrum = np.eye(m), np.full(m, 1.0 / m)
+    W = np.zeros_like(data.X[:, 0])
+    value = float(objective(data, loss, lambda1, lambda2, W))
+    objectives, spectra = [], []
+    for _ in range(max_iterations):
+        root = (U * np.sqrt(spectrum / (lambda1 * spectrum + lambda2))) @ U.T
+        W = _fixed_relationship(data, loss, root, W)
+        U, s, _ = np.linalg.svd(W)
+        spectrum = _best_spectrum(np.append(s, np.zeros(m - len(s))), floor)
+        before, value = value, _joint_value(data, loss, lambda1, lambda2, W, s, spectrum)
+        objectives.append(value)
+        spectra.append(spectrum)
+        if before - value <= tol * before:
+            break
+    else:
+        raise SolverError(
+            f"alternating MTRL ({loss} loss, W {W.shape}): the objective {value:.6g} still falls "
+            f"by {before - value:.1e} after {max_iterations} iterations, tolerance "
+            f"{tol * before:.1e}; raise max_iterations or tol"
+        )
+    return AlternatingSolution(W, (U * spectrum) @ U.T, np.array(objectives), np.array(spectra))
+
+
+def _best_spectrum(s: Float[ndarray, "m"], floor: float) -> Float[ndarray, "m"]:
+    """argmin Σ_k s_k²/ω_k over Σ ω_k = 1, ω ≥ floor, for descending s.
+
+    In proportion to s_k for the K largest, K as large as can be, and ``floor`` for the others.
+    """
+    m = len(s)
+    if not s.any():
+        return np.full(m, 1.0 / m)
+    counts = np.arange(1, m + 1)
+    ratios = (1.0 - (m - counts) * floor) / np.cumsum(s)
+    K = int(np.max(counts[(ratios * s >= floor) | (counts == 1)]))
+    return np.where(counts <= K, ratios[K - 1] * s, floor)
+
+
+def _joint_value(
+    data: TaskData,
+    loss: Loss,
+    lambda1: float,
+    lambda2: float,
+    W: Float[ndarray, "m d"],
+    s: Float[ndarray, "_"],
+    spectrum: Float[ndarray, "m"],
+) -> float:
+    """Eq. (1) for W with the singular values ``s`` along the eigenvectors of Ω; 0²/0 is 0."""
+    losses = data.weight * loss_values(task_scores(data.X, W), data.y, loss)
+    some = s > 0.0
+    pull = np.sum(s[some] ** 2 / spectrum[: len(s)][some])
+    return float(losses.sum() + lambda1 / 2 * np.sum(W * W) + lambda2 / 2 * pull)
+
+
+def _fixed_relationship(
+    data: TaskData, loss: Loss, root: Float[ndarray, "m m"], W: Float[ndarray, "m d"]
+) -> Float[ndarray, "m d"]:
+    """Eq. (8) for the Ω with Φ = root², Φ⁻¹ = λ1 I + λ2 Ω⁻¹, from a start in the range of Ω.
+
+    With W = Φ^{1/2} Z it is min_Z Σ weight ℓ + ½‖Z‖², well conditioned whatever Ω is: Newton's
+    method with conjugate gradients and halved steps, one step for the square loss.
+    """
+    X, y, weight = data.X, data.y, data.weight
+
+    def value_and_gradient(Z: ndarray) -> tuple[float, ndarray]:
+        scores = task_scores(X, root @ Z)
+        slopes = weight * loss_slopes(scores, y, loss)
+        gradient = root @ combine(slopes, X) + Z
+        return float(np.sum(weight * loss_values(scores, y, loss)) + np.sum(Z * Z) / 2), gradient
+
+    Z = np.linalg.lstsq(root, W)[0]
+    value, gradient = value_and_gradient(Z)
+    allowed = _W_STEP * np.linalg.norm(value_and_gradient(np.zeros_like(Z))[1])
+    for _ in range(_NEWTON_STEPS):
+        if np.linalg.norm(gradient) <= allowed:
+            return root @ Z
+        bend = weight * loss_curvatures(task_scores(X, root @ Z), y, loss)
+        H = (X * bend[..., None]).mT @ X
+        step = _conjugate_gradients(H, root, -gradient, allowed / 2)
+        for halving in range(_HALVINGS):
+            trial = Z + 0.5**halving * step
+            trial_value, trial_gradient = value_and_gradient(trial)
+            if trial_value <= value + 1e-15 * abs(value):
+                break
+        Z, value, gradient = trial, trial_value, trial_gradient
+    raise SolverError(
+        f"alternating MTRL, W-step ({loss} loss, W {W.shape}): gradient "
+        f"{np.linalg.norm(gradient):.1e}, tolerance {allowed:.1e} after {_NEWTON_STEPS} Newton "
+        "steps; raise lambda1 or lambda2"
+    )
+
+
+def _conjugate_gradients(
+    H: Float[ndarray, "m d d"], root: Float[ndarray, "m m"], b: Float[ndarray, "m d"], tol: float
+) -> Float[ndarray, "m d"]:
+    """Z with ‖root H(root Z) + Z − b‖_F ≤ tol, H acting task by task."""
+    Z = np.zeros_like(b)
+    residual = p = b
+    rr = np.vdot(residual, residual)
+    for _ in range(_CG_STEPS):
+        if rr**0.5 <= tol:
+            break
+        Hp = root @ combine(root @ p, H) + p
+        alpha = rr / np.vdot(p, Hp)
+        Z = Z + alpha * p
+        residual = residual - alpha * Hp
+        rr, before = np.vdot(residual, residual), rr
+        p = residual + (rr / before) * p
+    return Z

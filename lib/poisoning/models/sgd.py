@@ -1,0 +1,33 @@
+"""A defender who does not solve: one pass of stochastic gradient descent over the data."""
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+from numpy import ndarray
+from sklearn.linear_model import SGDClassifier
+
+from poisoning.arrays import Matrix
+from poisoning.models.linear import LinearModel
+
+
+def train_one_pass(
+    X: Matrix, y: Float[ndarray, "n"], lam: float, *, seed: int, average: bool = False
+) -> LinearModel:
+    """Hinge loss + λ/2 ‖θ‖², every example looked at once, in an order drawn from ``seed``.
+
+    Section 6.3 of Koh et al. 2021, which prints neither step sizes nor order: these are those of
+    scikit-learn's ``SGDClassifier``, η_t = 1/(λ(t₀ + t)) after Bottou. ``X`` (n, d), ``y`` (n,) of
+    ±1. ``average`` returns the mean of the iterates in place of the last one. The intercept is not
+    regularised.
+    """
+    order = np.random.default_rng(seed).permutation(len(y))
+    learner = SGDClassifier(
+        loss="hinge", alpha=lam, max_iter=1, tol=None, shuffle=False, average=average
+    )
+    shuffled = X[order]
+    if sp.issparse(shuffled):  # scikit-learn takes 32-bit indices only
+        indices, indptr = (part.astype(np.int32) for part in (shuffled.indices, shuffled.indptr))
+        shuffled = sp.csr_array((shuffled.data, indices, indptr), shape=shuffled.shape)
+    learner.fit(shuffled, y[order])
+    sign = 1.0 if learner.classes_[-1] == 1.0 else -1.0
+    return LinearModel(sign * learner.coef_[0], float(sign * learner.intercept_[0]))

@@ -1,0 +1,111 @@
+"""Second derivatives of a support vector machine, its hinge smoothed: what influence needs.
+
+With x̃ = (x, 1), the intercept regularised like every other weight, and margins mᵢ = yᵢ θ̃·x̃ᵢ,
+
+    λ/2 ‖θ̃‖² + (1/Σw) Σ wᵢ δ log(1 + exp((1 − mᵢ)/δ)),        Appendix B.1 of Koh et al. 2021,
+
+has the derivative −(wᵢ/Σw) hᵢ in mᵢ, hᵢ = σ((1 − mᵢ)/δ), and the Hessian
+
+    H = λI + Σ cᵢ x̃ᵢx̃ᵢᵀ,    cᵢ = (wᵢ/Σw) hᵢ(1 − hᵢ)/δ.
+
+As δ → 0 the loss becomes the hinge, and only examples within a few δ of it have curvature: H⁻¹g
+then takes a linear system in those few (Woodbury), not in the d + 1 weights.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.special import expit
+
+from poisoning.arrays import Matrix, squared_norms, to_dense
+from poisoning.errors import SolverError
+
+_NEGLIGIBLE = 1e-13  # of λ: a row that adds less than this to H is left out
+_WOODBURY_ROWS = 700  # with more, conjugate gradients are quicker than a dense k × k system
+_CG_TOLERANCE = 1e-10
+_CG_STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """The Hessian H of the module's docstring at one model, and every ``pull`` hᵢ (n,).
+
+    ``rows`` (k, d) are the examples whose curvature is not negligible, ``curvatures`` (k,) their
+    cᵢ.
+    """
+
+    lam: float
+    pull: Float[ndarray, "n"]
+    rows: Matrix
+    curvatures: Float[ndarray, "k"]
+
+    @classmethod
+    def of(
+        cls,
+        X: Matrix,
+        y: Float[ndarray, "n"],
+        scores: Float[ndarray, "n"],
+        lam: float,
+        smoothing: float,
+        share: Float[ndarray, "n"],
+    ) -> "Curvature":
+        """H at the model whose decisions on ``X`` are ``scores``; ``share`` are the wᵢ/Σw."""
+        distance = (1.0 - y * scores) / smoothing
+        pull = expit(distance)
+        curvatures = share * pull * expit(-distance) / smoothing
+        active = np.flatnonzero(curvatures * (squared_norms(X) + 1.0) > _NEGLIGIBLE * lam)
+        return cls(lam, pull, X[active], curvatures[active])
+
+    def product(self, v: Float[ndarray, "d1"]) -> Float[ndarray, "d1"]:
+        """H v."""
+        seen = self.curvatures * (self.rows @ v[:-1] + v[-1])
+        return self.lam * v + np.append(self.rows.T @ seen, seen.sum())
+
+    def solve(self, g: Float[ndarray, "d1"]) -> Float[ndarray, "d1"]:
+        """H⁻¹g: exact (Woodbury) up to 700 rows with curvature, else conjugate gradients.
+
+        Raises ``SolverError`` if conjugate gradients do not converge.
+        """
+        if len(self.curvatures) <= _WOODBURY_ROWS:
+            return self.by_woodbury(g)
+        return self.by_conjugate_gradients(g)
+
+    def by_woodbury(self, g: Float[ndarray, "d1"]) -> Float[ndarray, "d1"]:
+        """(g − BᵀA⁻¹Bg)/λ with the rows B = √c·x̃ and A = λI + BBᵀ, a k × k system."""
+        root = np.sqrt(self.curvatures)
+        gram = self.rows @ self.rows.T
+        gram = to_dense(gram) if sp.issparse(gram) else gram
+        A = (gram + 1.0) * np.outer(root, root)
+        A[np.diag_indices_from(A)] += self.lam
+        seen = root * (self.rows @ g[:-1] + g[-1])
+        u = root * cho_solve(cho_factor(A, lower=True, overwrite_a=True, check_finite=False), seen)
+        return (g - np.append(self.rows.T @ u, u.sum())) / self.lam
+
+    def by_conjugate_gradients(self, g: Float[ndarray, "d1"]) -> Float[ndarray, "d1"]:
+        """Conjugate gradients, preconditioned by the diagonal, to ‖Hv − g‖ ≤ 1e-10 ‖g‖."""
+        squares = self.rows.multiply(self.rows) if sp.issparse(self.rows) else self.rows**2
+        diagonal = self.lam + np.append(squares.T @ self.curvatures, self.curvatures.sum())
+        v = np.zeros_like(g)
+        residual = g.copy()
+        p = z = residual / diagonal
+        rz = residual @ z
+        allowed = _CG_TOLERANCE * float(np.linalg.norm(g))
+        for _ in range(_CG_STEPS):
+            if np.linalg.norm(residual) <= allowed:
+                return v
+            Hp = self.product(p)
+            step = rz / (p @ Hp)
+            v = v + step * p
+            residual = residual - step * Hp
+            z = residual / diagonal
+            rz, previous = residual @ z, rz
+            p = z + (rz / previous) * p
+        raise SolverError(
+            f"inverse Hessian ({len(self.curvatures)} rows, lambda {self.lam:g}): conjugate "
+            f"gradients leave {np.linalg.norm(residual):.1e}, tolerance {allowed:.1e}; raise the "
+            "smoothing or lambda"
+        )

@@ -1,0 +1,322 @@
+"""What the notebooks of Carnerero-Cano et al. 2023 share: pairs of classes, knobs as settings."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from poisoning.attacks.hyperparameter import (
+    NO_REGULARISATION,
+    HyperparameterSettings,
+    LamRange,
+    Policy,
+)
+from poisoning.datasets import binary
+from poisoning.metrics import mean_interval
+from replication.hyperparameter_trial import FLIPS, FinalTraining, Pool, Sizes, Trial, run_trial
+from replication.notebook import Notebook
+
+CLASSES = {"mnist": (8, 0), "fashion-mnist": (2, 1), "cifar-10": (6, 0)}
+"""Positive and negative class: 8 and 0, pullover and trouser, frog and airplane (Table III)."""
+
+LABELS = {
+    "none": "no regularisation",
+    "l2-large": "large λ, L2",
+    "l2-cv": "λ cross-validated, L2",
+    "l2-learned": "λ learned, L2",
+    "l2-layers": "λ per layer, L2",
+    "l1-large": "large λ, L1",
+    "l1-cv": "λ cross-validated, L1",
+    "l1-learned": "λ learned, L1",
+    "l1-layers": "λ per layer, L1",
+}
+"""Names of policies as pictures show them."""
+
+COLOURS = {
+    "none": "#111111",
+    "large": "#3c8d5a",
+    "cv": "#8a6fb0",
+    "learned": "#20639b",
+    "layers": "#d98324",
+}
+"""By what follows the penalty in a policy's name."""
+
+AS_ABOVE = "as above"
+"""The variant in which nothing is varied."""
+
+Quantities: TypeAlias = Mapping[str, np.ndarray]
+"""What claims are judged by: a number per repeat, or one for all, by name."""
+
+LEARNED = ("l2-learned", "l1-learned")
+WITH_FLIPS = ("none", "l2-large", "l1-large", *LEARNED)
+
+
+def load_pool(notebook: Notebook, name: str) -> Pool:
+    """The two classes of the paper, CIFAR-10 scaled to [−1, 1] (Section V-A)."""
+    data = binary(notebook.load(name), *CLASSES[name])
+    X, y = data.X, data.y
+    if data.X_test is not None:
+        X, y = np.concatenate([X, data.X_test]), np.concatenate([y, data.y_test])
+    pixels = np.rint(255.0 * X).astype(np.uint8)
+    return Pool(pixels, y, 2.0 / 255.0, -1.0) if name == "cifar-10" else Pool(pixels, y)
+
+
+def even(number: float) -> int:
+    """The nearest even number: draws are balanced."""
+    return 2 * round(number / 2)
+
+
+def ranges(knobs: dict[str, Any]) -> dict[str, LamRange]:
+    """Φ(Λ) of either penalty."""
+    return {penalty: LamRange(**knobs[penalty]) for penalty in ("l2", "l1")}
+
+
+def logistic_settings(knobs: dict[str, Any], name: str) -> HyperparameterSettings:
+    """The block ``carnerero2023.attack`` for one data set."""
+    recipe = knobs[name.replace("-", "_")]
+    return HyperparameterSettings(
+        batch=round(knobs["batch"] * knobs["n_train"]),
+        batches=knobs["batches"],
+        steps=recipe["steps"],
+        rate=recipe["rate"],
+        hyperiterations=knobs["hyperiterations"],
+        poison_step=recipe["poison_step"],
+        lam_step=knobs["lam_step"],
+        box=(-1.0, 1.0) if name == "cifar-10" else (0.0, 1.0),
+        rule=knobs["rule"],
+        **ranges(knobs),
+    )
+
+
+def logistic_policies(knobs: dict[str, Any], name: str) -> dict[str, Policy]:
+    """All λ policies of Section V-B; those called ``-cv`` wait for cross-validation."""
+    recipe = knobs[name.replace("-", "_")]
+    policies = {"none": Policy(fixed=NO_REGULARISATION)}
+    for penalty in ("l2", "l1"):
+        policies[f"{penalty}-large"] = Policy(penalty, recipe[f"large_{penalty}"])
+        policies[f"{penalty}-cv"] = Policy(penalty, knobs[penalty]["start"])
+        policies[f"{penalty}-learned"] = Policy(penalty)
+    return policies
+
+
+def logistic_unit(notebook: Notebook, name: str, pool: Pool, repeat: int) -> dict[str, Any]:
+    """The arguments of :func:`run_trial` for one repeat of Figure 2."""
+    knobs = notebook.shared("carnerero2023/attack")
+    recipe = knobs[name.replace("-", "_")]
+    policies = logistic_policies(knobs, name)
+    grids = {
+        f"{penalty}-cv": tuple(
+            np.linspace(knobs[penalty]["low"], knobs[penalty]["high"], knobs["cv_points"]).tolist()
+        )
+        for penalty in ("l2", "l1")
+    }
+    return {
+        "pool": pool,
+        "sizes": Sizes(
+            knobs["n_train"], even(recipe["validation"] * knobs["n_train"]), knobs["n_test"]
+        ),
+        "policies": policies,
+        "settings": logistic_settings(knobs, name),
+        "testing": FinalTraining(knobs["epochs"], recipe["rate"]),
+        "rng": notebook.rng(name, repeat, section="carnerero2023/attack"),
+        "cv": grids,
+        "flips": WITH_FLIPS,
+        "top": tuple(recipe["top"]),
+        "device": notebook.device,
+    }
+
+
+def logistic_trials(notebook: Notebook) -> dict[str, list[Trial]]:
+    """All repeats on every data set: the units that ``logistic`` and others have in common."""
+    knobs = notebook.shared("carnerero2023/attack")
+    names = [name for name in knobs["datasets"] if notebook.available(name)]
+    plan = [(name, i) for name in names for i in range(knobs["repeats"])]
+    pools = {name: load_pool(notebook, name) for name in names}
+    units = [logistic_unit(notebook, name, pools[name], i) for name, i in plan]
+    found = notebook.map(run_trial, units, "logistic regression")
+    return {
+        name: [trial for (other, _), trial in zip(plan, found, strict=True) if other == name]
+        for name in names
+    }
+
+
+def variants(settings: HyperparameterSettings) -> dict[str, HyperparameterSettings]:
+    """What the text lost, varied one by one: outer steps, their rule, T and η."""
+    varied = {}
+    for factor in (0.5, 2.0):
+        for name, knob in (("poison step", "poison_step"), ("λ step", "lam_step")):
+            step = factor * getattr(settings, knob)
+            varied[f"{name} × {factor:g}"] = replace(settings, **{knob: step})
+    return varied | {
+        "T × 0.5": replace(settings, steps=max(1, settings.steps // 2)),
+        "η × 0.5": replace(settings, rate=0.5 * settings.rate),
+        "adaptive steps": replace(settings, rule="adaptive"),
+    }
+
+
+def run_variants(
+    notebook: Notebook,
+    units: Mapping[str, list[dict[str, Any]]],
+    trials: Mapping[str, list[Trial]],
+) -> dict[str, dict[str, list[Trial]]]:
+    """Units of :func:`run_trial` by data set, under every variant of their settings.
+
+    ``trials``: what was found with these settings as they are, of the same draws or more.
+    """
+    found = {name: {AS_ABOVE: trials[name][: len(group)]} for name, group in units.items()}
+    plan, varied = [], []
+    for name, group in units.items():
+        for unit in group:
+            for label, settings in variants(unit["settings"]).items():
+                plan.append((name, label))
+                varied.append(unit | {"settings": settings})
+    outcomes = notebook.map(run_trial, varied, "sensitivity")
+    for (name, label), trial in zip(plan, outcomes, strict=True):
+        found[name].setdefault(label, []).append(trial)
+    return found
+
+
+def logistic_variants(
+    notebook: Notebook, trials: Mapping[str, list[Trial]]
+) -> dict[str, dict[str, list[Trial]]]:
+    """The first of ``trials`` as they are, and under every variant: by data set and variant."""
+    draws = notebook.shared("carnerero2023/attack")["sensitivity_draws"]
+    units: dict[str, list[dict[str, Any]]] = {}
+    for name in trials:
+        pool = load_pool(notebook, name)
+        units[name] = [
+            logistic_unit(notebook, name, pool, i) | {"flips": ("none",)} for i in range(draws)
+        ]
+    return run_variants(notebook, units, trials)
+
+
+def policy_quantities(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
+    """What is asked of logistic regression and of networks alike (Sections V-B1, V-C), per repeat.
+
+    ``rise`` is the test error at the largest budget above that without poison, ``relief`` how much
+    of the unregularised rise a λ saves, ``optimised`` what the hypergradients add to plain flips,
+    ``growth`` and ``saturation`` how a single learned λ moves along the budget.
+    """
+    names = trials[0].names
+    error = {p: np.array([t.error[t.row(p)] for t in trials]) for p in names}
+    norm = {p: np.array([t.norm[t.row(p), -1] for t in trials]) for p in names}
+    rise = {p: e[:, -1] - e[:, 0] for p, e in error.items()}
+    found = {"none.rise": rise["none"]}
+    found |= {
+        f"{p}.optimised": error[p][:, -1] - error[p + FLIPS][:, -1]
+        for p in names
+        if p + FLIPS in names
+    }
+    for penalty in ("l2", "l1"):
+        learned, large = f"{penalty}-learned", f"{penalty}-large"
+        lam = np.array([t.lam[t.row(learned), :, 0] for t in trials])
+        middle = lam.shape[1] // 2
+        found |= {
+            f"{penalty}.relief": rise["none"] - rise[learned],
+            f"{penalty}.large-rise": rise[large],
+            f"{penalty}.large-relief": rise["none"] - rise[large],
+            f"{penalty}.large-clean-price": error[large][:, 0] - error["none"][:, 0],
+            f"{penalty}.learned-clean-price": error[learned][:, 0] - error["none"][:, 0],
+            f"{penalty}.learned-over-large": error[learned][:, -1] - error[large][:, -1],
+            f"{penalty}.norm-below-none": norm["none"] - norm[learned],
+            f"{penalty}.growth": lam[:, -1] - lam[:, 0],
+            f"{penalty}.saturation": (lam[:, middle] - lam[:, 0]) - (lam[:, -1] - lam[:, middle]),
+        }
+    return found
+
+
+def record_quantities(
+    notebook: Notebook,
+    model: str,
+    groups: Mapping[str, Any],
+    quantities: Callable[[Any], Quantities],
+) -> pd.DataFrame:
+    """The means of all quantities with their intervals, data set by data set; a metric of each.
+
+    ``groups``: by data set, what ``quantities`` takes.
+    """
+    rows = []
+    for name, group in groups.items():
+        for key, values in quantities(group).items():
+            estimate = mean_interval(values)
+            notebook.metric(f"{name}.{model}.{key}", estimate)
+            rows.append((name, key, estimate.value, estimate.half_width))
+    return pd.DataFrame(rows, columns=["data", "quantity", "value", "±"])
+
+
+def record_sensitivity(
+    notebook: Notebook,
+    model: str,
+    groups: Mapping[str, Mapping[str, Any]],
+    quantities: Callable[[Any], Quantities],
+) -> pd.DataFrame:
+    """The means of the quantities that all variants have; metrics of the least and the most.
+
+    ``groups``: by data set and variant, what ``quantities`` takes.
+    """
+    rows = []
+    for name, by_variant in groups.items():
+        found = {label: quantities(group) for label, group in by_variant.items()}
+        first, *others = found.values()
+        for key in (key for key in first if all(key in other for other in others)):
+            means = {label: float(np.mean(values[key])) for label, values in found.items()}
+            rows += [(name, key, label, mean) for label, mean in means.items()]
+            notebook.metric(f"{name}.{model}.sensitivity.{key}.least", min(means.values()))
+            notebook.metric(f"{name}.{model}.sensitivity.{key}.most", max(means.values()))
+    return pd.DataFrame(rows, columns=["data", "quantity", "variant", "value"])
+
+
+def fractions(settings_batches: int, batch: float) -> list[float]:
+    """Poison at every stage, as a fraction of the training set."""
+    return [round(stage * batch, 4) for stage in range(settings_batches + 1)]
+
+
+def summarise(
+    notebook: Notebook, trials: dict[str, list[Trial]], shares: list[float], model: str
+) -> pd.DataFrame:
+    """A row per data set, policy and fraction: test error, λ and norm; metrics by the way."""
+    rows = []
+    for name, repeats in trials.items():
+        for k, policy in enumerate(repeats[0].names):
+            for s, share in enumerate(shares):
+                key = f"{name}.{model}.{policy}.{share:g}"
+                error = mean_interval([trial.error[k, s] for trial in repeats])
+                norm = mean_interval([trial.norm[k, s] for trial in repeats])
+                notebook.metric(f"{key}.test_error", error)
+                notebook.metric(f"{key}.norm", norm)
+                row = {
+                    "data": name,
+                    "policy": policy,
+                    "poison": share,
+                    "test error": error.value,
+                    "±": error.half_width,
+                    "norm": norm.value,
+                    "norm ±": norm.half_width,
+                }
+                lam = [trial.lam[k, s].mean() for trial in repeats]
+                if np.all(np.isfinite(lam)):
+                    exponent = mean_interval(lam)
+                    notebook.metric(f"{key}.lambda", exponent)
+                    row |= {"lambda": exponent.value, "lambda ±": exponent.half_width}
+                row["lambda at bound"] = float(
+                    np.mean([trial.lam_at_bound[k, s] for trial in repeats])
+                )
+                row["features at bound"] = float(
+                    np.mean([trial.features_at_bound[k, s] for trial in repeats])
+                )
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def style(policy: str) -> dict[str, Any]:
+    """How a policy's curve is drawn: colour by who sets λ, dashed for L1, dotted for flips."""
+    base = policy.removesuffix(FLIPS)
+    return {
+        "color": COLOURS[base.rpartition("-")[2]],
+        "linestyle": ":" if policy.endswith(FLIPS) else "-",
+        "marker": None if policy.endswith(FLIPS) else "o",
+        "markersize": 4,
+        "label": LABELS[base] + (", random flips" if policy.endswith(FLIPS) else ""),
+    }

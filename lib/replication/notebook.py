@@ -1,0 +1,212 @@
+"""What a notebook calls: its data, its seeds, and where its figures and numbers go."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from poisoning.datasets import Dataset
+from poisoning.datasets.sources import source
+from poisoning.errors import DataError
+from poisoning.metrics import Estimate
+from replication import params, paths, plotting
+from replication.conventions import generator, load, metric_record, rounded, whole_set
+from replication.units import Units, write_table
+
+HEADLINE = ("clean", "baseline", "attacked", "defended", "limit", "paper")
+"""What the numbers in ``headline.json`` may be called; few, for DVC gives each a column."""
+
+VERDICTS = ("replicated", "partial", "failed")
+"""What the scorecard counts instead; failed is short for not replicated."""
+
+
+class Notebook:
+    """One run of one notebook: ``Notebook("koh2021/kkt", profile)``.
+
+    In the pipeline, figures, tables and metrics are written below
+    ``results/<profile>/<paper>/<section>/``. A notebook that somebody opens and runs writes below
+    ``results/lab/`` and shows the pipeline's figure beside its own.
+    ``metrics.json`` holds no time; every measured second goes to ``timings.json``.
+    """
+
+    def __init__(self, name: str, profile: str) -> None:
+        self.name = name
+        self.profile = profile
+        self.params = params.load(profile)
+        self.source = self.params.profiles[profile].data
+        self.folder = paths.section_results(profile, name)
+        self._device = "cpu"  # unless the notebook asks
+        self._data: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
+        self._shared: dict[str, dict[str, Any]] = {}
+        self._metrics: dict[str, dict[str, Any]] = {}
+        self._timings: dict[str, Any] = {}
+        self._units: Units | None = None
+        for part in ("figures", "tables", "timed"):
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
+        plotting.use_style()
+
+    @property
+    def device(self) -> str:
+        """Where torch solvers run: the knob ``device``, ``auto`` being cuda where there is one.
+
+        What a notebook was told goes to its ``provenance.json``.
+        """
+        self._device = self.params.device
+        if self._device == "auto":
+            import torch  # takes seconds
+
+            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        return self._device
+
+    def load(self, name: str) -> Dataset:
+        """The prepared data set of this profile: the real one, or its stand-in.
+
+        Raises:
+            DataError: it has not been prepared, the sentence says how to; or the pipeline's stage
+                does not depend on it, since its name stands neither in the notebook nor among
+                its knobs.
+        """
+        whole = whole_set(name)
+        known = os.environ.get(paths.DATA_VARIABLE)
+        if known is not None and whole not in known.split(",") and source(whole).verifiable:
+            raise DataError(
+                f"{name} is none of the data sets that this stage depends on ({known}): write its "
+                "name into a cell, or among the knobs."
+            )
+        if not self.available(name):
+            raise DataError(f"{name} is not prepared: run `dvc repro data@{self.source}-{whole}`.")
+        dataset = load(name, paths.dataset(self.source, whole))
+        self._data[name] = dataset.variant
+        self._digests[name] = dataset.manifest["content"]
+        return dataset
+
+    def available(self, name: str) -> bool:
+        """Whether the data set can be loaded (a data set that cannot be had is "not run")."""
+        return (paths.dataset(self.source, whole_set(name)) / "manifest.json").is_file()
+
+    def shared(self, block: str) -> dict[str, Any]:
+        """The knobs of a block of ``params.yaml`` that several notebooks share."""
+        self._shared[block] = self.params.section(block)
+        return self._shared[block]
+
+    def rng(self, *setting: str | int, section: str | None = None) -> np.random.Generator:
+        """A generator of its own for every setting and repeat.
+
+        ``section`` names the block of knobs that the randomness belongs to, by default this
+        notebook's: notebooks that run the same units of a shared block find them in the cache.
+        """
+        return generator(self.params.seed, section or self.name, *setting)
+
+    def map(
+        self, function: Callable[..., Any], units: Sequence[dict[str, Any]], label: str
+    ) -> list[Any]:
+        """Run units of work in parallel; see :class:`replication.units.Units`."""
+        if self._units is None:
+            self._units = Units(self.name, self.params.workers)
+        return self._units.map(function, units, label)
+
+    def metric(self, name: str, value: float | int | Estimate, n: int = 1) -> None:
+        """Record one number under the name other tools read."""
+        estimate = value if isinstance(value, Estimate) else Estimate(float(value), None, n)
+        self._metrics[name] = metric_record(estimate)
+
+    def timing(self, name: str, value: Any) -> None:
+        """Record measured seconds; they never enter ``metrics.json``."""
+        self._timings[name] = value
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """Write the figure as PNG, stamped if it shows stand-in data."""
+        self._stamp(figure)
+        plotting.save(figure, self.folder / "figures" / f"{name}.png")
+        self._show_pipelines(f"figures/{name}.png")
+
+    def timed_figure(self, figure: Figure, name: str) -> str:
+        """Write a figure that shows measured seconds, apart from what must be reproducible.
+
+        Returns the Markdown that shows it: the executed notebook then links the picture and
+        stays identical from run to run.
+        """
+        self._stamp(figure)
+        file = self.folder / "timed" / f"{name}.png"
+        plotting.save(figure, file)
+        beside = self.folder if paths.in_pipeline() else params.notebook_file(self.name).parent
+        return f"![{name}]({Path(os.path.relpath(file, beside)).as_posix()})"
+
+    def table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write the table as CSV, rounded to six significant digits, and return it."""
+        frame.to_csv(
+            self.folder / "tables" / f"{name}.csv",
+            index=False,
+            float_format="%.6g",
+            encoding="utf-8",
+        )
+        return frame
+
+    def finish(self, **headline: str | float) -> None:
+        """Write ``metrics.json``, ``headline.json``, ``timings.json`` and ``units.csv``.
+
+        ``headline``: three to six numbers that a person would compare, each the name of a metric
+        or, for ``paper``, the paper's number. A metric that this run's knobs leave out is left out
+        here too, and the notebook says so.
+
+        Raises:
+            ValueError: a number that is called otherwise than :data:`HEADLINE` allows.
+        """
+        numbers = {}
+        for key, value in headline.items():
+            if key not in (*HEADLINE, *VERDICTS):
+                raise ValueError(f"headline {key} is none of {', '.join((*HEADLINE, *VERDICTS))}.")
+            if not isinstance(value, str):
+                numbers[key] = rounded(value)
+            elif value in self._metrics:
+                numbers[key] = self._metrics[value]["value"]
+            else:
+                print(f"headline: no {key}, for these knobs give no {value}")
+        metrics = {
+            "data": dict(sorted(self._data.items())),
+            "profile": self.profile,
+            "metrics": dict(sorted(self._metrics.items())),
+        }
+        _write_json(self.folder / "metrics.json", metrics)
+        _write_json(self.folder / "headline.json", numbers)
+        _write_json(self.folder / "timings.json", self._timings)
+        rows = [] if self._units is None else self._units.rows
+        write_table(self.folder, rows)
+        if paths.in_pipeline():
+            used = {"data": self._digests, "shared": self._shared, "device": self._device}
+            _write_json(self.folder / paths.USED, used)
+        else:
+            self._compare(numbers)
+
+    def _stamp(self, figure: Figure) -> None:
+        if self.source == "standin":
+            plotting.stamp(figure, "stand-in data")
+
+    def _show_pipelines(self, part: str) -> None:
+        """By hand: what the pipeline has drawn, beside what was drawn just now."""
+        file = paths.pipeline_results(self.profile, self.name) / part
+        if not paths.in_pipeline() and file.is_file():
+            from IPython.display import HTML, Image, display
+
+            display(HTML(f"The pipeline's, <code>{file.relative_to(paths.ROOT)}</code>:"))
+            display(Image(filename=file))
+
+    def _compare(self, numbers: dict[str, float]) -> None:
+        """By hand: the headline beside the pipeline's."""
+        from IPython.display import display
+
+        file = paths.pipeline_results(self.profile, self.name) / "headline.json"
+        there = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        rows = {key: {"here": value, "pipeline": there.get(key)} for key, value in numbers.items()}
+        display(pd.DataFrame.from_dict(rows, orient="index", columns=["here", "pipeline"]))
+
+
+def _write_json(path: Path, content: Any) -> None:
+    text = json.dumps(content, indent=1, sort_keys=True, default=float)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,129 @@
+"""The README's results, written from ``results/``: ``python -m replication.readme``.
+
+No number in the README is typed; a test holds the two together.
+"""
+
+import json
+from typing import Any
+
+from replication import paths
+
+BEGIN = "<!-- results: begin (python -m replication.readme writes this part) -->"
+END = "<!-- results: end -->"
+GALLERY = {
+    "koh2021": (
+        ("attacks/figures/figure-3-enron.png", "Three attacks, five defenses: Enron (Fig. 3)"),
+        ("attacks/figures/figure-3-imdb.png", "Two attacks, five defenses: IMDB (Fig. 3)"),
+        ("matrix/figures/validated-p.png", "A defender who validates p, an attacker who knows"),
+        ("ablations/figures/certificate.png", "What no attack can exceed"),
+        ("defenses/figures/figure-1.png", "Poison moves a boundary, sanitizing it back (Fig. 1)"),
+    ),
+    "zhao2018": (
+        ("quality/figures/figure-2.png", "Harm done directly and through other tasks (Fig. 2)"),
+        ("gradients/figures/gradients.png", "Three gradients against finite differences"),
+        ("convergence/figures/figure-1.png", "A step of 100, a step of 1, a line search (Fig. 1)"),
+        ("relationships/figures/figure-3.png", "Correlations of tasks, attacked or not (Fig. 3)"),
+    ),
+    "carnerero2023": (
+        ("synthetic/figures/figure-1.png", "One poisoned point, and the λ it calls for (Fig. 1)"),
+        ("logistic/figures/figure-2.png", "λ learned, large or cross-validated, attacked (Fig. 2)"),
+        ("logistic/figures/replay.png", "Against better steps of the attacker, L2 does harm"),
+        ("validation-size/figures/figure-4.png", "How large a trusted set should be (Fig. 4)"),
+        ("feature-stability/figures/figure-5.png", "Which features a model keeps (Fig. 5)"),
+        ("networks/figures/figure-6-11.png", "Networks: no λ, one, or one per layer (Fig. 6, 11)"),
+        ("networks/figures/figure-7-12.png", "Where in the net poison bites (Fig. 7, 12)"),
+        ("hypergradients/timed/attacks-against-time.png", "Gradients and steps, at equal time"),
+    ),
+    "wang2021": (
+        ("convex/figures/excess-risk.png", "SGD with a poisoned oracle: rates and floors"),
+        ("convex/figures/tightness.png", "Bound, lower bound, measurement"),
+        ("two-layer/figures/width.png", "Two-layer networks, narrow to wide: poison and step size"),
+        ("two-layer/figures/why.png", "Noise silences narrow networks, not wide ones"),
+        ("width/figures/figure-mnist.png", "Small CNNs: labels harm wide ones, pixels narrow ones"),
+    ),
+}  # fmt: skip
+"""Pictures under ``results/paper/<paper>``, paper by paper, with their captions."""
+
+TITLES = {
+    "koh2021": "Koh, Steinhardt & Liang 2021",
+    "zhao2018": "Zhao et al. 2018",
+    "carnerero2023": "Carnerero-Cano et al. 2023",
+    "wang2021": "Wang, Mianjy & Arora 2021",
+}
+VERDICTS = ("replicated", "partial", "not replicated", "not run")
+
+
+def results_section() -> str:
+    """Verdicts, pictures, claims and benchmarks as Markdown, from the paper profile's files."""
+    results = paths.ROOT / "results"
+    rows = json.loads((results / "paper" / "scorecard.json").read_text(encoding="utf-8"))
+    of_paper = {
+        paper: [row for row in rows if row["paper"] == paper]
+        for paper in dict.fromkeys(row["paper"] for row in rows)
+    }
+    parts = [f"| profile paper | claims | {' | '.join(VERDICTS)} |", "|---" * 6 + "|"]
+    for paper, claims in of_paper.items():
+        verdicts = [row["verdict"] for row in claims]
+        counts = " | ".join(str(verdicts.count(verdict)) for verdict in VERDICTS)
+        parts.append(f"| {TITLES[paper]} | {len(claims)} | {counts} |")
+    for paper, claims in of_paper.items():
+        parts += ["", f"### {TITLES[paper]}", ""]
+        for picture, caption in GALLERY.get(paper, ()):
+            parts += [f"![{caption}](results/paper/{paper}/{picture})", f"*{caption}*", ""]
+        parts += [f"<details><summary>Claim by claim ({len(claims)})</summary>", ""]
+        parts += _claims(claims)
+        parts += ["", "</details>"]
+    benchmarks = json.loads((results / "bench.json").read_text(encoding="utf-8"))
+    parts += ["", "### Benchmarks", "", "`make bench`, medians of one run:", ""]
+    parts += ["| what | ours | peer | ratio | data |", "|---|---|---|---|---|"]
+    parts += [
+        f"| `{name}` | {_seconds(record['ours_s'])} | {record.get('peer') or '–'} "
+        f"{_seconds(record.get('peer_s'))} | {_ratio(record.get('ratio'))} | {record['data']} |"
+        for name, record in sorted(benchmarks.items())
+    ]
+    return "\n".join(parts)
+
+
+def _claims(rows: list[dict[str, Any]]) -> list[str]:
+    return [
+        "| claim | source | verdict | paper | ours (95 % interval) |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row['statement']} | {row['source']} | **{row['verdict']}** "
+            f"| {_number(row['paper_value'])} | {_number(row['ours'])}{_interval(row['ci95'])} |"
+            for row in rows
+        ),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _interval(interval: list[float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.3g} to {interval[1]:.3g})"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g} s"
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}×" if value < 10 else f"{value:.0f}×"
+
+
+def with_results(text: str, section: str) -> str:
+    """The README with what lies between the two markers replaced."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    """Rewrite the README's results."""
+    readme = paths.ROOT / "README.md"
+    text = with_results(readme.read_text(encoding="utf-8"), results_section())
+    readme.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,347 @@
+"""Run one notebook: ``python -m replication.run koh2021/kkt --profile demo``.
+
+Results appear under ``results/<profile>/<paper>/<section>/`` only when the notebook has run to
+its end: a failed or killed run leaves nothing half-written, and what it has finished of its units
+is read back by the next.
+"""
+
+import argparse
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+# jsonschema would parse a grammar of addresses for seconds, at every start; notebooks hold none.
+sys.modules.setdefault("rfc3987_syntax", None)
+
+import nbformat
+import papermill
+import psutil
+from filelock import FileLock, Timeout
+from papermill.exceptions import PapermillExecutionError
+
+from replication import params, paths
+from replication.provenance import provenance, tree_state
+from replication.stages import Needs, Pipeline
+from replication.units import KEPT_IN_ALL, SMALL, TABLE, cache_size, read_table, unit_file
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ALLOW_DIRTY = "ALLOW_DIRTY"
+
+
+class NotebookError(RuntimeError):
+    """A notebook cannot be run as asked, or one of its cells failed; one sentence."""
+
+    def __init__(self, message: str, cause: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+def run_notebook(name: str, profile: str) -> Path:
+    """Execute ``notebooks/<name>.ipynb`` and return the folder of its results.
+
+    A second run of the same notebook waits for the first.
+
+    Raises:
+        ParameterError: a knob of ``params.yaml`` is bad.
+        NotebookError: there is no such notebook, the tree is dirty (profile ``paper``), the
+            notebook's parameters are not the knobs of its block, or a cell failed.
+    """
+    pipeline = Pipeline()
+    loaded = pipeline.params[profile]
+    source, knobs = _checked(name, loaded, profile)
+    needs = pipeline.needs(name)
+    if profile == "paper" and tree_state()["dirty"] and not os.environ.get(ALLOW_DIRTY):
+        raise NotebookError(
+            "the paper profile refuses a tree with uncommitted changes, which nobody could check "
+            f"out again: commit them, or set {ALLOW_DIRTY}=1, which marks the result."
+        )
+    with _alone(f"{profile}-{name}"), _staging() as staging:
+        begun = time.perf_counter()
+        with _environment({paths.DATA_VARIABLE: ",".join(needs.data[profile])}):
+            executed = _execute(source, knobs, staging, paths.cache() / "failed" / profile / name)
+        seconds = time.perf_counter() - begun
+        folder = staging / profile / name
+        nbformat.write(strip_noise(executed), folder / source.name)
+        _record(needs, loaded, folder, knobs, seconds)
+        target = paths.section_results(profile, name)
+        if not paths.in_pipeline():
+            target = paths.pipeline_results(profile, name)
+        _replace(folder, target)
+    if profile == "paper":
+        keep_small_units(target)
+    return target
+
+
+def compare_units(name: str, profile: str, plan: Path) -> None:
+    """Execute a notebook for the sake of its units alone; see :mod:`replication.checking`.
+
+    Raises:
+        NotebookError: a cell failed; ``cause`` is the name of the error.
+    """
+    source, knobs = _checked(name, params.load(profile), profile)
+    with (
+        _alone(f"{profile}-{name}"),
+        _staging() as staging,
+        _environment({paths.CHECK_VARIABLE: str(plan)}),
+    ):
+        _execute(source, knobs, staging, paths.cache() / "failed" / "compared" / name)
+
+
+def _checked(name: str, loaded: params.Params, profile: str) -> tuple[Path, dict[str, Any]]:
+    """The file of a notebook and the knobs that it is given."""
+    if not re.fullmatch(r"[a-z0-9-]+(/[a-z0-9-]+)?", name):
+        raise NotebookError(f"{name!r} names no notebook: write <paper>/<section>.")
+    source = params.notebook_file(name)
+    if not source.is_file():
+        raise NotebookError(f"there is no notebook {source.relative_to(paths.ROOT)}.")
+    knobs = {"profile": profile, **loaded.section(name)}
+    declared = set(params.declared(name)[1])
+    if declared != set(knobs):
+        strange = ", ".join(sorted(declared ^ set(knobs)))
+        raise NotebookError(
+            f"{source.relative_to(paths.ROOT)}: its parameters cell and its block in params.yaml "
+            f"must hold the same names; only one of them has {strange}."
+        )
+    return source, knobs
+
+
+@contextmanager
+def _alone(what: str) -> Iterator[None]:
+    """Nobody else runs ``what`` meanwhile; who comes second waits."""
+    folder = paths.cache() / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotebookError(f"{folder.parent} cannot be written: {error.strerror}.") from None
+    lock = FileLock(folder / f"{what.replace('/', '-')}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another run of {what} is under way: waiting for it.", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _staging() -> Iterator[Path]:
+    """A folder to work in that is gone afterwards, even if a signal ends the run.
+
+    Folders of runs that were killed outright are removed by the next.
+    """
+    cache = paths.cache()
+    for left in cache.glob("run-*"):
+        number = left.name.split("-")[1]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    with _ended_by(signal.SIGTERM):
+        folder = tempfile.TemporaryDirectory(dir=cache, prefix=f"run-{os.getpid()}-")
+        with folder as name:
+            try:
+                yield Path(name)
+            except BaseException:
+                _end_children()
+                raise
+
+
+@contextmanager
+def _ended_by(number: signal.Signals) -> Iterator[None]:
+    """Turn a signal into an exception, so that what was begun is cleared away."""
+
+    def end(*_: Any) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(number, end)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def _end_children() -> None:
+    """Stop the kernel and its workers, who would compute on for nobody."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(children, timeout=5)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _execute(
+    source: Path, knobs: dict[str, Any], staging: Path, failed: Path
+) -> nbformat.NotebookNode:
+    output = staging / source.name
+    variables = {
+        paths.RESULTS_VARIABLE: str(staging),
+        # Units of work are the parallelism: a worker with its own BLAS threads slows them all.
+        **{name: os.environ.get(name, "1") for name in THREAD_VARIABLES},
+        "JUPYTER_PATH": _before("JUPYTER_PATH", _own_kernel(staging)),
+        # The project's own packages, also where the environment was made for another copy of it.
+        "PYTHONPATH": _before("PYTHONPATH", paths.ROOT / "lib"),
+    }
+    terminal = Path(f"/proc/{os.getpid()}/fd/2")
+    if terminal.exists() and paths.PROGRESS_VARIABLE not in os.environ:
+        variables[paths.PROGRESS_VARIABLE] = str(terminal)
+    # It knows fewer kinds of parameters than our notebooks have, and checks nothing that we do not.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        with _environment(variables):
+            return papermill.execute_notebook(
+                source,
+                output,
+                parameters=knobs,
+                kernel_name="python3",
+                cwd=paths.ROOT,
+                progress_bar=sys.stderr.isatty(),
+                # It warns of its own port, and calls it an error when it is stopped.
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            )
+    except PapermillExecutionError as error:
+        if error.ename == "KeyboardInterrupt":
+            raise KeyboardInterrupt from None
+        failed.mkdir(parents=True, exist_ok=True)
+        kept = failed / source.name
+        shutil.move(output, kept)
+        raise NotebookError(
+            f"{source.relative_to(paths.ROOT)}: cell {error.cell_index} failed with "
+            f"{error.ename}: {error.evalue} (the notebook as far as it ran: "
+            f"{kept.relative_to(paths.ROOT)}).",
+            error.ename,
+        ) from None
+
+
+def _before(variable: str, folder: Path) -> str:
+    """A search path with ``folder`` ahead of what it holds."""
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get(variable))))
+
+
+def _own_kernel(staging: Path) -> Path:
+    """A kernel ``python3`` that is this interpreter, whatever else is installed under the name."""
+    folder = staging / "jupyter"
+    kernel = folder / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    about = {"argv": command, "display_name": "Python 3", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(about), encoding="utf-8")
+    return folder
+
+
+def _record(
+    needs: Needs, loaded: params.Params, folder: Path, knobs: dict[str, Any], seconds: float
+) -> None:
+    """Write ``provenance.json`` from what the notebook used and what its units say."""
+    inputs = json.loads((folder / paths.USED).read_text(encoding="utf-8"))
+    (folder / paths.USED).unlink()
+    used = {**knobs, **inputs["shared"], "seed": loaded.seed, "device": loaded.device}
+    code, units = needs.code.value, read_table(folder)
+    record = provenance(seconds, used, inputs["data"], inputs["device"], code, units)
+    text = json.dumps(record, indent=1) + "\n"
+    (folder / "provenance.json").write_text(text, encoding="utf-8")
+
+
+def _replace(folder: Path, target: Path) -> None:
+    """Put ``folder`` where ``target`` was."""
+    if target.exists():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(folder, target)
+
+
+def keep_small_units(target: Path) -> None:
+    """Copy a paper result's small units to where git keeps them; drop those that no result has.
+
+    Where all take more than :data:`KEPT_IN_ALL` bytes, those that are computed again soonest for
+    their size go.
+    """
+    kept = paths.kept_units()
+    kept.mkdir(parents=True, exist_ok=True)
+    for row in read_table(target):
+        file, copy = unit_file(row["key"]), kept / f"{row['key']}.npz"
+        if not copy.is_file() and file.is_file() and file.stat().st_size <= SMALL:
+            shutil.copyfile(file, copy)
+    folders = {table.parent for table in kept.parent.glob(f"*/*/{TABLE}")}
+    seconds = {row["key"]: row["cpu_seconds"] for f in folders for row in read_table(f)}
+    sizes = {file: file.stat().st_size for file in kept.glob("*.npz")}
+    worth = {file: seconds.get(file.stem, -1.0) / size for file, size in sizes.items()}
+    total = sum(sizes.values())
+    for file in sorted(sizes, key=worth.__getitem__):
+        if file.stem not in seconds or total > KEPT_IN_ALL:
+            total -= sizes[file]
+            file.unlink()
+
+
+def strip_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop what differs from run to run and from place to place.
+
+    Times, random cell ids, papermill's own records; and in what was printed the project's folder,
+    which a warning names.
+    """
+    notebook.metadata.pop("papermill", None)
+    for index, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{index:02d}"
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        for output in cell.get("outputs", ()):
+            if output.output_type == "stream":
+                output.text = output.text.replace(f"{paths.ROOT}/", "")
+    return notebook
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; a one-sentence error and status 1 if the run is not possible or fails."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", help="<paper>/<section>, for example koh2021/kkt")
+    parser.add_argument("--profile", required=True, choices=params.PROFILES)
+    options = parser.parse_args(arguments)
+    try:
+        folder = run_notebook(options.notebook, options.profile)
+    except (params.ParameterError, NotebookError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        # The cell that was running failed by it, which nobody has to be told.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        print("interrupted: finished units are kept, the next run goes on there.", file=sys.stderr)
+        return 130
+    count, size = cache_size()
+    print(
+        f"results in {folder.relative_to(paths.ROOT)}; {count} units of work in .cache take "
+        f"{size / 1e6:.0f} MB (`make clean` removes them)"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

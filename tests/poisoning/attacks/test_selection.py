@@ -1,0 +1,112 @@
+"""Best-first selection: the same winner as measuring everything, for less."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poisoning.attacks.poisoned_set import PoisonedSet
+from poisoning.attacks.selection import CHEAPEST_FIRST, BestFirst
+from poisoning.defenses import spectrum
+from poisoning.defenses.evaluation import AttackedData, DefenseOutcome, Evaluator
+from poisoning.feasible.sets import InputDomain
+from poisoning.models.linear import LinearModel
+
+TABLES = st.lists(st.lists(st.integers(0, 4), min_size=5, max_size=5), min_size=1, max_size=8)
+
+
+class Scripted(Evaluator):
+    """An evaluator whose errors stand in a table, and which counts what it is asked."""
+
+    def __init__(self, table):
+        self.table, self.asked = table, []
+
+    def attacked(self, X, y):
+        return _ScriptedData(self, int(X[0, 0]))
+
+
+class _ScriptedData(AttackedData):
+    def __init__(self, parent, number):
+        self.parent, self.number = parent, number
+
+    def outcome(self, name, rng=None):
+        self.parent.asked.append((self.number, name))
+        error = (
+            self.parent.table[self.number][CHEAPEST_FIRST.index(name)] if name != "none" else 0.0
+        )
+        return DefenseOutcome(float(error), 0.0, 0.0, 0.0, LinearModel(np.zeros(1), 0.0))
+
+
+def candidate(number):
+    X = np.array([[float(number)]])
+    domain = InputDomain("integer", np.array([0.0]), np.array([100.0]))
+    return PoisonedSet(X, np.ones(1), 1, 1.0, domain)
+
+
+@given(TABLES)
+def test_the_winner_has_the_highest_minimum_and_is_the_first_of_equals(table):
+    scripted = Scripted(table)
+    search = BestFirst(scripted)
+    for number in range(len(table)):
+        assert search.offer(candidate(number)) == table[number][0]
+    worth = [min(row) for row in table]
+    winner = search.settle()
+    assert winner == worth.index(max(worth))
+    assert search.complete(winner)
+    assert len(scripted.asked) == len(set(scripted.asked)), "nothing is measured twice"
+    for number, row in enumerate(table):
+        measured = len(search.outcomes[number])
+        assert search.bound(number) == min(row[:measured])
+        # A defense is only asked while the candidate's bound was still the highest.
+        assert measured == 1 or min(row[: measured - 1]) >= worth[winner]
+
+
+def test_settling_for_enough_leaves_weaker_candidates_alone():
+    search = BestFirst(Scripted([[1, 1, 1, 1, 1], [3, 3, 2, 3, 3], [4, 4, 4, 4, 3]]))
+    search.offer(candidate(0))
+    search.offer(candidate(1))
+    assert search.settle(3.0) is None
+    assert len(search.outcomes[1]) == 3
+    search.offer(candidate(2))
+    assert search.settle(3.0) == 2
+    assert len(search.outcomes[0]) == 1
+
+
+def test_nothing_offered_nothing_chosen():
+    assert BestFirst(Scripted([])).settle() is None
+
+
+def test_the_evaluation_is_that_of_the_evaluator():
+    rng = np.random.default_rng(0)
+    y = np.where(np.arange(90) % 3 == 0, 1.0, -1.0)
+    X = rng.poisson(1.0 + (y[:, None] > 0) * np.linspace(0, 2, 6), size=(90, 6)).astype(float)
+    evaluator = Evaluator(X[:60], y[:60], X[60:], y[60:], 0.05)
+    domain = InputDomain.of("integer", X[:60])
+    search = BestFirst(evaluator)
+    for label in (1.0, -1.0):
+        rows = np.repeat(X[:60][y[:60] == -label][:1], 3, axis=0)
+        search.offer(PoisonedSet(rows, np.full(3, label), 60, 0.05, domain))
+    winner = search.settle()
+    ours = search.evaluation(winner)
+    poisoned = search.candidates[winner]
+    theirs = evaluator.evaluate(poisoned.X, poisoned.y)
+    assert set(ours.outcomes) == set(theirs.outcomes)
+    for name, outcome in theirs.outcomes.items():
+        assert ours[name].test_error == outcome.test_error
+        assert ours[name].poison_removed == pytest.approx(outcome.poison_removed, nan_ok=True)
+
+
+def test_the_winner_is_reported_behind_the_exact_svd(monkeypatch):
+    rng = np.random.default_rng(1)
+    y = np.where(np.arange(400) % 2, 1.0, -1.0)
+    rates = 2.0 / np.arange(1, 501) ** 0.7
+    X = rng.poisson(rates * rng.gamma(1.0, 1.0, (400, 1)), (400, 500)).astype(float)
+    monkeypatch.setattr(spectrum, "_SMALL_BASIS", 0)
+    monkeypatch.setattr(spectrum, "_MINUTES", 0.0)  # as if the data were as large as IMDB
+    evaluator = Evaluator(X, y, X[:50], y[:50], 0.05)
+    search = BestFirst(evaluator)
+    rows = X[y < 0][:20]
+    search.offer(PoisonedSet(rows, np.ones(20), 400, 0.05, InputDomain.of("integer", X)))
+    winner = search.settle()
+    assert search.outcomes[winner]["svd"].svd_residual > spectrum.EXACT
+    assert search.evaluation(winner)["svd"].svd_residual <= spectrum.EXACT

@@ -1,0 +1,231 @@
+"""Each defense against a naive dense one, and the cut they share."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.svm import LinearSVC
+
+from poisoning.defenses.centroid import fit_l2, fit_slab
+from poisoning.defenses.detector import keep_mask, sanitize, threshold
+from poisoning.defenses.filters import fit_none, fit_oracle, fit_random
+from poisoning.defenses.knn import InnerProducts, KNNDetector, fit_knn, nearest
+from poisoning.defenses.knn_kernels import add_products, merge_smallest
+from poisoning.defenses.loss import fit_loss
+from poisoning.defenses.svd import distance_outside, fit_svd
+
+
+def words(seed=0, n=150, d=300):
+    """A bag of words with frequent and rare columns, and some copies of rows."""
+    rng = np.random.default_rng(seed)
+    rates = 3.0 / np.arange(1, d + 1) ** 0.8
+    counts = rng.poisson(rates * rng.gamma(1.0, 1.0, (n, 1)), (n, d)).astype(float)
+    counts[-9:] = counts[0]
+    return counts, rng.permutation(np.where(np.arange(n) % 3, -1.0, 1.0))
+
+
+def naive_l2(X, y):
+    return np.array(
+        [np.linalg.norm(x - X[y == label].mean(0)) for x, label in zip(X, y, strict=True)]
+    )
+
+
+def naive_slab(X, y):
+    centre = {label: X[y == label].mean(0) for label in (1.0, -1.0)}
+    axis = centre[1.0] - centre[-1.0]
+    return np.array([abs(axis @ (x - centre[label])) for x, label in zip(X, y, strict=True)])
+
+
+def naive_loss(X, y, lam=0.05):
+    model = LinearSVC(loss="hinge", C=1.0 / (lam * len(y)), tol=1e-10, max_iter=1_000_000)
+    return 1.0 - y * model.fit(X, y).decision_function(X)
+
+
+def naive_svd(X, y):
+    _, sigma, Vt = scipy.linalg.svd(X, full_matrices=False)
+    error = [(sigma[k:] ** 2).sum() / (sigma**2).sum() for k in range(len(sigma) + 1)]
+    beta = Vt[: next(k for k, e in enumerate(error) if e < 0.05)]
+    return np.linalg.norm(X - X @ beta.T @ beta, axis=1)
+
+
+def naive_knn(X, y):
+    scores = []
+    for i, x in enumerate(X):
+        others = np.delete(X, i, axis=0)
+        scores.append(np.sort(np.linalg.norm(others - x, axis=1))[4])
+    return np.array(scores)
+
+
+DEFENSES = {
+    "l2": (fit_l2, naive_l2),
+    "slab": (fit_slab, naive_slab),
+    "loss": (partial(fit_loss, lam=0.05), naive_loss),
+    "svd": (fit_svd, naive_svd),
+    "knn": (fit_knn, naive_knn),
+}
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("layout", ["sparse", "dense"])
+def test_scores_are_those_of_the_naive_defense(name, layout):
+    X, y = words()
+    fit, naive = DEFENSES[name]
+    data = sp.csr_array(X) if layout == "sparse" else X
+    tolerance = 2e-3 if name == "loss" else 1e-6
+    assert np.allclose(fit(data, y).score(data, y), naive(X, y), atol=tolerance)
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_scores_of_images_are_those_of_the_naive_defense(name):
+    rng = np.random.default_rng(1)
+    X, y = rng.random((80, 20)) ** 3, np.where(np.arange(80) % 2, 1.0, -1.0)
+    fit, naive = DEFENSES[name]
+    tolerance = 2e-3 if name == "loss" else 1e-7
+    assert np.allclose(fit(X, y).score(X, y), naive(X, y), atol=tolerance)
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_sanitizing_removes_the_fraction_of_each_class(name):
+    X, y = words(2, n=200)
+    X = X[:-9]
+    y = y[:-9]
+    data = sp.csr_array(X)
+    before = data.copy()
+    keep = sanitize(DEFENSES[name][0], data, y, 0.05)
+    for label in (1.0, -1.0):
+        members = y == label
+        expected = int(0.05 * members.sum())
+        ties = 2 if name == "knn" else 0  # integer data: equal distances stay together
+        assert expected - ties <= (~keep[members]).sum() <= expected
+    assert (data != before).nnz == 0, "a defense must not touch the data"
+
+
+@pytest.mark.parametrize("name", ["l2", "slab", "loss", "svd", "knn"])
+def test_copies_of_a_point_share_its_fate(name):
+    X, y = words(3)
+    y[-9:] = y[0]
+    for data in (X, sp.csr_array(X)):
+        for remove in (0.05, 0.2, 0.5, 0.8):
+            keep = sanitize(DEFENSES[name][0], data, y, remove)
+            assert len(set(keep[-9:]) | {keep[0]}) == 1
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(
+    scores=st.lists(st.integers(0, 6), min_size=1, max_size=60),
+    remove=st.sampled_from([0.0, 0.05, 0.1, 0.3, 0.5, 0.99]),
+)
+def test_the_cut(scores, remove):
+    scores = np.array(scores, dtype=float)
+    y = np.where(np.arange(len(scores)) % 3, 1.0, -1.0)
+    keep = keep_mask(scores, y, remove)
+    for label in np.unique(y):
+        ours, theirs = scores[y == label], keep[y == label]
+        removed = (~theirs).sum()
+        assert removed <= remove * len(ours) + 1e-9
+        if removed:
+            assert ours[~theirs].min() > ours[theirs].max()
+        # One more would have been too many, ties included.
+        next_value = ours[theirs].max()
+        assert removed + (ours == next_value).sum() > remove * len(ours) - 1e-9
+    if remove == 0.0:
+        assert keep.all()
+
+
+def test_threshold_is_the_quantile():
+    assert threshold(np.arange(1.0, 101.0), 0.05) == 95.0
+    assert threshold(np.array([3.0]), 0.5) == 3.0
+
+
+@pytest.mark.parametrize("remove", [-0.1, 1.0])
+def test_impossible_fractions_are_refused(remove):
+    with pytest.raises(ValueError, match="fraction"):
+        keep_mask(np.ones(3), np.ones(3), remove)
+
+
+def test_filters():
+    X, y = words(4)
+    poisoned = np.arange(150) >= 120
+    assert sanitize(fit_none, X, y).all()
+    assert np.array_equal(sanitize(partial(fit_oracle, poisoned=poisoned), X, y), ~poisoned)
+    first, again = (
+        sanitize(partial(fit_random, rng=np.random.default_rng(5)), X, y) for _ in range(2)
+    )
+    assert np.array_equal(first, again)
+    assert [(~first[y == label]).sum() for label in (1.0, -1.0)] == [2, 5]
+
+
+def test_slab_needs_both_classes():
+    X, _ = words()
+    with pytest.raises(ValueError, match="both classes"):
+        fit_slab(X, np.ones(150))
+
+
+def test_points_inside_the_subspace_score_exactly_zero():
+    rng = np.random.default_rng(6)
+    X = rng.random((40, 3)) @ rng.random((3, 30))
+    assert np.all(distance_outside((X**2).sum(1), (X**2).sum(1) * (1 - 1e-13)) == 0.0)
+    assert np.all(distance_outside(np.ones(1), np.full(1, 1.0 + 1e-9)) == 0.0)
+
+
+def test_knn_of_fewer_points_than_neighbours_is_infinite():
+    X = np.eye(4)
+    assert np.all(np.isinf(fit_knn(X, np.ones(4)).score(X, np.ones(4))))
+
+
+def test_knn_survives_data_too_large_for_exact_float32():
+    X, y = words(7)
+    X[3, 0], X[4, 0] = 5001.0, 5000.0
+    data = sp.csr_array(X)
+    assert np.allclose(fit_knn(data, y).score(data, y), naive_knn(X, y), atol=1e-6)
+    fractional = sp.csr_array(X / 7.0)
+    assert np.allclose(
+        fit_knn(fractional, y).score(fractional, y), naive_knn(X / 7.0, y), atol=1e-6
+    )
+
+
+def test_inner_products_are_exact_integers():
+    X, _ = words(8)
+    products = InnerProducts(sp.csr_array(X))(sp.csr_array(X[:20]))
+    assert np.array_equal(products, X[:20] @ X.T)
+
+
+def test_neighbours_may_be_gathered_in_pieces():
+    X, y = words(9)
+    best = np.full((150, 6), np.inf)
+    for piece in (X[:70], X[70:]):
+        nearest(X, InnerProducts(piece), np.ones(len(piece), dtype=np.int64), best)
+    whole = KNNDetector(InnerProducts(X), 5).score(X, y)
+    assert np.allclose(np.sqrt(np.maximum(best[:, -1], 0.0)), whole)
+
+
+def test_kernels_do_what_plain_numpy_does():
+    X, _ = words(10, n=30)
+    A, B = sp.csr_array(X[:10]), sp.csr_array(X.T)
+    out = np.ones((10, 30))
+    add_products(A.data, A.indices, A.indptr, B.data, B.indices, B.indptr, out)
+    assert np.array_equal(out, 1.0 + X[:10] @ X.T)
+
+    rng = np.random.default_rng(10)
+    rows, others, copies = rng.random((7, 4)), rng.random((9, 4)), rng.integers(1, 4, 9)
+    best = np.sort(rng.random((7, 3)), axis=1)
+    squared = ((rows[:, None] - others[None]) ** 2).sum(-1)
+    expected = np.sort(np.hstack([best, np.repeat(squared, copies, axis=1)]), axis=1)[:, :3]
+    merge_smallest(rows @ others.T, (rows**2).sum(1), (others**2).sum(1), copies, best)
+    assert np.allclose(best, expected)
+
+
+def test_equal_inputs_reach_equal_sparse_and_dense_masks():
+    X, y = words(11)
+    for fit, _ in DEFENSES.values():
+        assert np.array_equal(sanitize(fit, X, y), sanitize(fit, sp.csr_array(X), y))
+
+
+def test_l2_serves_more_than_two_classes():
+    X, _ = words(12)
+    y = (np.arange(150) % 4).astype(float)
+    assert np.allclose(fit_l2(X, y).score(X, y), naive_l2(X, y))

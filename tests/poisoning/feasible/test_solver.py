@@ -1,0 +1,221 @@
+"""The specialised solver against cvxpy, its certificate, and what a set promises."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poisoning.errors import SolverError
+from poisoning.feasible import reference, solver
+from poisoning.feasible.sets import ClassSet, FeasibleSet, InputDomain
+from poisoning.feasible.solver import EmptySetError, _Dual, match_gradient, minimise_linear, project
+
+KINDS = ("integer", "box01", "nonnegative", "real")
+# Problem (17)'s objective is small beside Clarabel's default absolute tolerance.
+TIGHT = {"tol_gap_abs": 1e-10}
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def data(kind, rng, n=60, d=12):
+    y = np.where(np.arange(n) % 3 == 0, 1.0, -1.0)
+    rate = np.exp(rng.normal(size=d)) * np.where(y[:, None] > 0, 1.5, 1.0)
+    if kind == "integer":
+        X = rng.poisson(0.7 * rate).astype(float)
+        X[:, 0] = 0.0  # a word that never occurs
+    elif kind == "box01":
+        X = rng.beta(1.0, 2.0, size=(n, d)) * (rng.random((n, d)) < 0.7)
+    elif kind == "nonnegative":
+        X = rng.gamma(0.5, rate)
+    else:
+        X = rng.normal(size=(n, d)) + 0.5 * y[:, None]
+    return X, y
+
+
+def problem(kind, seed, d=12):
+    """A feasible set under a decoy, and a gradient of a size that poison can partly match."""
+    rng = np.random.default_rng(seed)
+    X, y = data(kind, rng, d=d)
+    feasible = FeasibleSet.fit(X, y, InputDomain.of(kind, X))
+    theta = 0.3 * rng.normal(size=d) / max(X.std(), 0.1)
+    # The band of margins is put where the clean points of the class are, so that no set is empty.
+    middle = {label: float(np.median(X[y == label] @ theta)) for label in (1.0, -1.0)}
+    feasible = FeasibleSet(
+        feasible.positive.with_row(theta, middle[1.0] - 0.8, middle[1.0] + 0.1),
+        feasible.negative.with_row(theta, -np.inf, middle[-1.0] + 0.2),
+    )
+    return feasible, 0.05 * rng.normal(size=d), rng
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("weights", [(0.03, 0.0), (0.0, 0.03), (0.01, 0.02)])
+def test_kkt_problem_reaches_the_optimum_of_cvxpy(kind, seed, weights):
+    feasible, g, _ = problem(kind, seed)
+    ours = match_gradient(g, *weights, feasible)
+    optimum, _ = reference.match_gradient(g, *weights, feasible, **TIGHT)
+    assert ours.objective == pytest.approx(optimum, rel=1e-6, abs=1e-8 * g @ g)
+    assert ours.violation < 1e-8
+    # The certificate: nothing feasible is better than objective − gap.
+    assert optimum >= ours.objective - ours.gap - 1e-8 * g @ g
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_linear_minimum_is_that_of_cvxpy(kind, seed):
+    feasible, _, rng = problem(kind, seed)
+    c = rng.normal(size=feasible.positive.centre.size)
+    ours = minimise_linear(c, feasible.positive)
+    optimum, _ = reference.minimise_linear(c, feasible.positive)
+    assert ours.objective == pytest.approx(optimum, rel=2e-6)
+    assert ours.violation < 1e-8
+    assert optimum >= ours.objective - ours.gap - 1e-6 * abs(optimum)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_projection_is_that_of_cvxpy(kind, seed):
+    feasible, _, rng = problem(kind, seed)
+    p = feasible.negative.centre + 3.0 * rng.normal(size=feasible.negative.centre.size)
+    ours = project(p, feasible.negative)
+    optimum, (x,) = reference.project(p, feasible.negative)
+    assert ours.objective == pytest.approx(optimum, rel=1e-6)
+    np.testing.assert_allclose(ours.points[0], x, atol=2e-3)
+    assert ours.violation < 1e-8
+
+
+@given(SEEDS, st.sampled_from(KINDS))
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_projection_is_idempotent_and_does_not_expand(seed, kind):
+    feasible, _, rng = problem(kind, seed)
+    p, q = rng.normal(scale=3.0, size=(2, feasible.positive.centre.size))
+    (first,), (second,) = (project(z, feasible.positive).points for z in (p, q))
+    np.testing.assert_allclose(project(first, feasible.positive).points[0], first, atol=1e-6)
+    assert np.linalg.norm(first - second) <= np.linalg.norm(p - q) + 1e-6
+
+
+@given(SEEDS, st.sampled_from(KINDS))
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_linear_minimum_is_no_more_than_any_feasible_point(seed, kind):
+    feasible, _, rng = problem(kind, seed)
+    part = feasible.positive
+    c = rng.normal(size=part.centre.size)
+    ours = minimise_linear(c, part)
+    for p in rng.normal(scale=2.0, size=(5, c.size)) + part.centre:
+        (x,) = project(p, part).points
+        assert ours.objective <= c @ x + 1e-5 * np.linalg.norm(c) * part.radius
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gradient_that_poison_can_cancel_is_cancelled(kind):
+    feasible, _, rng = problem(kind, 11)
+    points = [
+        project(part.centre + 0.3 * rng.normal(size=part.centre.size), part).points[0]
+        for part in (feasible.positive, feasible.negative)
+    ]
+    g = 0.02 * points[0] - 0.01 * points[1]
+    solution = match_gradient(g, 0.02, 0.01, feasible)
+    assert solution.objective <= 2e-11 * (0.5 * g @ g)
+
+
+def test_a_class_without_weight_has_no_point_and_no_say():
+    feasible, g, _ = problem("integer", 3)
+    impossible = feasible.positive.with_row(np.zeros_like(g), 1.0, 2.0)
+    solution = match_gradient(g, 0.0, 0.03, FeasibleSet(impossible, feasible.negative))
+    assert not solution.points[0].any()
+    alone = match_gradient(g, 0.0, 0.03, feasible)
+    assert solution.objective == alone.objective
+
+
+def test_both_weights_zero_is_refused():
+    feasible, g, _ = problem("integer", 3)
+    with pytest.raises(ValueError, match="must be positive"):
+        match_gradient(g, 0.0, 0.0, feasible)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
+def test_an_empty_set_is_proved_empty(kind):
+    feasible, g, _ = problem(kind, 5)
+    far = feasible.positive.with_row(np.ones_like(g), 1e4, 2e4)
+    with pytest.raises(EmptySetError, match="feasible set is empty"):
+        match_gradient(g, 0.02, 0.01, FeasibleSet(far, feasible.negative))
+    with pytest.raises(EmptySetError, match="feasible set is empty"):
+        minimise_linear(g, far)
+    with pytest.raises(EmptySetError, match="feasible set is empty"):
+        project(g, far)
+
+
+def test_a_warm_start_changes_the_work_and_not_the_answer():
+    feasible, g, _ = problem("integer", 7, d=60)
+    cold = match_gradient(g, 0.02, 0.01, feasible)
+    warm = match_gradient(1.001 * g, 0.02, 0.01, feasible, start=cold.multipliers)
+    again = match_gradient(1.001 * g, 0.02, 0.01, feasible)
+    assert warm.objective == pytest.approx(again.objective, rel=2e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_proximal_step_that_gets_stuck_is_a_detour(kind, monkeypatch):
+    feasible, g, _ = problem(kind, 7, d=60)
+    straight = minimise_linear(g, feasible.positive)
+    maximise, sigmas = solver._Dual.maximise, []
+
+    def stuck_once(dual, y, sigma, x0):
+        sigmas.append(sigma)
+        step = maximise(dual, y, sigma, x0)
+        if len(sigmas) > 1:
+            return step
+        dual.evaluations[0] += solver._PASSES
+        return replace(step, x=step.x + 0.01, violation=1e-6)
+
+    monkeypatch.setattr(solver._Dual, "maximise", stuck_once)
+    detour = minimise_linear(g, feasible.positive)
+    assert detour.objective == pytest.approx(straight.objective, rel=2e-6)
+    assert sigmas[1] > sigmas[0]
+    assert min(sigmas[2:]) < sigmas[1]
+
+
+def test_the_passes_of_one_step_are_limited(monkeypatch):
+    feasible, g, _ = problem("integer", 7, d=60)
+    monkeypatch.setattr(solver, "_PASSES", 3)
+    monkeypatch.setattr(solver, "_OUTER_STEPS", 2)
+    with pytest.raises(SolverError, match="duality gap"):
+        minimise_linear(g, feasible.positive)
+
+
+def test_same_problem_same_bits():
+    feasible, g, _ = problem("integer", 8)
+    one, two = (match_gradient(g, 0.02, 0.01, feasible) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(one.points, two.points, strict=True))
+
+
+def test_a_ball_alone_has_the_closed_form():
+    d = 5
+    domain = InputDomain("real", np.full(d, -np.inf), np.full(d, np.inf))
+    empty = np.zeros((0, d)), np.zeros(0), np.zeros(0)
+    ball = ClassSet(domain, np.ones(d), 2.0, *empty)
+    c = np.arange(1.0, d + 1.0)
+    np.testing.assert_allclose(
+        minimise_linear(c, ball).points[0], 1.0 - 2.0 * c / np.linalg.norm(c), atol=1e-4
+    )
+    p = np.full(d, 7.0)
+    np.testing.assert_allclose(project(p, ball).points[0], 1.0 + 2.0 / np.sqrt(d), atol=1e-6)
+
+
+class _Flat(_Dual):
+    """A dual so steep in curvature that no step changes its multipliers, and whose value wavers."""
+
+    def _evaluate(self, y, sigma, x0):
+        self.evaluations[0] += 1
+        curvature = 1e30 * np.eye(y.size)
+        return x0, -float(self.evaluations[0]), np.full(y.shape, 1e-3), curvature
+
+
+def test_a_line_search_whose_steps_vanish_in_rounding_ends_without_a_verdict():
+    feasible, g, _ = problem("real", 0)
+    dual = _Flat.of("KKT", g, np.ones(1), np.zeros((1, g.size)), [feasible.positive])
+    start = np.ones(dual.ends_above.shape)
+    step = dual.maximise(start, 1.0, np.zeros((1, g.size)))
+    assert np.array_equal(step.y, start)
+    assert step.violation > 0.0, "not claimed to be solved"

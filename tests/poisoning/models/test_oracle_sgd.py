@@ -1,0 +1,158 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.special import expit
+
+from poisoning.attacks.oracle import clean_label_oracle, repel_oracle, shift_oracle, spread_budget
+from poisoning.models.oracle_sgd import (
+    GaussianLogistic,
+    LinearPair,
+    balanced_step,
+    poisoned_sgd,
+    risk_lower_bound,
+    risk_upper_bound,
+)
+
+LOGISTIC = GaussianLogistic(np.array([1.0, 0.0, -0.5, 0.2]), 2.0)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_population_risk_is_that_of_a_large_sample():
+    X, y = LOGISTIC.draw((1, 400_000), rng())
+    W = 0.5 * rng(1).normal(size=(3, 4))
+    for w, excess in zip(W, LOGISTIC.excess_risk(W), strict=True):
+        losses = np.logaddexp(0.0, -y[0] * (X[0] @ w))
+        losses -= np.logaddexp(0.0, -y[0] * (X[0] @ LOGISTIC.minimiser))
+        assert excess == pytest.approx(losses.mean(), abs=4.0 * losses.std() / 400_000**0.5)
+
+
+def test_quadrature_is_that_of_an_adaptive_rule():
+    w = np.array([[1.2, -0.8, 0.3, 2.0]])
+    norm, density = np.linalg.norm(w), lambda z: np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+
+    def mean(f):
+        return quad(lambda z: f(z) * density(z), -12.0, 12.0, epsabs=1e-13, epsrel=1e-13)[0]
+
+    star = np.linalg.norm(LOGISTIC.minimiser)
+    kappa = mean(lambda z: expit(star * z) * expit(-star * z))
+    risks = [
+        mean(lambda z, length=length: np.logaddexp(0.0, length * z)) for length in (norm, star)
+    ]
+    expected = risks[0] - risks[1] - kappa * (w[0] @ LOGISTIC.minimiser - star**2)
+    assert LOGISTIC.excess_risk(w)[0] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_minimiser_has_no_excess_and_nothing_has_less():
+    near = LOGISTIC.minimiser + 0.1 * rng().normal(size=(50, 4))
+    assert LOGISTIC.excess_risk(LOGISTIC.minimiser[None]) == pytest.approx(0.0, abs=1e-15)
+    assert np.all(LOGISTIC.excess_risk(near) > 0.0)
+
+
+@pytest.mark.parametrize("problem", [LOGISTIC, LinearPair(0.2, -1.0)])
+def test_gradients_are_unbiased_and_bounded(problem):
+    d = problem.minimiser.size
+    X, y = problem.draw((1, 300_000), rng(2))
+    w = 0.3 * np.ones(d)
+    sampled = problem.gradients(np.tile(w, (300_000, 1)), X[0], y[0])
+    numeric = [
+        float(problem.excess_risk((w + e)[None])[0] - problem.excess_risk((w - e)[None])[0]) / 2e-5
+        for e in 1e-5 * np.eye(d)
+    ]
+    assert sampled.mean(axis=0) == pytest.approx(numeric, abs=0.01)
+    assert np.mean(np.sum(sampled**2, axis=1)) <= 1.01 * problem.gradient_norm**2
+
+
+def test_sgd_is_the_recursion_it_says_it_is():
+    problem, n, step = LOGISTIC, 300, 0.7
+    norms = spread_budget(n, 30.0)
+    run = poisoned_sgd(problem, n, step, 2, rng(5), shift_oracle(norms))
+    draws = rng(5)
+    w, iterates = np.zeros((2, 4)), []
+    unit = problem.minimiser / np.linalg.norm(problem.minimiser)
+    for size in (256, 44):
+        X, y = problem.draw((size, 2), draws)
+        for x, label in zip(X, y, strict=True):
+            iterates.append(w)
+            g = -(label * expit(-label * np.sum(w * x, axis=1)))[:, None] * x + 0.1 * unit
+            w = w - step * g
+            w = w * np.minimum(1.0, 2.0 / np.linalg.norm(w, axis=1))[:, None]
+    assert np.max(np.linalg.norm(iterates, axis=2)) == pytest.approx(2.0)  # the ball is reached
+    assert np.allclose(run.average, np.mean(iterates, axis=0))
+    assert np.allclose(run.poison_norms, 0.1)
+    assert np.allclose(run.excess_risk, problem.excess_risk(run.average))
+
+
+def test_poison_leaves_the_draws_alone():
+    nothing = shift_oracle(np.zeros(100))
+    honest = poisoned_sgd(LOGISTIC, 100, 0.1, 5, rng(1))
+    harmless = poisoned_sgd(LOGISTIC, 100, 0.1, 5, rng(1), nothing)
+    assert np.array_equal(honest.average, harmless.average)
+    assert np.array_equal(honest.poison_norms, np.zeros((100, 5)))
+
+
+@pytest.mark.parametrize("attack", [shift_oracle, repel_oracle, clean_label_oracle])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("problem", [LOGISTIC, LinearPair(0.3, 1.0)])
+def test_mean_excess_stays_below_the_upper_bound(attack, share, problem):
+    n = 400
+    step = balanced_step(problem, n)
+    run = poisoned_sgd(problem, n, step, 100, rng(), attack(spread_budget(n, share * n)))
+    spent = run.poison_norms.mean(axis=1)
+    assert run.excess_risk.mean() <= risk_upper_bound(problem, step, spent)
+
+
+def test_without_poison_the_bound_is_radius_times_noise_over_root_n():
+    bound = risk_upper_bound(LOGISTIC, balanced_step(LOGISTIC, 100), np.zeros(100))
+    assert bound == pytest.approx(2.0 * 2.0 / 10.0)
+
+
+@pytest.mark.parametrize("n", [64, 512])
+@pytest.mark.parametrize("epsilon", [0.3, 0.05])
+def test_the_pair_cannot_be_told_apart_so_the_lower_bound_is_met(n, epsilon):
+    runs = {}
+    for sign in (-1.0, 1.0):
+        problem = LinearPair(epsilon, sign)
+        attack = shift_oracle(np.full(n, epsilon))
+        runs[sign] = poisoned_sgd(problem, n, 1.0 / np.sqrt(n), 200, rng(7), attack)
+    # The same noise: what the two learners see differs by rounding only.
+    assert np.allclose(runs[1.0].average, runs[-1.0].average)
+    worst = max(run.excess_risk.mean() for run in runs.values())
+    lower = risk_lower_bound(1.0, float(runs[1.0].poison_norms[:, 0].sum()), n)
+    assert lower == pytest.approx(epsilon)
+    assert 1.0 <= worst / lower <= 1.1
+
+
+@pytest.mark.slow
+def test_root_n_in_all_does_no_harm_and_a_share_of_n_leaves_a_floor():
+    excess = {}
+    for n in (128, 1024):
+        for name, total in {"clean": 0.0, "root": n**0.5, "share": 0.3 * n}.items():
+            attack = shift_oracle(spread_budget(n, total))
+            run = poisoned_sgd(LOGISTIC, n, balanced_step(LOGISTIC, n), 60, rng(n), attack)
+            excess[name, n] = run.excess_risk.mean()
+    assert excess["root", 1024] < 0.4 * excess["root", 128]
+    assert excess["root", 1024] < 5.0 * excess["clean", 1024]
+    assert excess["share", 1024] > 0.7 * excess["share", 128]
+    assert excess["share", 1024] > 20.0 * excess["clean", 1024]
+
+
+def test_a_clean_label_attack_is_an_oracle_attack_of_lesser_or_like_size():
+    norms = spread_budget(500, 100.0)
+    run = poisoned_sgd(LOGISTIC, 500, 0.05, 50, rng(), clean_label_oracle(norms))
+    # |∂ĝ/∂x| ≤ σ + |x + δ||w| σ'; on average near 1/2 here.
+    assert 0.05 < run.poison_norms.mean() / 0.2 < 1.0
+    clean = poisoned_sgd(LOGISTIC, 500, 0.05, 50, rng())
+    assert run.excess_risk.mean() > 1.2 * clean.excess_risk.mean()
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="ball"):
+        replace(LOGISTIC, radius=0.5)
+    for arguments in [(0, 0.1, 1), (1, 0.0, 1), (1, 0.1, 0)]:
+        with pytest.raises(ValueError, match="SGD needs"):
+            poisoned_sgd(LOGISTIC, *arguments, rng())

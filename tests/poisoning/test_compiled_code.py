@@ -1,0 +1,92 @@
+"""Compiled code that several processes keep on disk for each other."""
+
+import os
+import re
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+
+from replication import paths
+
+MODULE = """
+    import numpy as np
+    from poisoning.compiled import njit
+
+
+    def multiply_by(factor):
+        @njit(cache=True)
+        def multiply(x):
+            total = 0.0
+            for row in np.sort(x.reshape(-1, 3).T.copy().ravel()).reshape(-1, 3):
+                total += factor * np.sqrt(np.sort(row)).sum()  # too long to be inlined
+            return total
+
+        return multiply
+
+
+    once, twice = multiply_by(1.0), multiply_by(2.0)
+
+
+    @njit(cache=True)
+    def by_one(x):
+        return once(x)
+
+
+    @njit(cache=True)
+    def by_two(x):
+        return twice(x)
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs code in a process of its own, in which ``kernels`` can be imported."""
+    (tmp_path / "kernels.py").write_text(dedent(MODULE))
+    python_path = os.pathsep.join([str(tmp_path), str(paths.ROOT / "lib")])
+
+    def run(code):
+        code = f"import numpy as np, kernels\nx = np.ones(3)\n{code}"
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": python_path},
+            capture_output=True, text=True, check=True,
+        ).stdout.split()  # fmt: skip
+
+    return run
+
+
+@pytest.mark.slow
+def test_closures_kept_by_different_processes_are_not_taken_for_each_other(run):
+    assert run("print(kernels.by_one(x))") == ["3.0"]
+    assert run("print(kernels.by_two(x))") == ["6.0"]
+    both = "print(kernels.by_one(x), kernels.by_two(x))"
+    assert run(both) == ["3.0", "6.0"]
+    hits = "print(*(sum(f.stats.cache_hits.values()) for f in (kernels.by_one, kernels.by_two)))"
+    assert run(f"{both}\n{hits}") == ["3.0", "6.0", "1", "1"]
+
+
+@pytest.mark.slow
+def test_what_is_announced_is_written_already(run, tmp_path):
+    """A process that dies while it writes code leaves nothing that another would load."""
+    killed = """
+        import os
+        from numba.core import caching
+        caching.IndexDataCacheFile._save_data = lambda *arguments: os._exit(1)
+        kernels.by_one(x)
+    """
+    with pytest.raises(subprocess.CalledProcessError):
+        run(dedent(killed))
+    assert not list(tmp_path.rglob("*.nbi"))
+    assert run("print(kernels.by_one(x))") == ["3.0"]
+
+
+def test_every_kernel_takes_njit_from_there():
+    own = paths.ROOT / "lib" / "poisoning" / "compiled.py"
+    for folder in ("lib", "bench"):
+        for file in (paths.ROOT / folder).rglob("*.py"):
+            if file != own:
+                assert not re.search(r"from numba import .*njit|numba\.njit", file.read_text()), (
+                    file
+                )

@@ -1,0 +1,191 @@
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from poisoning.datasets import prepare
+from poisoning.errors import DataError
+from poisoning.metrics import Estimate, mean_interval
+from poisoning.models.linear import LinearModel
+from replication import paths, plotting
+from replication.notebook import Notebook
+from replication.provenance import provenance
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv(paths.RESULTS_VARIABLE, str(tmp_path / "results"))
+    made = Notebook("koh2021/kkt", "demo")
+    yield made
+    plt.close("all")
+
+
+def picture():
+    figure, axes = plt.subplots(figsize=(4, 3))
+    plotting.bars_with_paper(
+        axes, ["l2", "svd"], [23.4, 22.0], [(22.0, 25.0), None], [None, 22.5]
+    )  # fmt: skip
+    plotting.boundary(axes, LinearModel(np.array([1.0, -2.0]), 0.5))
+    return figure
+
+
+def test_metrics_hold_data_profile_values_and_intervals_but_no_time(notebook):
+    notebook.metric("enron.kkt.min5.test_error", mean_interval([0.2, 0.22, 0.24]))
+    notebook.metric("enron.n", 4137)
+    notebook.timing("seconds", 1.5)
+    notebook.finish()
+    content = json.loads((notebook.folder / "metrics.json").read_text())
+    assert content["profile"] == "demo"
+    assert content["metrics"]["enron.n"] == {"value": 4137.0, "ci95": None, "n": 1}
+    estimate = content["metrics"]["enron.kkt.min5.test_error"]
+    assert estimate["value"] == pytest.approx(0.22)
+    assert estimate["ci95"][0] < 0.2 < 0.24 < estimate["ci95"][1]
+    assert estimate["n"] == 3
+    assert "1.5" not in (notebook.folder / "metrics.json").read_text()
+    assert json.loads((notebook.folder / "timings.json").read_text()) == {"seconds": 1.5}
+
+
+def test_a_single_repeat_has_no_interval(notebook):
+    notebook.metric("a", mean_interval([0.2]))
+    notebook.metric("b", Estimate(0.1, None, 1))
+    notebook.finish()
+    metrics = json.loads((notebook.folder / "metrics.json").read_text())["metrics"]
+    assert metrics["a"]["ci95"] is None
+    assert metrics["b"]["ci95"] is None
+
+
+def test_demo_figures_are_stamped_and_identical_from_run_to_run(notebook):
+    figure = picture()
+    notebook.figure(figure, "figure-3")
+    assert "STAND-IN DATA" in [text.get_text() for text in figure.texts]
+    png = (notebook.folder / "figures" / "figure-3.png").read_bytes()
+    notebook.figure(picture(), "figure-3")
+    assert (notebook.folder / "figures" / "figure-3.png").read_bytes() == png
+
+
+def test_real_figures_are_not_stamped(tmp_path, monkeypatch):
+    monkeypatch.setenv(paths.RESULTS_VARIABLE, str(tmp_path))
+    figure = picture()
+    Notebook("koh2021/kkt", "quick").figure(figure, "figure-3")
+    assert figure.texts == []
+
+
+def test_figures_with_seconds_lie_apart(notebook):
+    markdown = notebook.timed_figure(picture(), "figure-4")
+    assert markdown == "![figure-4](timed/figure-4.png)"
+    assert (notebook.folder / "timed" / "figure-4.png").is_file()
+    assert list((notebook.folder / "figures").iterdir()) == []
+
+
+def test_the_headline_names_metrics_or_the_papers_number(notebook):
+    notebook.metric("enron.clean_error", 0.031)
+    notebook.finish(clean="enron.clean_error", paper=0.225)
+    headline = json.loads((notebook.folder / "headline.json").read_text())
+    assert headline == {"clean": 0.031, "paper": 0.225}
+    with pytest.raises(ValueError, match="headline best is none of clean, baseline"):
+        notebook.finish(best="enron.clean_error")
+
+
+def test_a_headline_that_these_knobs_do_not_give_is_said_and_left_out(notebook, capsys):
+    notebook.finish(attacked="enron.kkt", paper=0.2)
+    assert json.loads((notebook.folder / "headline.json").read_text()) == {"paper": 0.2}
+    assert capsys.readouterr().out == "headline: no attacked, for these knobs give no enron.kkt\n"
+
+
+def test_a_run_by_hand_writes_elsewhere_and_shows_the_pipelines_result(
+    tmp_path, monkeypatch, capsys
+):
+    """Opened in JupyterLab with the profile ``paper``, a notebook must not touch its results."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.delenv(paths.RESULTS_VARIABLE, raising=False)
+    committed = tmp_path / "results" / "paper" / "koh2021" / "kkt"
+    (committed / "figures").mkdir(parents=True)
+    (committed / "metrics.json").write_text("committed")
+    (committed / "headline.json").write_text('{"clean": 0.5}')
+    (committed / "figures" / "a.png").write_bytes(b"png")
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr("IPython.display.Image", lambda filename: filename)
+    notebook = Notebook("koh2021/kkt", "paper")
+    assert notebook.folder == tmp_path / "results" / "lab" / "paper" / "koh2021" / "kkt"
+    notebook.figure(picture(), "a")
+    assert shown[-1] == committed / "figures" / "a.png"
+    notebook.metric("x", 0.25)
+    notebook.finish(clean="x")
+    assert shown[-1].loc["clean"].to_dict() == {"here": 0.25, "pipeline": 0.5}
+    assert (committed / "metrics.json").read_text() == "committed"
+    assert not (notebook.folder / "used.json").exists()
+    markdown = notebook.timed_figure(picture(), "t")
+    assert markdown.endswith("results/lab/paper/koh2021/kkt/timed/t.png)")
+
+
+def test_data_that_are_missing_are_named_with_the_remedy(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "dataset", lambda source, name: tmp_path / source / name)
+    with pytest.raises(DataError, match=r"run `dvc repro data@standin-mnist`"):
+        notebook.load("mnist-1-7")
+
+
+def test_tables_are_rounded_so_that_they_do_not_hang_on_the_last_bit(notebook):
+    notebook.table(pd.DataFrame({"x": [1 / 3, 1 / 3 + 1e-12]}), "thirds")
+    lines = (notebook.folder / "tables" / "thirds.csv").read_text().split()
+    assert lines[1] == lines[2] == "0.333333"
+
+
+def test_data_come_from_the_profiles_source_and_are_recorded(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "dataset", lambda source, name: tmp_path / "data" / source / name)
+    assert not notebook.available("enron")
+    prepare("enron", "standin", data=tmp_path / "data")
+    prepare("mnist", "standin", data=tmp_path / "data")
+    assert notebook.available("mnist-1-7")
+    assert notebook.load("enron").variant == "standin"
+    ones_and_sevens = notebook.load("mnist-1-7")
+    assert set(np.unique(ones_and_sevens.y)) == {-1.0, 1.0}
+    knobs = notebook.shared("koh2021/suite")
+    assert 0.0 < knobs["epsilon"] < 1.0
+    notebook.finish()
+    content = json.loads((notebook.folder / "metrics.json").read_text())
+    assert content["data"] == {"enron": "standin", "mnist-1-7": "standin"}
+    used = json.loads((notebook.folder / "used.json").read_text())
+    assert set(used["data"]) == {"enron", "mnist-1-7"}
+    assert used["shared"] == {"koh2021/suite": knobs}
+
+
+def test_each_setting_and_repeat_has_its_own_generator(notebook):
+    draws = {notebook.rng("splits", i).integers(1 << 62) for i in range(3)}
+    assert len(draws) == 3
+    assert notebook.rng("splits", 0).integers(1 << 62) in draws
+
+
+def test_the_device_is_recorded_if_it_was_asked_for(notebook):
+    notebook.finish()
+    assert json.loads((notebook.folder / "used.json").read_text())["device"] == "cpu"
+    for knob, told in {"auto": {"cpu", "cuda"}, "cpu": {"cpu"}, "cuda": {"cuda"}}.items():
+        notebook.params = notebook.params.model_copy(update={"device": knob})
+        assert notebook.device in told
+    notebook.finish()
+    assert json.loads((notebook.folder / "used.json").read_text())["device"] == "cuda"
+
+
+def test_provenance_names_commit_environment_and_device():
+    units = [
+        {"cpu_seconds": 1.5, "commit": "b", "dirty": False, "adopted": None},
+        {"cpu_seconds": 2.5, "commit": "a", "dirty": True, "adopted": {"from": "c"}},
+    ]
+    record = provenance(1.234, {"epsilon": 0.03}, {"enron": "sha256:0"}, "cpu", "f", units)
+    assert record["seconds"] == 1.2
+    assert record["units_cpu_seconds"] == 4.0
+    assert record["units_commits"] == ["a", "b"]
+    assert (record["units"], record["units_dirty"], record["units_adopted"]) == (2, 1, 1)
+    assert record["device"] == "cpu"
+    assert len(record["requirements_sha256"]) == 64
+    assert record["versions"]["numpy"] == np.__version__
+
+
+def test_a_set_that_the_stage_does_not_depend_on_is_refused_before_hours_pass(
+    notebook, monkeypatch
+):
+    monkeypatch.setenv(paths.DATA_VARIABLE, "enron,imdb")
+    with pytest.raises(DataError, match="mnist-1-7 is none of the data sets that this stage"):
+        notebook.load("mnist-1-7")

@@ -1,0 +1,43 @@
+import json
+
+from replication import paths, readme
+
+
+def test_the_readme_shows_what_lies_in_results():
+    text = (paths.ROOT / "README.md").read_text()
+    assert readme.with_results(text, readme.results_section()) == text
+
+
+def test_every_picture_of_the_readme_exists():
+    for paper, pictures in readme.GALLERY.items():
+        for picture, _ in pictures:
+            assert (paths.ROOT / "results" / "paper" / paper / picture).is_file()
+
+
+def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
+    (tmp_path / "results" / "paper").mkdir(parents=True)
+    row = {
+        "paper": "koh2021", "statement": "s", "source": "Table 2", "verdict": "partial",
+        "paper_value": 0.225, "ours": 0.2345, "ci95": [0.23, 0.24],
+    }  # fmt: skip
+    (tmp_path / "results/paper/scorecard.json").write_text(json.dumps([row]))
+    bench = {
+        "kkt": {
+            "ours_s": 0.0123,
+            "peer": "cvxpy",
+            "peer_s": 2.5,
+            "ratio": 203.2,
+            "data": "official",
+        }
+    }
+    (tmp_path / "results/bench.json").write_text(json.dumps(bench))
+    (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    readme.main()
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("before\n")
+    assert text.endswith(f"{readme.END}\nafter\n")
+    assert "old" not in text
+    assert f"| {readme.TITLES['koh2021']} | 1 | 0 | 1 | 0 | 0 |" in text
+    assert "0.225 | 0.234 (0.23 to 0.24)" in text
+    assert "0.0123 s | cvxpy 2.5 s | 203×" in text

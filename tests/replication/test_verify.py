@@ -1,0 +1,102 @@
+"""Verification: equal is said of what is equal, and a refactoring is adopted only on evidence."""
+
+import json
+
+import pytest
+
+from replication import records, run, units, verify
+from tests.replication.conftest import git
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def computed(inside):
+    """The small project with one notebook's units on record, committed."""
+    run.run_notebook("toy/one", "demo")
+    git(inside, "add", "-A")
+    git(inside, "commit", "-qm", "results")
+    return inside
+
+
+def edit(root, old, new, file="notebooks/toy/one.ipynb"):
+    path = root / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def rows(root):
+    return units.read_table(root / "results" / "demo" / "toy" / "one")
+
+
+def test_units_computed_again_are_equal(computed, monkeypatch):
+    assert verify.main(["--profile", "demo", "--sample", "2", "--seed", "1"]) == 0
+    found = json.loads((computed / "results" / "verify.json").read_text())
+    assert found["counts"] == {"equal": 2}
+    assert found["on_record"] == 2
+    assert found["skipped"] == []
+    assert {line["key"] for line in found["units"]} == {row["key"] for row in rows(computed)}
+
+
+def test_a_record_that_was_tampered_with_is_found(computed, capsys):
+    file = units.unit_file(rows(computed)[0]["key"])
+    about, result = records.read(file)
+    records.write(file, about, result * 1.001)
+    assert verify.main(["--profile", "demo", "--sample", "2"]) == 1
+    found = json.loads((computed / "results" / "verify.json").read_text())
+    assert found["counts"] == {"equal": 1, "different": 1}
+    told = capsys.readouterr().out
+    assert "different by 0.001 at result" in told
+    records.write(file, about, result * (1 + 1e-9))
+    assert verify.main(["--profile", "demo", "--sample", "2"]) == 0
+    assert "within tolerance by 1e-09" in capsys.readouterr().out
+
+
+def test_code_that_has_changed_since_is_not_called_equal(computed, capsys):
+    edit(computed, "scale * rng", "2 * scale * rng")
+    assert verify.main(["--profile", "demo", "--sample", "1"]) == 1
+    assert "not compared: its code or knobs have changed" in capsys.readouterr().out
+
+
+def test_without_records_there_is_one_sentence(inside, capsys):
+    assert verify.main(["--profile", "paper"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("no units of the profile paper are on record here")
+    assert told.count("\n") == 1
+
+
+def test_a_refactoring_that_changes_no_number_keeps_its_records(computed, capsys):
+    before = rows(computed)
+    edit(computed, "return scale * rng.normal(size=3)", "return rng.normal(size=3) * scale")
+    assert verify.main(["--adopt", "toy/one", "--profile", "demo", "--sample", "1"]) == 0
+    assert "1 units computed anew, all equal; 2 filed" in capsys.readouterr().out
+    run.run_notebook("toy/one", "demo")
+    after = rows(computed)
+    assert {row["key"] for row in after}.isdisjoint(row["key"] for row in before)
+    assert [row["cpu_seconds"] for row in after] == [row["cpu_seconds"] for row in before]
+    for old, new in zip(before, after, strict=True):
+        story = new["adopted"]
+        assert story["from"] == old["fingerprint"]
+        assert story["computed_at"] == old["commit"]
+        assert len(story["equal"]) == 1
+    record = json.loads(
+        (computed / "results/demo/toy/one/provenance.json").read_text(encoding="utf-8")
+    )
+    assert record["units_adopted"] == 2
+
+
+def test_a_refactoring_that_changes_a_number_is_not_adopted(computed, capsys):
+    edit(computed, "return scale * rng.normal(size=3)", "return scale * rng.normal(size=3) + 1e-15")
+    assert verify.main(["--adopt", "toy/one", "--profile", "demo", "--sample", "2"]) == 1
+    told = capsys.readouterr().err
+    assert "is not what it was" in told
+    assert "nothing was filed" in told
+    assert len(list((computed / ".cache" / "units").glob("*/*.npz"))) == 2
+
+
+def test_other_knobs_are_nothing_to_adopt(computed, capsys):
+    edit(computed, "scale: 0.1", "scale: 0.2", "params.yaml")
+    edit(computed, "scale * rng", "rng.normal() * scale * rng")
+    assert verify.main(["--adopt", "toy/one", "--profile", "demo"]) == 1
+    assert "scale is 0.2 now and was 0.1" in capsys.readouterr().err
