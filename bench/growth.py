@@ -24,13 +24,14 @@ from tqdm import tqdm
 from bench.data import examples
 from bench.timing import timed
 from poisoning.attacks.decoy import find_decoys
-from poisoning.attacks.influence import InfluenceSettings, influence_attack
-from poisoning.attacks.kkt import KKTSettings, clean_gradient, loss_caps
-from poisoning.attacks.min_max import MinMaxSettings, min_max_poison
+from poisoning.attacks.influence import Influence
+from poisoning.attacks.kkt import KKT, clean_gradient, loss_caps
+from poisoning.attacks.min_max import MinMax, min_max_poison
 from poisoning.datasets import Split
-from poisoning.defenses.evaluation import Evaluator
-from poisoning.feasible.sets import FeasibleSet, InputDomain
+from poisoning.feasible.sets import FeasibleSet
 from poisoning.feasible.solver import match_gradient
+from poisoning.games.linear import LinearGame
+from poisoning.learners import SVM
 from replication.koh2021 import LAMBDA
 
 NAME = "koh2021.growth"
@@ -120,20 +121,19 @@ def _some_entries(X: sp.csr_array, share: float, rng: np.random.Generator) -> sp
 def _clock(data: Split) -> Callable[[], tuple[float, float, float]]:
     """What times ``STEPS`` on these data, in their order; all else is computed before."""
     X, y, lam = data.X, data.y, LAMBDA["enron"]
-    evaluator = Evaluator(X, y, data.X_test, data.y_test, lam)
-    clean = evaluator.clean_svm.model
-    domain = InputDomain.of("integer", X)
-    base = FeasibleSet.fit(X, y, domain)
+    game = LinearGame(X, y, data.X_test, data.y_test, domain="counts", learner=SVM(lam))
+    clean = game.clean_svm.model
+    base = FeasibleSet.fit(X, y, game.domain)
     (found,) = find_decoys(X, y, data.X_test, data.y_test, lam, (0.4,), (8,), clean=clean)
     decoy = found.model
-    kkt = KKTSettings()
+    kkt = KKT()
     caps = loss_caps(decoy, X, y, kkt.loss_percentile)
     feasible = base.under_decoy(decoy.theta, decoy.bias, caps)
     g, _ = clean_gradient(decoy, X, y, lam, kkt.epsilon)
     min_max = partial(
-        min_max_poison, X, y, lam, base, domain, MinMaxSettings(), clean=clean, decoy=decoy
+        min_max_poison, X, y, lam, base, game.domain, MinMax(), clean=clean, decoy=decoy
     )
-    influence = InfluenceSettings(positive_shares=(0.5,), iterations=40)
+    influence = Influence(positive_shares=(0.5,), iterations=40)
 
     def clock() -> tuple[float, float, float]:
         problems = [
@@ -141,8 +141,7 @@ def _clock(data: Split) -> Callable[[], tuple[float, float, float]]:
             for ratio in RATIOS
         ]
         minmax_s, poison = timed(min_max, np.random.default_rng(0))
-        attack = influence_attack(evaluator, domain, influence, np.random.default_rng(0))
-        checks = np.diff([check.seconds for check in attack.history])
+        checks = np.diff([check.seconds for check in influence(game, 0).history])
         return (
             float(np.mean(problems)),
             minmax_s / poison.steps,

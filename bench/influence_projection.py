@@ -16,11 +16,12 @@ from tqdm import tqdm
 from bench.data import examples
 from bench.timing import ColdAndWarm, Resolved
 from poisoning.attacks import influence
-from poisoning.attacks.influence import InfluenceSettings, influence_attack
-from poisoning.defenses.evaluation import Evaluator
+from poisoning.attacks.influence import Influence
 from poisoning.feasible import reference
-from poisoning.feasible.sets import ClassSet, InputDomain
+from poisoning.feasible.sets import ClassSet
 from poisoning.feasible.solver import project
+from poisoning.games.linear import LinearGame
+from poisoning.learners import SVM
 from replication.koh2021 import LAMBDA
 
 NAME = "koh2021.influence_projection"
@@ -51,13 +52,11 @@ summary = ColdAndWarm.summary
 def _points_on_the_way() -> tuple[list[tuple[np.ndarray, ClassSet]], str]:
     """What an attack projects at ``STEPS``, as it calls for it, and the data's name."""
     data, source = examples("enron")
-    evaluator = Evaluator(data.X, data.y, data.X_test, data.y_test, LAMBDA["enron"])
-    settings = InfluenceSettings(
-        positive_shares=(0.5,), iterations=STEPS[-1], check_every=STEPS[-1]
+    game = LinearGame(
+        data.X, data.y, data.X_test, data.y_test, domain="counts", learner=SVM(LAMBDA["enron"])
     )
+    attack = Influence(positive_shares=(0.5,), iterations=STEPS[-1], check_every=STEPS[-1])
     with patch.object(influence, "project", wraps=project) as observed:
-        influence_attack(
-            evaluator, InputDomain.of("integer", data.X), settings, np.random.default_rng(0)
-        )
+        attack(game, 0)
     calls = [call.args for call in observed.call_args_list]  # two a step, from step 0 on
     return [calls[2 * step + side] for step in STEPS for side in (0, 1)], source

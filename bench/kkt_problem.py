@@ -12,7 +12,7 @@ from tqdm import tqdm
 from bench.data import examples
 from bench.timing import Race
 from poisoning.attacks.decoy import find_decoys
-from poisoning.attacks.kkt import KKTSettings, clean_gradient, loss_caps
+from poisoning.attacks.kkt import KKT, clean_gradient, loss_caps
 from poisoning.feasible import reference
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import match_gradient
@@ -27,8 +27,8 @@ RATIOS = (0.25, 0.5, 0.75)  # ε_+/ε; with a class of weight 0 the problem is e
 def run(bar: tqdm) -> dict[str, Any]:
     """Every decoy of the grid at every ratio."""
     data, source = examples("enron")
-    X, y, lam, settings = data.X, data.y, LAMBDA["enron"], KKTSettings()
-    base = FeasibleSet.fit(X, y, InputDomain.of("integer", X))
+    X, y, lam, settings = data.X, data.y, LAMBDA["enron"], KKT()
+    base = FeasibleSet.fit(X, y, InputDomain.of("counts", X))
     clean = train_svm(X, y, lam).model
     decoys = find_decoys(X, y, data.X_test, data.y_test, lam, **DECOYS, clean=clean)
     bar.reset(total=len(decoys) * len(RATIOS))

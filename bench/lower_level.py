@@ -50,13 +50,13 @@ class LowerLevelEntry:
         bar.reset(total=len(draws))
         against_cvxpy, against_alternation = Race(), Race()
         agreement, excess, warm = [], [], []
-        for data in draws:
+        for data in map(TaskData.of, draws):
             ours = partial(solve_mtrl, data, loss, LAMBDA, LAMBDA)
             alternation = partial(solve_alternating, data, loss, LAMBDA, LAMBDA, tol=1e-10)
             solution, optimum = against_cvxpy.run(ours, partial(by_cvxpy, data, loss))
-            agreement.append(abs(float(solution.objective) / optimum - 1.0))
+            agreement.append(abs(solution.objective / optimum - 1.0))
             _, stopped = against_alternation.run(ours, alternation)
-            excess.append(stopped.objectives[-1] / float(solution.objective) - 1.0)
+            excess.append(stopped.objectives[-1] / solution.objective - 1.0)
             fewer = replace(data, weight=data.weight * (np.arange(data.y.shape[1]) % 20 > 0))
             start = solve_mtrl(fewer, loss, LAMBDA, LAMBDA).W
             runs = [timed(ours, start=start)[0] for _ in range(2 * against_cvxpy.repeats)]
@@ -90,18 +90,13 @@ ENTRIES = (
 )  # fmt: skip
 
 
-def of(draw: MultiTaskDraw) -> TaskData:
-    """What the learner sees of a draw."""
-    return TaskData(draw.X, draw.y, draw.weight)
-
-
-def tasks(name: str, count: int) -> tuple[Loss, list[TaskData], str]:
+def tasks(name: str, count: int) -> tuple[Loss, list[MultiTaskDraw], str]:
     """The loss, ``count`` draws of the paper's tasks, and data set and variant, named."""
     dataset, source = whole(name)
     if name == "mnist":
         dataset = principal_components(dataset)
     draw = {"sarcos": draw_torques, "landmine": draw_fields, "mnist": draw_one_vs_rest}[name]
-    draws = [of(draw(dataset, np.random.default_rng(seed))) for seed in range(count)]
+    draws = [draw(dataset, np.random.default_rng(seed)) for seed in range(count)]
     return LOSS[name], draws, source
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from bench.data import examples
 from bench.timing import ColdAndWarm, Resolved
 from poisoning.attacks.decoy import find_decoys
-from poisoning.attacks.min_max import MinMaxSettings, well_fitted
+from poisoning.attacks.min_max import MinMax, well_fitted
 from poisoning.feasible import reference
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import minimise_linear
@@ -29,10 +29,10 @@ def run(bar: tqdm) -> dict[str, Any]:
     """Every class along a path of models."""
     data, source = examples("enron")
     X, y, lam = data.X, data.y, LAMBDA["enron"]
-    base = FeasibleSet.fit(X, y, InputDomain.of("integer", X))
+    base = FeasibleSet.fit(X, y, InputDomain.of("counts", X))
     clean = train_svm(X, y, lam).model
     (decoy,) = find_decoys(X, y, data.X_test, data.y_test, lam, (0.4,), (8,), clean=clean)
-    feasible = well_fitted(base, decoy.model, MinMaxSettings().loss_cap)
+    feasible = well_fitted(base, decoy.model, MinMax().loss_cap)
     path = np.linspace(clean.theta, decoy.model.theta, MODELS + 1)[:-1]
     # Neighbouring models of the attack differ by about one AdaGrad step.
     before = path - 0.01 * (decoy.model.theta - clean.theta)

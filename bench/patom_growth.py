@@ -15,16 +15,18 @@ from tqdm import tqdm
 
 from bench.data import whole
 from bench.growth import exponent
-from bench.lower_level import LAMBDA, of
-from bench.patom_iteration import after_one_iteration, iteration
+from bench.lower_level import LAMBDA
+from bench.patom_iteration import after_one_iteration, half, iteration
 from bench.timing import timed
 from poisoning.datasets.multitask import (
+    MultiTaskDraw,
     draw_fields,
     draw_one_vs_rest,
     draw_torques,
     principal_components,
 )
-from poisoning.models.mtrl import Loss, TaskData, solve_mtrl
+from poisoning.games.multi_task import MultiTaskGame
+from poisoning.models.mtrl import Loss, solve_mtrl
 
 NAME = "zhao2018.growth"
 PASSES = 3
@@ -37,7 +39,7 @@ STEPS = ("learner", "iteration")
 def run(bar: tqdm) -> dict[str, Any]:
     """Every size, every pass."""
     found = problems()
-    clocks = [clock for _, _, loss, data in found for clock in _clocks(loss, data)]
+    clocks = [clock for _, _, loss, draw in found for clock in _clocks(loss, draw)]
     bar.reset(total=PASSES * len(clocks))
     seconds = np.full((PASSES, len(clocks)), np.inf)
     for one in seconds:
@@ -45,9 +47,9 @@ def run(bar: tqdm) -> dict[str, Any]:
             one[place], _ = timed(clock)
             bar.update()
     growth = [
-        {"what": f"{name}, {step}", "along": way, "tasks": data.X.shape[0],
-         "examples": data.X.shape[1], "features": data.X.shape[2], "seconds": float(least)}
-        for (name, way, _, data), pair in zip(
+        {"what": f"{name}, {step}", "along": way, "tasks": draw.X.shape[0],
+         "examples": draw.X.shape[1], "features": draw.X.shape[2], "seconds": float(least)}
+        for (name, way, _, draw), pair in zip(
             found, seconds.min(axis=0).reshape(-1, len(STEPS)), strict=True
         )
         for step, least in zip(STEPS, pair, strict=True)
@@ -67,37 +69,43 @@ def run(bar: tqdm) -> dict[str, Any]:
     }
 
 
-def problems() -> list[tuple[str, str, Loss, TaskData]]:
-    """Data set, what grows, loss and data, the sizes of one data set in ascending order."""
+def problems() -> list[tuple[str, str, Loss, MultiTaskDraw]]:
+    """Data set, what grows, loss and draw, the sizes of one data set in ascending order."""
     rng = np.random.default_rng(0)
     dataset, _ = whole("landmine")
     fields = [draw_fields(dataset, rng) for _ in range(max(COPIES))]
-    found: list[tuple[str, str, Loss, TaskData]] = []
+    found: list[tuple[str, str, Loss, MultiTaskDraw]] = []
     for copies in COPIES:
-        arrays = (
+        X, y, weight = (
             np.concatenate([getattr(draw, name) for draw in fields[:copies]])
             for name in ("X", "y", "weight")
         )
-        found.append(("landmine", "tasks", "hinge", TaskData(*arrays)))
+        X_test, y_test = (
+            tuple(part for draw in fields[:copies] for part in getattr(draw, name))
+            for name in ("X_test", "y_test")
+        )
+        found.append(("landmine", "tasks", "hinge", MultiTaskDraw(X, y, weight, X_test, y_test)))
     dataset, _ = whole("sarcos")
     for n in TRAINING:
-        if n < len(dataset.y):
-            found.append(("sarcos", "examples", "square", of(draw_torques(dataset, rng, n, 1))))
+        if n < len(dataset.y) - 1:
+            found.append(("sarcos", "examples", "square", draw_torques(dataset, rng, n, 2)))
     dataset = principal_components(whole("mnist")[0])
     for n in PER_CLASS:
-        found.append(("mnist", "examples", "hinge", of(draw_one_vs_rest(dataset, rng, n))))
+        found.append(("mnist", "examples", "hinge", draw_one_vs_rest(dataset, rng, n)))
     return found
 
 
-def _clocks(loss: Loss, clean: TaskData) -> tuple[Callable[[], Any], ...]:
+def _clocks(loss: Loss, draw: MultiTaskDraw) -> tuple[Callable[[], Any], ...]:
     """What times ``STEPS``, in their order."""
     rng = np.random.default_rng(0)
-    m = len(clean.y)
-    targets = np.isin(np.arange(m), rng.choice(m, (m + 1) // 2, replace=False))
-    there, W, size = after_one_iteration(clean, targets, targets, loss, rng)
+    targets = half(len(draw.y), rng)
+    game = MultiTaskGame.from_draw(
+        draw, targets=targets, attacking=targets, loss=loss, lambda1=LAMBDA, lambda2=LAMBDA
+    )
+    there, W, size = after_one_iteration(game, rng)
     return (
-        partial(solve_mtrl, clean, loss, LAMBDA, LAMBDA),
-        partial(iteration, clean, targets, there, W, loss, size),
+        partial(solve_mtrl, game.data, loss, LAMBDA, LAMBDA),
+        partial(iteration, game, there, W, size),
     )
 
 

@@ -8,7 +8,7 @@ problems are direct attacks, half indirect ones, with half of the tasks as targe
 and 20 % poison. ``agreement`` is the largest relative difference of the two gradients.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,18 +18,13 @@ from tqdm import tqdm
 
 from bench.lower_level import LAMBDA, tasks
 from bench.timing import Race
-from poisoning.attacks.patom import (
-    Poison,
-    attack_utility,
-    draw_poison,
-    poisoned_data,
-    project_to_ball,
-)
+from poisoning.attacks.patom import draw_poison, project_to_ball
 from poisoning.attacks.patom_gradient import attack_gradient
-from poisoning.models.mtrl import Loss, TaskData, loss_slopes, loss_values, solve_mtrl, task_scores
+from poisoning.games.multi_task import MultiTaskGame, Poison
+from poisoning.models.mtrl import Loss
 
 BUDGET = 0.2
-TOLERANCE = 1e-6
+TOLERANCE = 1e-6  # the game's, too
 
 
 @dataclass(frozen=True)
@@ -49,15 +44,18 @@ class PATOMIterationEntry:
         loss, draws, source = tasks(self.dataset, self.draws)
         bar.reset(total=2 * len(draws))
         race, differences = Race(), []
-        for seed, clean in enumerate(draws):
+        for seed, draw in enumerate(draws):
             rng = np.random.default_rng(seed)
-            m = len(clean.y)
-            targets = np.isin(np.arange(m), rng.choice(m, (m + 1) // 2, replace=False))
+            targets = half(len(draw.y), rng)
             for attacking in (targets, ~targets):
-                there, W, size = after_one_iteration(clean, targets, attacking, loss, rng)
+                game = MultiTaskGame.from_draw(
+                    draw, targets=targets, attacking=attacking, loss=loss, lambda1=LAMBDA,
+                    lambda2=LAMBDA, tol=TOLERANCE,
+                )  # fmt: skip
+                there, W, size = after_one_iteration(game, rng)
                 (gradient, _), (peer, _) = race.run(
-                    partial(iteration, clean, targets, there, W, loss, size),
-                    partial(by_recording, clean, targets, there, loss, size),
+                    partial(iteration, game, there, W, size),
+                    partial(by_recording, game, there, size),
                 )
                 differences.append(np.linalg.norm(gradient - peer) / np.linalg.norm(gradient))
                 bar.update()
@@ -84,60 +82,63 @@ ENTRIES = (
 )  # fmt: skip
 
 
+def half(m: int, rng: np.random.Generator) -> np.ndarray:
+    """Half of m tasks at random, as a mask."""
+    return np.isin(np.arange(m), rng.choice(m, (m + 1) // 2, replace=False))
+
+
 def after_one_iteration(
-    clean: TaskData,
-    targets: np.ndarray,
-    attacking: np.ndarray,
-    loss: Loss,
-    rng: np.random.Generator,
+    game: MultiTaskGame, rng: np.random.Generator
 ) -> tuple[Poison, np.ndarray, float]:
     """Poison moved once, the weights before, and the length of a step."""
-    poison = draw_poison(clean, attacking, BUDGET, "uniform", loss, rng)
-    W = solve_mtrl(poisoned_data(clean, poison), loss, LAMBDA, LAMBDA).W
-    gradient = iteration(clean, targets, poison, W, loss, 1.0)[0]
+    poison = draw_poison(game, BUDGET, "uniform", 1.0, rng)
+    W = game.learn(game.poisoned(poison))
+    gradient = iteration(game, poison, W, 1.0)[0]
     size = 1.0 / np.linalg.norm(gradient, axis=-1).max()
-    moved = iteration(clean, targets, poison, W, loss, size)[1]
-    return Poison(moved, poison.y, poison.mask), W, size
+    moved = iteration(game, poison, W, size)[1]
+    return replace(poison, X=moved), W, size
 
 
 def iteration(
-    clean: TaskData, targets: np.ndarray, poison: Poison, W: np.ndarray, loss: Loss, size: float
+    game: MultiTaskGame, poison: Poison, W: np.ndarray, size: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """∂U/∂x̂ at the poison, and where a step of length ``size`` takes it."""
-    train = poisoned_data(clean, poison)
-    W = solve_mtrl(train, loss, LAMBDA, LAMBDA, tol=TOLERANCE, start=W).W
-    _, v = attack_utility(clean, targets, W, loss)
+    train = game.poisoned(poison)
+    W = game.learn(train, W)
+    _, v = game.utility(W)
     gradient = attack_gradient(
-        train, poison.y.shape[-1], W, v, loss, LAMBDA, LAMBDA, "total", tol=TOLERANCE
+        train, poison.y.shape[-1], W, v, game.loss, LAMBDA, LAMBDA, "total", tol=game.tol
     )
     return gradient, project_to_ball(poison.X + size * gradient, 1.0)
 
 
-def by_recording(
-    clean: TaskData, targets: np.ndarray, poison: Poison, loss: Loss, size: float
-) -> tuple[np.ndarray, np.ndarray]:
+def by_recording(game: MultiTaskGame, poison: Poison, size: float) -> tuple[np.ndarray, np.ndarray]:
     """The same, by torch."""
-    data = TaskData(*(torch.asarray(a) for a in (clean.X, clean.y, clean.weight)))
     points = torch.tensor(poison.X, requires_grad=True)
-    train = poisoned_data(data, Poison(points, torch.asarray(poison.y), torch.asarray(poison.mask)))
-    weights = learn_recorded(train, loss)
-    losses = loss_values(task_scores(data.X, weights), data.y, loss) * (data.weight > 0.0)
-    losses[torch.asarray(targets)].sum().backward()
+    train = game.poisoned(poison)
+    X, y, weight = (torch.asarray(a) for a in (train.X, train.y, train.weight))
+    n = game.data.y.shape[1]
+    X = torch.cat([X[:, :n], torch.cat([points, X[:, n:, -1:]], dim=-1)], dim=1)
+    W = learn_recorded(X, y, weight, game.loss)
+    clean = torch.asarray(game.data.weight > 0.0) & torch.asarray(game.targets)[:, None]
+    losses(_scores(X, W)[:, :n], y[:, :n], game.loss)[clean].sum().backward()
     gradient = points.grad.numpy() * poison.mask[..., None]
     return gradient, project_to_ball(poison.X + size * gradient, 1.0)
 
 
-def learn_recorded(train: TaskData, loss: Loss) -> torch.Tensor:
+def learn_recorded(
+    X: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, loss: Loss
+) -> torch.Tensor:
     """Accelerated proximal gradient, a restart where the momentum points uphill."""
 
     def gradient(at: torch.Tensor) -> torch.Tensor:
-        slopes = train.weight * loss_slopes(task_scores(train.X, at), train.y, loss)
-        return (slopes[..., None, :] @ train.X)[..., 0, :] + LAMBDA * at
+        coefficients = weight * slopes(_scores(X, at), y, loss)
+        return (coefficients[..., None, :] @ X)[..., 0, :] + LAMBDA * at
 
-    previous = Y = torch.zeros_like(train.X[:, 0])
+    previous = Y = torch.zeros_like(X[:, 0])
     with torch.no_grad():
         scale = torch.linalg.norm(gradient(Y))
-        hessians = 2.0 * (train.X * train.weight[..., None]).mT @ train.X
+        hessians = 2.0 * (X * weight[..., None]).mT @ X
         L = torch.linalg.eigvalsh(hessians).max() + LAMBDA
     momentum = (1.0 - (LAMBDA / L) ** 0.5) / (1.0 + (LAMBDA / L) ** 0.5)
     while True:
@@ -150,3 +151,17 @@ def learn_recorded(train: TaskData, loss: Loss) -> torch.Tensor:
             uphill = torch.sum((Y - new) * (new - previous)) > 0.0
         Y = new if uphill else new + momentum * (new - previous)
         previous = new
+
+
+def losses(scores: torch.Tensor, y: torch.Tensor, loss: Loss) -> torch.Tensor:
+    """The loss of every score, as in :mod:`poisoning.models.mtrl`."""
+    return (y - scores) ** 2 if loss == "square" else torch.relu(1.0 - y * scores) ** 2
+
+
+def slopes(scores: torch.Tensor, y: torch.Tensor, loss: Loss) -> torch.Tensor:
+    """Its derivative in the score."""
+    return 2.0 * (scores - y) if loss == "square" else -2.0 * y * torch.relu(1.0 - y * scores)
+
+
+def _scores(X: torch.Tensor, W: torch.Tensor) -> torch.Tensor:
+    return (X @ W[..., None])[..., 0]

@@ -6,7 +6,6 @@ so behind all five defenses. Every run starts afresh, with randomness of its own
 falls short in most runs has null for its seconds.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -15,13 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.data import examples
-from poisoning.attacks.influence import InfluenceSettings, influence_attack
-from poisoning.attacks.kkt import KKTSettings, kkt_attack
-from poisoning.attacks.min_max import MinMaxSettings, min_max_attack
-from poisoning.attacks.selection import AttackResult
+from poisoning.attacks.attacked import Attack
+from poisoning.attacks.influence import Influence
+from poisoning.attacks.kkt import KKT as KKTAttack
+from poisoning.attacks.min_max import MinMax
 from poisoning.datasets import Split
-from poisoning.defenses.evaluation import Evaluator
-from poisoning.feasible.sets import InputDomain
+from poisoning.games.linear import LinearGame
+from poisoning.learners import SVM
 from replication.koh2021 import LAMBDA
 
 TARGET = 0.17
@@ -33,8 +32,7 @@ class To17Percent:
     """One attack's entry; ``paper_seconds`` on ``paper_machine``."""
 
     NAME: str
-    attack: Callable[..., AttackResult]
-    settings: Any
+    attack: Attack
     paper_seconds: float
     paper_machine: str = "2 cores of a Xeon E5"
 
@@ -76,26 +74,24 @@ class To17Percent:
     def _seconds(self, data: Split, seed: int) -> tuple[float, float]:
         """Seconds to the target behind L2, and behind all five; infinite if not reached."""
         begun = perf_counter()
-        evaluator = Evaluator(data.X, data.y, data.X_test, data.y_test, LAMBDA["enron"])
-        domain = InputDomain.of("integer", data.X)
-        prepared = perf_counter() - begun  # an attack's own clock starts when it is called
-        result = self.attack(
-            evaluator, domain, self.settings, np.random.default_rng(seed), enough=TARGET
+        game = LinearGame(
+            data.X, data.y, data.X_test, data.y_test, domain="counts", learner=SVM(LAMBDA["enron"])
         )
+        prepared = perf_counter() - begun  # an attack's own clock starts when it is called
+        result = self.attack(game, seed, enough=TARGET)
         everything = perf_counter() - begun
-        behind_l2 = [c.seconds for c in result.history if c.l2_error >= TARGET]
+        behind_l2 = [c.seconds for c in result.history if c.first_error >= TARGET]
         return (
             prepared + min(behind_l2, default=np.inf),
-            everything if result.evaluation.minimum >= TARGET else np.inf,
+            everything if result.value >= TARGET else np.inf,
         )
 
 
-KKT = To17Percent("koh2021.kkt_to_17pct", kkt_attack, KKTSettings(), 27.0)
-MINMAX = To17Percent("koh2021.minmax_to_17pct", min_max_attack, MinMaxSettings(), 1_700.0)
+KKT = To17Percent("koh2021.kkt_to_17pct", KKTAttack(), 27.0)
+MINMAX = To17Percent("koh2021.minmax_to_17pct", MinMax(), 1_700.0)
 INFLUENCE = To17Percent(
-    "koh2021.influence_to_17pct", influence_attack, InfluenceSettings(), 17_000.0,
-    "2 cores of a Xeon E5 and a GTX Titan X",
-)  # fmt: skip
+    "koh2021.influence_to_17pct", Influence(), 17_000.0, "2 cores of a Xeon E5 and a GTX Titan X"
+)
 
 
 def _finite(seconds: float) -> float | None:

@@ -53,6 +53,16 @@ def test_source_notebooks_hold_no_outputs():
 
 
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_are_short_and_drawing_is_folded_away(source):
+    for number, cell in enumerate(nbformat.read(source, 4).cells):
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 40, f"cell {number}"
+            draws = "figure" in cell.metadata.get("tags", [])
+            folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+            assert draws == folded, f"cell {number}: cells tagged figure have source_hidden"
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_opened_by_hand_has_the_knobs_of_the_demo(source):
     name = str(source.relative_to(ROOT / "notebooks").with_suffix(""))
     (cell,) = (

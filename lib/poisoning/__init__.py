@@ -1,1 +1,65 @@
-"""Solvers, attacks, defenses and data for reproducible data-poisoning research."""
+"""Games, attacks, defenses and learners for reproducible data-poisoning research.
+
+    import poisoning as po
+
+    game = po.LinearGame(X, y, X_test, y_test, domain="counts", learner=po.SVM(lam=0.09))
+    for attack in (po.RandomFlips(0.03), po.KKT(0.03), po.MinMax(0.03), po.Influence(0.03)):
+        print(attack, attack(game, rng=0).value)
+    game.evaluate(my_points, my_labels)
+
+What stands in ``__all__`` is imported when it is first used: games and learners need scikit-learn,
+which takes a second to import, and some need torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "LinearGame": "poisoning.games.linear",
+    "MultiTaskGame": "poisoning.games.multi_task",
+    "BilevelGame": "poisoning.games.bilevel",
+    "StreamGame": "poisoning.games.stream",
+    "Attack": "poisoning.attacks.attacked",
+    "Attacked": "poisoning.attacks.attacked",
+    "RandomFlips": "poisoning.attacks.label_flips",
+    "Alfa": "poisoning.attacks.label_flips",
+    "Influence": "poisoning.attacks.influence",
+    "KKT": "poisoning.attacks.kkt",
+    "MinMax": "poisoning.attacks.min_max",
+    "Iterated": "poisoning.attacks.iterated",
+    "PATOM": "poisoning.attacks.patom",
+    "certify_loss": "poisoning.attacks.certificate",
+    "measured": "poisoning.attacks.selection",
+    "Settings": "poisoning.settings",
+    "setting": "poisoning.settings",
+    "FIVE": "poisoning.defenses",
+    "L2Defense": "poisoning.defenses",
+    "SlabDefense": "poisoning.defenses",
+    "LossDefense": "poisoning.defenses",
+    "SVDDefense": "poisoning.defenses",
+    "KNNDefense": "poisoning.defenses",
+    "RandomFilter": "poisoning.defenses.filters",
+    "OracleFilter": "poisoning.defenses.filters",
+    "Together": "poisoning.defenses.filters",
+    "as_defense": "poisoning.defenses.detector",
+    "Dataset": "poisoning.datasets.dataset",
+    "removal_by_validation": "poisoning.defenses.validation",
+    "SVM": "poisoning.learners",
+    "LogisticRegression": "poisoning.learners",
+    "OnePassSVM": "poisoning.learners",
+    "CrammerSingerSVM": "poisoning.learners",
+    "PoisonedSet": "poisoning.attacks.poisoned_set",
+}
+"""The public surface: every name, and the module that defines it."""
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'poisoning' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 Matrix: TypeAlias = ndarray | sp.csr_array
@@ -43,3 +43,25 @@ def squared_distances(X: Matrix, centre: Float[ndarray, "d"]) -> Float[ndarray, 
     """‖x_i − centre‖² for every row, without forming the (dense) difference."""
     expanded = squared_norms(X) - 2.0 * (X @ centre) + centre @ centre
     return np.maximum(expanded, 0.0)
+
+
+def distinct_rows(X: Matrix) -> tuple[Matrix, Int[ndarray, "u"], Int[ndarray, "r"]]:
+    """The distinct rows in order of appearance, their copies, and the place of every row."""
+    if sp.issparse(X):
+        X = X.copy()
+        X.sum_duplicates()
+        X.eliminate_zeros()
+        bounds = [slice(a, b) for a, b in zip(X.indptr[:-1], X.indptr[1:], strict=True)]
+        keys = [(X.indices[s].tobytes(), X.data[s].tobytes()) for s in bounds]
+    else:
+        keys = [row.tobytes() for row in X + 0.0]  # + 0.0: minus zero is zero
+    places: dict = {}
+    which = np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
+    first = np.unique(which, return_index=True)[1]
+    return X[first], np.bincount(which), which
+
+
+def with_short_indices(X: sp.csr_array) -> sp.csr_array:
+    """The same matrix with 32-bit indices, the only ones that scikit-learn takes."""
+    indices, indptr = (part.astype(np.int32, copy=False) for part in (X.indices, X.indptr))
+    return sp.csr_array((X.data, indices, indptr), shape=X.shape)

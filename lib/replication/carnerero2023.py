@@ -1,4 +1,7 @@
-"""What the notebooks of Carnerero-Cano et al. 2023 share: pairs of classes, knobs as settings."""
+"""What the notebooks of Carnerero-Cano et al. 2023 share.
+
+Pairs of classes, settings from knobs, units of work, and the quantities that claims are judged by.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -7,15 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from poisoning.attacks.hyperparameter import (
-    NO_REGULARISATION,
-    HyperparameterSettings,
-    LamRange,
-    Policy,
-)
+from poisoning.attacks.minimax_bilevel import MinimaxBilevel
 from poisoning.datasets import binary
+from poisoning.games.bilevel import NO_REGULARISATION, FinalTraining, Policy
+from poisoning.hypergradient.learning import LamRange
 from poisoning.metrics import mean_interval
-from replication.hyperparameter_trial import FLIPS, FinalTraining, Pool, Sizes, Trial, run_trial
+from replication.hyperparameter_trial import FLIPS, Pool, Sizes, Trial, run_trial
 from replication.notebook import Notebook
 
 CLASSES = {"mnist": (8, 0), "fashion-mnist": (2, 1), "cifar-10": (6, 0)}
@@ -64,7 +64,7 @@ def load_pool(notebook: Notebook, name: str) -> Pool:
 
 
 def even(number: float) -> int:
-    """The nearest even number: draws are balanced."""
+    """The nearest even number, for draws with as many examples of either class."""
     return 2 * round(number / 2)
 
 
@@ -73,10 +73,10 @@ def ranges(knobs: dict[str, Any]) -> dict[str, LamRange]:
     return {penalty: LamRange(**knobs[penalty]) for penalty in ("l2", "l1")}
 
 
-def logistic_settings(knobs: dict[str, Any], name: str) -> HyperparameterSettings:
+def logistic_settings(knobs: dict[str, Any], name: str) -> MinimaxBilevel:
     """The block ``carnerero2023.attack`` for one data set."""
     recipe = knobs[name.replace("-", "_")]
-    return HyperparameterSettings(
+    return MinimaxBilevel(
         batch=round(knobs["batch"] * knobs["n_train"]),
         batches=knobs["batches"],
         steps=recipe["steps"],
@@ -84,14 +84,13 @@ def logistic_settings(knobs: dict[str, Any], name: str) -> HyperparameterSetting
         hyperiterations=knobs["hyperiterations"],
         poison_step=recipe["poison_step"],
         lam_step=knobs["lam_step"],
-        box=(-1.0, 1.0) if name == "cifar-10" else (0.0, 1.0),
         rule=knobs["rule"],
         **ranges(knobs),
     )
 
 
 def logistic_policies(knobs: dict[str, Any], name: str) -> dict[str, Policy]:
-    """All λ policies of Section V-B; those called ``-cv`` wait for cross-validation."""
+    """All λ policies of Section V-B; the λ of ``-cv`` is replaced by that of cross-validation."""
     recipe = knobs[name.replace("-", "_")]
     policies = {"none": Policy(fixed=NO_REGULARISATION)}
     for penalty in ("l2", "l1"):
@@ -128,6 +127,32 @@ def logistic_unit(notebook: Notebook, name: str, pool: Pool, repeat: int) -> dic
     }
 
 
+def sized_unit(
+    notebook: Notebook, name: str, pool: Pool, factor: float, repeat: int, policies: Sequence[str]
+) -> dict[str, Any]:
+    """A repeat of Figure 2 with another number of validation points, for Figures 4 and 9.
+
+    ``factor`` multiplies the data set's own number; only the named policies are played, optimised
+    and as plain flips.
+    """
+    knobs = notebook.shared("carnerero2023/attack")
+    share = knobs[name.replace("-", "_")]["validation"]
+    sizes = Sizes(knobs["n_train"], even(factor * share * knobs["n_train"]), knobs["n_test"])
+    unit = logistic_unit(notebook, name, pool, repeat)
+    played = {policy: unit["policies"][policy] for policy in policies}
+    return unit | {
+        "sizes": sizes, "policies": played, "cv": {}, "flips": tuple(policies), "top": ()
+    }  # fmt: skip
+
+
+def by_data_set(plan: Sequence[tuple[str, int]], trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Trials in groups, by the names in ``plan``, pairs of a data set and a repeat."""
+    found: dict[str, list[Trial]] = {}
+    for (name, _), trial in zip(plan, trials, strict=True):
+        found.setdefault(name, []).append(trial)
+    return found
+
+
 def logistic_trials(notebook: Notebook) -> dict[str, list[Trial]]:
     """All repeats on every data set: the units that ``logistic`` and others have in common."""
     knobs = notebook.shared("carnerero2023/attack")
@@ -135,15 +160,14 @@ def logistic_trials(notebook: Notebook) -> dict[str, list[Trial]]:
     plan = [(name, i) for name in names for i in range(knobs["repeats"])]
     pools = {name: load_pool(notebook, name) for name in names}
     units = [logistic_unit(notebook, name, pools[name], i) for name, i in plan]
-    found = notebook.map(run_trial, units, "logistic regression")
-    return {
-        name: [trial for (other, _), trial in zip(plan, found, strict=True) if other == name]
-        for name in names
-    }
+    return by_data_set(plan, notebook.map(run_trial, units, "logistic regression"))
 
 
-def variants(settings: HyperparameterSettings) -> dict[str, HyperparameterSettings]:
-    """What the text lost, varied one by one: outer steps, their rule, T and η."""
+def variants(settings: MinimaxBilevel) -> dict[str, MinimaxBilevel]:
+    """The settings that are not legible in the paper, varied one by one.
+
+    They are the outer steps, their rule, T and η.
+    """
     varied = {}
     for factor in (0.5, 2.0):
         for name, knob in (("poison step", "poison_step"), ("λ step", "lam_step")):
@@ -190,6 +214,57 @@ def logistic_variants(
             logistic_unit(notebook, name, pool, i) | {"flips": ("none",)} for i in range(draws)
         ]
     return run_variants(notebook, units, trials)
+
+
+def network_policies(large_l2: float, large_l1: float) -> dict[str, Policy]:
+    """All λ policies of Section V-C; the two arguments are the large fixed exponents."""
+    policies = {"none": Policy(fixed=NO_REGULARISATION)}
+    for penalty, large in (("l2", large_l2), ("l1", large_l1)):
+        policies[f"{penalty}-large"] = Policy(penalty, large)
+        policies[f"{penalty}-learned"] = Policy(penalty)
+        policies[f"{penalty}-layers"] = Policy(penalty, per_layer=True)
+    return policies
+
+
+def network_quantities(group: Sequence[Trial]) -> dict[str, np.ndarray]:
+    """What is asked of networks, per repeat, beside :func:`policy_quantities`.
+
+    ``layers-relief`` is how much of the unregularised rise one λ per layer saves, ``layers-save``
+    and ``layers-against-one`` compare it with a single λ, ``dead`` says whether a large λ leaves an
+    error near one half. A layer's growth is that of its λ since the clean data; the lead of the
+    later layers is their mean growth less the first layer's. ``early-later-first`` is the lead
+    after the first batch, ``later-first`` that at the middle budget, ``first-catches-up`` how much
+    of the early lead is gone at the largest, ``evened-out`` by how much the gap between the layers'
+    λ narrows from the first batch to the last. ``-flips`` says the same of plain flips.
+    """
+    names = group[0].names
+    error = {p: np.array([t.error[t.row(p)] for t in group]) for p in names}
+    found = policy_quantities(group)
+    middle = error["none"].shape[1] // 2
+    for penalty in ("l2", "l1"):
+        large, one, many = (f"{penalty}-{who}" for who in ("large", "learned", "layers"))
+        save = error[one][:, -1] - error[many][:, -1]
+        rise = error[many][:, -1] - error[many][:, 0]
+        found |= {
+            f"{penalty}.layers-relief": found["none.rise"] - rise,
+            f"{penalty}.layers-save": save,
+            f"{penalty}.layers-against-one": np.abs(save),
+            f"{penalty}.dead": np.array([float((e > 0.45).any()) for e in error[large]]),
+        }
+        lead = {}
+        for suffix in (suffix for suffix in ("", FLIPS) if many + suffix in names):
+            lam = np.array([t.lam[t.row(many + suffix)] for t in group])
+            grown = lam - lam[:, :1]
+            lead[suffix] = grown[:, :, 1:].mean(axis=2) - grown[:, :, 0]
+            found |= {
+                f"{penalty}.early-later-first{suffix}": lead[suffix][:, 1],
+                f"{penalty}.later-first{suffix}": lead[suffix][:, middle],
+                f"{penalty}.first-catches-up{suffix}": lead[suffix][:, 1] - lead[suffix][:, -1],
+                f"{penalty}.evened-out{suffix}": np.ptp(lam[:, 1], 1) - np.ptp(lam[:, -1], 1),
+            }
+        if FLIPS in lead:
+            found[f"{penalty}.early-later-first.optimised"] = (lead[""] - lead[FLIPS])[:, 1]
+    return found
 
 
 def policy_quantities(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
@@ -276,7 +351,7 @@ def fractions(settings_batches: int, batch: float) -> list[float]:
 def summarise(
     notebook: Notebook, trials: dict[str, list[Trial]], shares: list[float], model: str
 ) -> pd.DataFrame:
-    """A row per data set, policy and fraction: test error, λ and norm; metrics by the way."""
+    """A row per data set, policy and fraction: test error, λ and norm. Each becomes a metric."""
     rows = []
     for name, repeats in trials.items():
         for k, policy in enumerate(repeats[0].names):

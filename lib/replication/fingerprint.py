@@ -27,6 +27,8 @@ DOES_NOT_COUNT = {
     "poisoning.datasets.sources": "where data sets come from: what came counts by its content",
     "replication.plotting": "draws",
     "replication.notebook": "hands data, knobs and seeds to a notebook, which count by themselves",
+    "replication.components": "makes what knobs name, whose code counts with the knobs",
+    "replication.schemas": "checks knobs, which count by their values",
     "replication.params": "knobs count by their values",
     "replication.paths": "places of files",
     "replication.provenance": "records what ran, computes nothing",

@@ -1,28 +1,20 @@
-"""Poison that lies still: what a learner makes of it, and what it could have made of it.
+"""λ learned once more on finished poison, to tell the attacker's steps from the learner's.
 
-An outer rule moves both players of Eq. (3). To tell the poison's part in the outcome from the
-learner's, the rows that an attack ends with stay as they are; λ is learned on them from its start
-by each rule, and set to every value of a grid.
+The outer rule of Alg. 2 moves both players of Eq. (3), the poison and λ. Here the poison that an
+attack ends with is no longer changed: λ is learned on it from its start by each rule, and set to
+every value of a grid. Differences between the rules are then the learner's alone.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from poisoning.attacks.hyperparameter import (
-    HyperparameterSettings,
-    OuterRule,
-    Policy,
-    attack_hyperparameters,
-    deploy,
-)
-from poisoning.hypergradient.logistic import Logistic
-from poisoning.hypergradient.problem import Objective, Rows
-from replication.hyperparameter_trial import FinalTraining, Pool, Sizes, balanced_draw
+from poisoning.attacks.minimax_bilevel import MinimaxBilevel
+from poisoning.games.bilevel import FinalTraining, Policy
+from replication.hyperparameter_trial import Pool, Sizes, drawn_game
 
 
 @dataclass(frozen=True)
@@ -42,11 +34,11 @@ def run_replay(
     pool: Pool,
     sizes: Sizes,
     policies: Mapping[str, Policy],
-    settings: HyperparameterSettings,
+    settings: MinimaxBilevel,
     testing: FinalTraining,
     rng: np.random.Generator,
     *,
-    learners: Sequence[OuterRule],
+    learners: Sequence[str],
     grid: Sequence[float],
     device: str = "cpu",
 ) -> dict[str, Replay]:
@@ -56,46 +48,24 @@ def run_replay(
     in the same state. ``learners`` are rules that λ is learned by, with the policy's penalty;
     ``grid`` holds fixed exponents, −∞ for none. Float32, on ``device``.
     """
-    sets = balanced_draw(pool.y, (sizes.train, sizes.validation, sizes.test), rng)
-    clean, held, test = (
-        Rows(
-            torch.from_numpy(pool.X[rows]).to(device),
-            torch.from_numpy(pool.y[rows]).float().to(device),
-            pool.scale,
-            pool.offset,
-        )
-        for rows in sets
-    )
-    validation, tested = (Objective(rows.values(torch.float32), rows.y) for rows in (held, test))
-    _, attack_seed = rng.spawn(2)
-    model = Logistic()
-    attack = attack_hyperparameters(
-        model, clean, validation, list(policies.values()), settings, attack_seed
-    )
-    poison, poison_y = attack.rows(settings.batches)
-    pixels = clean.pixels(poison)
-    kept = attack.remaining(clean, settings.batches)
-    at_rest = replace(settings, batches=0)
+    game = drawn_game(pool, sizes, rng, policies=policies, training=testing, device=device)
+    _, attack_rng = rng.spawn(2)
+    points, labels, replaced = settings.play(game, attack_rng).at(settings.batches)
+    no_poison = points[0, :0], labels[0, :0]
     found = {}
     for k, (name, policy) in enumerate(policies.items()):
-        rows = Rows(
-            torch.cat([kept.X, pixels.X[k]]), torch.cat([kept.y, poison_y[k]]), pool.scale,
-            pool.offset,
-        )  # fmt: skip
+        at_rest = game.poisoned(points[k], labels[k], replaced)
+        learner = at_rest.with_policies({name: Policy(policy.penalty)})
         learned = [
-            attack_hyperparameters(
-                model, rows, validation, [Policy(policy.penalty)], replace(at_rest, rule=rule), rng
-            )
+            learner.with_learning(replace(settings, rule=rule)).learn(*no_poison, rng=rng)
             for rule in learners
         ]
-        exponents = [*(float(one.lam[0, 0, 0]) for one in learned), *grid]
-        chosen = [Policy(policy.penalty, exponent) for exponent in exponents]
-        board = attack_hyperparameters(model, rows, validation, chosen, at_rest, rng)
-        deployed = deploy(model, rows, board, 0, chosen, tested, testing.epochs, testing.rate, rng)
-        loss = validation.loss(model.scores(deployed.w, validation.X), validation.y)
+        exponents = [*(float(lam[0, 0]) for lam in learned), *grid]
+        fixed = {str(p): Policy(policy.penalty, lam) for p, lam in enumerate(exponents)}
+        outcomes = at_rest.with_policies(fixed).evaluate(*no_poison, rng=rng).values()
         found[name] = Replay(
             np.array(exponents),
-            deployed.error.double().cpu().numpy(),
-            loss.double().cpu().numpy(),
+            np.array([one.test_error for one in outcomes]),
+            np.array([one.loss for one in outcomes]),
         )
     return found

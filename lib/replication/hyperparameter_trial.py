@@ -8,21 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
-from torch import Tensor
 
-from poisoning.attacks.hyperparameter import (
-    HyperparameterSettings,
-    Policy,
-    attack_hyperparameters,
-    cross_validate,
-    deploy,
-)
-from poisoning.hypergradient.logistic import Logistic
-from poisoning.hypergradient.mlp import MLP
-from poisoning.hypergradient.problem import Objective, Rows
+from poisoning.attacks.minimax_bilevel import MinimaxBilevel
+from poisoning.games.bilevel import BilevelGame, FinalTraining, Policy, PolicyOutcome
 
 FLIPS = "-flips"
 """What is added to a policy's name where its poison is not optimised."""
@@ -37,6 +27,11 @@ class Pool:
     scale: float = 1.0 / 255.0
     offset: float = 0.0
 
+    @property
+    def box(self) -> tuple[float, float]:
+        """The range of a pixel."""
+        return self.offset, 255.0 * self.scale + self.offset
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -45,16 +40,6 @@ class Sizes:
     train: int
     validation: int
     test: int
-
-
-@dataclass(frozen=True)
-class FinalTraining:
-    """How the attack is tested (Table V); see :func:`poisoning.attacks.hyperparameter.deploy`."""
-
-    epochs: int
-    rate: float
-    starts: int = 1
-    checkpoints: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +52,7 @@ class Trial:
     Kuncheva's index of the clean model's and the stage's top features, for each asked number of
     them; none for networks. ``validation`` (K, S): the defender's loss before the last step, NaN
     where nothing was optimised. ``lam_at_bound``, ``features_at_bound`` (K, S): see
-    :class:`poisoning.attacks.hyperparameter.HyperparameterAttack`. ``cv_at_edge``: the policies
+    :class:`poisoning.attacks.minimax_bilevel.StagedPoison`. ``cv_at_edge``: the policies
     whose cross-validation ended at an end of its grid.
     """
 
@@ -123,11 +108,30 @@ def balanced_draw(
     return found
 
 
+def drawn_game(
+    pool: Pool,
+    sizes: Sizes,
+    rng: np.random.Generator,
+    *,
+    policies: Mapping[str, Policy],
+    training: FinalTraining,
+    hidden: tuple[int, ...] = (),
+    device: str = "cpu",
+) -> BilevelGame:
+    """The game of one balanced draw of training, validation and test images."""
+    train, held, test = balanced_draw(pool.y, (sizes.train, sizes.validation, sizes.test), rng)
+    return BilevelGame(
+        pool.X[train], pool.y[train], pool.X[held], pool.y[held], pool.X[test], pool.y[test],
+        box=pool.box, policies=policies, hidden=hidden, scale=pool.scale, offset=pool.offset,
+        training=training, device=device,
+    )  # fmt: skip
+
+
 def run_trial(
     pool: Pool,
     sizes: Sizes,
     policies: Mapping[str, Policy],
-    settings: HyperparameterSettings,
+    settings: MinimaxBilevel,
     testing: FinalTraining,
     rng: np.random.Generator,
     *,
@@ -143,64 +147,26 @@ def run_trial(
     training data. ``flips`` names the policies that are also attacked without optimisation. ``top``
     are numbers of features whose consistency is wanted. Float32, on ``device``.
     """
-    train, held, test = balanced_draw(pool.y, (sizes.train, sizes.validation, sizes.test), rng)
-    model = MLP(tuple(hidden)) if hidden else Logistic()
-    clean = Rows(
-        torch.from_numpy(pool.X[train]).to(device),
-        torch.from_numpy(pool.y[train]).float().to(device),
-        pool.scale,
-        pool.offset,
+    game = drawn_game(
+        pool, sizes, rng, policies=policies, training=testing, hidden=hidden, device=device
     )
-    validation, tested = _objective(pool, held, device), _objective(pool, test, device)
-    plan, attack_seed = rng.spawn(2)
+    plan, attack_rng = rng.spawn(2)
     tests = [int(seed) for seed in rng.integers(2**62, size=settings.batches + 1)]
     chosen = dict(policies)
     edges = []
     for name, grid in (cv or {}).items():
-        penalty = policies[name].penalty
-        found = cross_validate(model, clean, penalty, grid, testing.epochs, testing.rate, plan)
+        found = game.cross_validate(policies[name].penalty, grid, plan)
         chosen[name] = replace(policies[name], fixed=found.lam)
         edges += [name] if found.at_edge else []
 
-    games = [(list(chosen), settings)]
+    attacks = [(chosen, settings)]
     if flips:
-        games.append((list(flips), replace(settings, poison_step=0.0)))
-    state = attack_seed.bit_generator.state
+        attacks.append(({name: chosen[name] for name in flips}, replace(settings, poison_step=0.0)))
+    state = attack_rng.bit_generator.state
     parts = []
-    for names, game in games:
-        attack_seed.bit_generator.state = state  # the flips are the clones that were optimised
-        played = [chosen[name] for name in names]
-        attack = attack_hyperparameters(model, clean, validation, played, game, attack_seed)
-        deployed = [
-            deploy(
-                model, clean, attack, stage, played, tested, testing.epochs, testing.rate,
-                np.random.default_rng(tests[stage]),
-                starts=testing.starts, checkpoints=testing.checkpoints,
-            )
-            for stage in range(settings.batches + 1)
-        ]  # fmt: skip
-        w = _numpy(torch.stack([one.w for one in deployed], dim=1))
-        layers = model.layers(pool.X.shape[1]).numpy()
-        exponents = _numpy(attack.lam)
-        parts.append(
-            {
-                "error": _numpy(torch.stack([one.error for one in deployed], dim=1)),
-                "spread": _numpy(torch.stack([one.spread for one in deployed], dim=1)),
-                "lam": exponents,
-                "norm": np.linalg.norm(w, axis=2) / w.shape[2],
-                "layer_norms": np.stack(
-                    [
-                        np.linalg.norm(w[:, :, layers == layer], axis=2) / (layers == layer).sum()
-                        for layer in range(layers.max() + 1)
-                    ],
-                    axis=2,
-                ),
-                "consistency": _consistency(w[:, :, :-1], () if hidden else top),
-                "validation": _numpy(attack.validation[:, :, -1]),
-                "lam_at_bound": _numpy(attack.lam_at_bound),
-                "features_at_bound": _numpy(attack.features_at_bound),
-            }
-        )
+    for played, attack in attacks:
+        attack_rng.bit_generator.state = state  # the flips are the clones that were optimised
+        parts.append(_measured(game.with_policies(played), attack, attack_rng, tests, top))
     exponents = max(part["lam"].shape[2] for part in parts)
     for part in parts:  # flips of tied policies alone have one exponent where others have more
         part["lam"] = np.broadcast_to(part["lam"], (*part["lam"].shape[:2], exponents))
@@ -211,13 +177,44 @@ def run_trial(
     )
 
 
-def _objective(pool: Pool, rows: Int[ndarray, "m"], device: str) -> Objective:
-    X = torch.from_numpy(pool.X[rows]).float() * pool.scale + pool.offset
-    return Objective(X.to(device), torch.from_numpy(pool.y[rows]).float().to(device))
+def _measured(
+    game: BilevelGame,
+    attack: MinimaxBilevel,
+    rng: np.random.Generator,
+    tests: Sequence[int],
+    top: Sequence[int],
+) -> dict[str, ndarray]:
+    """One attack on all policies of a game: the arrays of a :class:`Trial`.
 
-
-def _numpy(values: Tensor) -> ndarray:
-    return values.double().cpu().numpy()
+    ``tests`` are the seeds of the training that is tested, one for each stage.
+    """
+    poison = attack.play(game, rng)
+    stages: list[dict[str, PolicyOutcome]] = []
+    for stage, seed in enumerate(tests):
+        points, labels, replaced = poison.at(stage)
+        stages.append(
+            game.evaluate(points, labels, replaced=replaced, lam=poison.lam[:, stage], rng=seed)
+        )
+    by_policy = [[outcomes[name] for outcomes in stages] for name in game.policies]
+    w = np.array([[one.w for one in row] for row in by_policy])
+    layers = game.model.layers(poison.points.shape[2]).numpy()
+    return {
+        "error": np.array([[one.test_error for one in row] for row in by_policy]),
+        "spread": np.array([[one.spread for one in row] for row in by_policy]),
+        "lam": poison.lam.astype(np.float64),
+        "norm": np.linalg.norm(w, axis=2) / w.shape[2],
+        "layer_norms": np.stack(
+            [
+                np.linalg.norm(w[:, :, layers == layer], axis=2) / (layers == layer).sum()
+                for layer in range(layers.max() + 1)
+            ],
+            axis=2,
+        ),
+        "consistency": _consistency(w[:, :, :-1], () if game.model.hidden else top),
+        "validation": poison.validation[:, :, -1].astype(np.float64),
+        "lam_at_bound": poison.lam_at_bound.astype(np.float64),
+        "features_at_bound": poison.features_at_bound.astype(np.float64),
+    }
 
 
 def _consistency(w: Float[ndarray, "K S d"], top: Sequence[int]) -> Float[ndarray, "K S F"]:

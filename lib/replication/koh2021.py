@@ -1,11 +1,33 @@
-"""What the notebooks of Koh et al. 2021 share: the paper's constants, and knobs as settings."""
+"""What the notebooks of Koh et al. 2021 share: the paper's constants, attacks, and games."""
 
+from dataclasses import dataclass, fields
 from typing import Any
 
-from poisoning.attacks.influence import InfluenceSettings
-from poisoning.attacks.kkt import KKTSettings
-from poisoning.attacks.min_max import MinMaxSettings
-from poisoning.attacks.suite import Suite
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from poisoning.arrays import column_mean, vstack
+from poisoning.attacks.attacked import Attack, Attacked
+from poisoning.attacks.influence import Influence
+from poisoning.attacks.kkt import KKT
+from poisoning.attacks.label_flips import Alfa, RandomFlips
+from poisoning.attacks.min_max import MinMax
+from poisoning.attacks.min_max_multiclass import MulticlassPoison, refined_attacks
+from poisoning.attacks.poisoned_set import PoisonedSet
+from poisoning.datasets import Dataset, split
+from poisoning.defenses import FIVE
+from poisoning.defenses.detector import name_of
+from poisoning.defenses.filters import OracleFilter, RandomFilter
+from poisoning.defenses.validation import removal_by_validation
+from poisoning.feasible.solver import EmptySetError
+from poisoning.games.linear import NONE, LinearGame, Outcome
+from poisoning.learners import SVM, CrammerSingerSVM
+from poisoning.models.multiclass_svm import train_multiclass_svm
+from replication.notebook import Notebook
+
+SUITE = "koh2021/suite"
+"""The block of knobs that sets the attacks, and whose splits and seeds notebooks share."""
 
 LAMBDA = {"enron": 0.09, "imdb": 0.01, "mnist-1-7": 0.01, "dogfish": 1.10}
 """The defender's λ, Table 1."""
@@ -17,34 +39,230 @@ LABELS = {
     "kkt": "KKT",
     "minmax": "min-max",
 }
-"""Names of attacks as pictures show them."""
+"""Names of attacks as pictures show them; in metrics they are the keys."""
+
+NAMES = tuple(name_of(defense) for defense in FIVE)
+"""The five defenses by the names of metrics."""
+
+KINDS = {"flip": RandomFlips, "alfa": Alfa, "influence": Influence, "kkt": KKT, "minmax": MinMax}
 
 
-def suite(knobs: dict[str, Any], dataset: str = "enron") -> Suite:
-    """The settings of all attacks from the block ``koh2021.suite`` of ``params.yaml``.
+def attacks(knobs: dict[str, Any], dataset: str = "enron", **changes: Any) -> dict[str, Attack]:
+    """Every attack as the block ``koh2021.suite`` of ``params.yaml`` sets it, by name.
 
-    IMDB, slow to train on, has a decoy grid of its own (Appendix B.2).
+    Settings of the block itself hold for each attack that has them, those below an attack's name
+    for it alone, and those below a data set's name for that set. ``changes`` go before all.
     """
-    common = {
-        "epsilon": knobs["epsilon"],
-        "radius_percentile": knobs["radius_percentile"],
-        "slab_percentile": knobs["radius_percentile"],
-        "repeats": knobs["repeats"],
+    special = knobs.get(dataset, {})
+    found = {}
+    for name, kind in KINDS.items():
+        given = knobs | special | knobs.get(name, {}) | changes
+        own = {field.name for field in fields(kind)} & set(given)
+        found[name] = kind(**{key: given[key] for key in own})
+    return found
+
+
+def game_on_split(
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    lam: float,
+    remove: float = 0.05,
+    *,
+    learner: Any = None,
+    defenses: Any = FIVE,
+) -> LinearGame:
+    """The paper's game on one random split of a data set: an SVM behind the five defenses.
+
+    ``learner`` and ``defenses`` are the defender's, where they are others.
+    """
+    part = split(dataset, split_rng)
+    return LinearGame(
+        part.X, part.y, part.X_test, part.y_test, domain=dataset.domain,
+        learner=SVM(lam) if learner is None else learner, defenses=defenses, remove=remove,
+    )  # fmt: skip
+
+
+def attack_on_split(
+    attack: Attack,
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    lam: float,
+    remove: float,
+    rng: np.random.Generator,
+    *,
+    blind: bool = False,
+) -> Attacked | None:
+    """One attack on one random split: the unit of work that notebooks share.
+
+    None if nothing that it could play is feasible. ``blind`` hides the test data from the attacker,
+    also in the outcomes (Section 6.1).
+    """
+    game = game_on_split(dataset, split_rng, lam, remove)
+    try:
+        return attack(game.blind() if blind else game, rng)
+    except EmptySetError:
+        return None
+
+
+def meet_defenders(
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    poisoned: PoisonedSet | None,
+    learner: Any,
+    defenses: Any,
+    remove: float,
+    rng: np.random.Generator | None = None,
+) -> dict[str, tuple[float, float, dict[float, float]]]:
+    """Poison made elsewhere, behind a defender's learner and defenses.
+
+    By defense, "none" too: test error, share of the poison removed, and of the clean points of
+    each class. ``poisoned`` None is no poison.
+    """
+    game = game_on_split(dataset, split_rng, 0.0, remove, learner=learner, defenses=defenses)
+    X, y = (game.X[:0], game.y[:0]) if poisoned is None else (poisoned.X, poisoned.y)
+    return {
+        name: (outcome.test_error, outcome.poison_removed, outcome.clean_removed_by_label)
+        for name, outcome in game.evaluate(X, y, rng=rng).items()
     }
-    of_imdb = "imdb_" if dataset == "imdb" else ""
-    grid = {
-        "quantiles": tuple(knobs[f"{of_imdb}decoy_quantiles"]),
-        "decoy_repeats": tuple(knobs[f"{of_imdb}decoy_repeats"]),
+
+
+@dataclass(frozen=True)
+class BesideFilters:
+    """An attack, and what frames it.
+
+    ``filters``: outcomes of a blind and of a perfect filter of its poison. ``clean_error`` is that
+    without poison. ``excess`` (2, d): by how much the mean of the poison of a class, +1 and −1, is
+    above the mean of the class's clean points; 0 for a class without poison.
+    """
+
+    attacked: Attacked
+    filters: dict[str, Outcome]
+    clean_error: float
+    excess: Float[ndarray, "2 d"]
+
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """Behind no defense, the five, and the two filters."""
+        return self.attacked.outcomes | self.filters
+
+
+def attack_beside_filters(
+    attack: Attack,
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    lam: float,
+    remove: float,
+    rng: np.random.Generator,
+) -> BesideFilters:
+    """One attack on one random split, beside a random filter and an oracle."""
+    game = game_on_split(dataset, split_rng, lam, remove)
+    attacked = attack(game, rng)
+    poison = attacked.poison
+    filters = game.with_defenses((RandomFilter(), OracleFilter()))
+    outcomes = filters.evaluate(poison.X, poison.y, rng=rng)
+    del outcomes[NONE]
+    excess = np.zeros((2, game.X.shape[1]))
+    for row, label in zip(excess, (1.0, -1.0), strict=True):
+        if np.any(poison.y == label):
+            row += column_mean(poison.X[poison.y == label])
+            row -= column_mean(game.X[game.y == label])
+    error = game.clean_svm.model.error(game.X_test, game.y_test)
+    return BesideFilters(attacked, outcomes, error, excess)
+
+
+def shared_unit(
+    notebook: Notebook,
+    dataset: Dataset,
+    repeat: int,
+    key: str,
+    attack: Attack,
+    remove: float,
+    lam: float | None = None,
+) -> dict[str, Any]:
+    """Arguments of :func:`attack_on_split` that are the same in every notebook that asks for them.
+
+    ``key`` is the attack's name in metrics; splits and seeds belong to the block ``koh2021.suite``.
+    ``lam`` is the defender's λ, by default that of Table 1.
+    """
+    return {
+        "attack": attack,
+        "dataset": dataset,
+        "split_rng": notebook.rng("split", repeat, section=SUITE),
+        "lam": LAMBDA[dataset.name] if lam is None else lam,
+        "remove": remove,
+        "rng": notebook.rng(dataset.name, key, repeat, section=SUITE),
     }
-    return Suite(
-        InfluenceSettings(
-            **common,
-            positive_shares=tuple(knobs["influence_shares"]),
-            step_sizes=tuple(knobs["influence_steps"]),
-            iterations=knobs["influence_iterations"],
-        ),
-        KKTSettings(
-            **common, **grid, loss_percentile=knobs["loss_percentile"], ratios=knobs["ratios"]
-        ),
-        MinMaxSettings(**common, **grid, loss_cap=knobs["loss_cap"]),
-    )
+
+
+def validated_on_split(
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    lam: float,
+    poisoned: PoisonedSet,
+    removals: list[float],
+) -> dict[str, tuple[float, float]]:
+    """For each of the five defenses: the p chosen by validation, and the test error with it."""
+    part = split(dataset, split_rng)
+    X, y = vstack([part.X, poisoned.X]), np.concatenate([part.y, poisoned.y])
+    found = {}
+    for defense in FIVE:
+        p, model = removal_by_validation(defense, SVM(lam), X, y, removals, 0)
+        found[name_of(defense)] = (p, float(np.mean(model.predict(part.X_test) != part.y_test)))
+    return found
+
+
+# Ten classes (Section 5.7) ------------------------------------------------------------------------
+
+
+def ten_class_game(
+    dataset: Dataset, split_rng: np.random.Generator, remove: float = 0.05
+) -> LinearGame:
+    """Ten classes behind the L2 and the loss defense, learned by Crammer & Singer's SVM."""
+    part = split(dataset, split_rng)
+    few = tuple(defense for defense in FIVE if defense.name in ("l2", "loss"))
+    return LinearGame(
+        part.X, part.y, part.X_test, part.y_test, domain=dataset.domain,
+        learner=CrammerSingerSVM(), defenses=few, remove=remove,
+    )  # fmt: skip
+
+
+def refined_on_split(
+    settings: MinMax,
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    rng: np.random.Generator,
+    quantile: float,
+    copies: int,
+    rounds: int,
+) -> tuple[list[tuple[MulticlassPoison, float]], float]:
+    """The poison of every round with its decoy's test error (NaN for none), and the clean error.
+
+    See :func:`poisoning.attacks.min_max_multiclass.refined_attacks`.
+    """
+    game = ten_class_game(dataset, split_rng)
+    clean = train_multiclass_svm(game.X, game.y, len(game.labels), rng)
+    test = game.X_test, game.y_test
+    found = [
+        (one.poison, np.nan if one.decoy is None else one.decoy.error(*test))
+        for one in refined_attacks(game, settings, clean, quantile, copies, rounds, rng)
+    ]
+    return found, clean.error(*test)
+
+
+def ten_class_defenders(
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    poison: MulticlassPoison,
+    remove: float,
+    rng: np.random.Generator,
+) -> dict[str, tuple[float, float, float]]:
+    """By defense: test error, share of the poison removed and of the clean data.
+
+    ``rng`` draws the order that the defender trains in, which alone moves an error on MNIST by
+    ±0.2 points.
+    """
+    game = ten_class_game(dataset, split_rng, remove)
+    return {
+        name: (outcome.test_error, outcome.poison_removed, outcome.clean_removed)
+        for name, outcome in game.evaluate(poison.X, poison.y, rng=rng).items()
+    }

@@ -2,24 +2,29 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from poisoning.arrays import to_dense
 from poisoning.datasets import Dataset
+from poisoning.datasets.content import digest as content_digest
 from poisoning.datasets.sources import source
 from poisoning.errors import DataError
-from poisoning.metrics import Estimate
+from poisoning.metrics import Estimate, mean_interval
 from replication import params, paths, plotting
+from replication.components import ComponentError, made
 from replication.conventions import generator, load, metric_record, rounded, whole_set
 from replication.units import Units, write_table
 
 HEADLINE = ("clean", "baseline", "attacked", "defended", "limit", "paper")
 """What the numbers in ``headline.json`` may be called; few, for DVC gives each a column."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 VERDICTS = ("replicated", "partial", "failed")
 """What the scorecard counts instead; failed is short for not replicated."""
@@ -86,6 +91,22 @@ class Notebook:
         self._digests[name] = dataset.manifest["content"]
         return dataset
 
+    def own(self, component: str) -> Dataset:
+        """A data set that a knob names: what the function of this path returns.
+
+        Raises:
+            ComponentError: there is no such function, or it returns something else.
+        """
+        found = made(component)
+        if not isinstance(found, Dataset):
+            raise ComponentError(
+                f"{component!r} must return a Dataset, not {type(found).__name__}."
+            )
+        self._data[found.name] = found.variant
+        arrays = {"X": to_dense(found.X), "y": np.asarray(found.y)}
+        self._digests[found.name] = content_digest(arrays, None)
+        return found
+
     def available(self, name: str) -> bool:
         """Whether the data set can be loaded (a data set that cannot be had is "not run")."""
         return (paths.dataset(self.source, whole_set(name)) / "manifest.json").is_file()
@@ -104,17 +125,42 @@ class Notebook:
         return generator(self.params.seed, section or self.name, *setting)
 
     def map(
-        self, function: Callable[..., Any], units: Sequence[dict[str, Any]], label: str
-    ) -> list[Any]:
-        """Run units of work in parallel; see :class:`replication.units.Units`."""
+        self, function: Callable[..., Any], units: Mapping[Key, dict[str, Any]], label: str
+    ) -> dict[Key, Any]:
+        """``{key: function(**arguments)}``, in parallel; see :class:`replication.units.Units`."""
         if self._units is None:
             self._units = Units(self.name, self.params.workers)
-        return self._units.map(function, units, label)
+        if not isinstance(units, Mapping):
+            return self._units.map(function, units, label)
+        results = self._units.map(function, list(units.values()), label)
+        return dict(zip(units, results, strict=True))
 
     def metric(self, name: str, value: float | int | Estimate, n: int = 1) -> None:
         """Record one number under the name other tools read."""
         estimate = value if isinstance(value, Estimate) else Estimate(float(value), None, n)
         self._metrics[name] = metric_record(estimate)
+
+    def estimates(
+        self, frame: pd.DataFrame, by: Sequence[str], names: Mapping[str, str]
+    ) -> pd.DataFrame:
+        """Repeats turned into metrics, and a table of means with half the 95 % interval.
+
+        Rows of ``frame`` that agree in the columns ``by`` are repeats of one setting. ``names``
+        gives, for every column to average, how its metric is called: a format of the columns
+        ``by``, such as ``"{data}.{attack}.{defense}.test_error"``, or "" for no metric. The table
+        has the columns ``by``, and for each column averaged its mean and, called "± <column>", the
+        half width.
+        """
+        rows = []
+        for key, part in frame.groupby(list(by), sort=False):
+            row = dict(zip(by, key, strict=True))
+            for column, name in names.items():
+                estimate = mean_interval(list(part[column]))
+                if name:
+                    self.metric(name.format(**row), estimate)
+                row |= {column: estimate.value, f"± {column}": estimate.half_width}
+            rows.append(row)
+        return pd.DataFrame(rows)
 
     def timing(self, name: str, value: Any) -> None:
         """Record measured seconds; they never enter ``metrics.json``."""

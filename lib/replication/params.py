@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -30,7 +30,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from poisoning import settings
+from poisoning.settings import Kind, number, whole
 from replication import paths
+from replication.components import PATTERN
+from replication.schemas import Declared, schema
 
 PROFILES = ("demo", "quick", "paper")
 
@@ -51,14 +55,6 @@ class Knobs(BaseModel):
 # Kinds ----------------------------------------------------------------------------------------
 
 
-class Kind(NamedTuple):
-    """The type of a knob, and what completes the sentences "it must be …", "a list of …"."""
-
-    type: Any
-    one: str
-    many: str
-
-
 def _at_most_repeats(draws: int, info: Any) -> int:
     if draws > info.data.get("repeats", draws):
         raise ValueError("more draws than repeats")
@@ -73,101 +69,113 @@ class ExponentRange(Knobs):
     high: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
 
 
-def _number(low: float, high: float, one: str, many: str, *, above: bool = False) -> Kind:
-    """A number from ``low``, or above it, to ``high``."""
-    bound = Field(gt=low, le=high) if above else Field(ge=low, le=high)
-    return Kind(Annotated[float, bound], one, many)
-
-
-def _whole(low: int, high: int, one: str, many: str) -> Kind:
-    return Kind(Annotated[int, Field(ge=low, le=high)], one, many)
-
-
-_OPEN = Annotated[float, Field(gt=0, lt=1)]
-_EVEN = Annotated[int, Field(ge=10, le=100_000, multiple_of=2)]
 _DRAWS = Annotated[int, Field(ge=1, le=1000), AfterValidator(_at_most_repeats)]
 
 KINDS = {
-    "Fraction": _number(
-        0.0, 0.5, "a fraction (not a percentage), above 0, at most 0.5",
-        "fractions (not percentages), above 0, at most 0.5", above=True,
-    ),
-    "Removal": _number(0.0, 0.5, "a fraction from 0 to 0.5", "fractions from 0 to 0.5"),
-    "Share": _number(0.0, 1.0, "a fraction from 0 to 1", "fractions from 0 to 1"),
-    "Rate": _number(0.0, 1.0, "a fraction above 0, at most 1", "fractions above 0", above=True),
-    "Quantile": Kind(_OPEN, "a number between 0 and 1", "numbers between 0 and 1"),
-    "Percentile": _number(
-        0.0, 100.0, "a percentile, above 0, at most 100", "percentiles above 0", above=True
-    ),
-    "Loss": _number(0.0, 100.0, "a number from 0 to 100", "numbers from 0 to 100"),
-    "Floor": _number(0.0, 0.01, "a number from 0 to 0.01", "numbers from 0 to 0.01"),
-    "Difference": _number(0.0, 0.1, "a number above 0, at most 0.1", "numbers above 0", above=True),
-    "Radius": _number(0.0, 2.5, "a radius above 0, at most 2.5", "radii above 0", above=True),
-    "Lambda": _number(
-        0.0, 1000.0, "a number above 0, at most 1000", "numbers above 0, at most 1000", above=True
-    ),
-    "Length": _number(
+    "Fraction": settings.FRACTION,
+    "Removal": settings.REMOVAL,
+    "Share": settings.SHARE,
+    "Quantile": settings.QUANTILE,
+    "Percentile": settings.PERCENTILE,
+    "Loss": settings.LOSS,
+    "Lambda": settings.LAMBDA,
+    "Step": settings.STEP,
+    "Exponent": settings.EXPONENT,
+    "Count": settings.COUNT,
+    "Examples": settings.EXAMPLES,
+    "Flag": settings.FLAG,
+    "Rate": number(0.0, 1.0, "a fraction above 0, at most 1", "fractions above 0", above=True),
+    "Floor": number(0.0, 0.01, "a number from 0 to 0.01", "numbers from 0 to 0.01"),
+    "Difference": number(0.0, 0.1, "a number above 0, at most 0.1", "numbers above 0", above=True),
+    "Radius": number(0.0, 2.5, "a radius above 0, at most 2.5", "radii above 0", above=True),
+    "Length": number(
         0.0, 1000.0, "a length above 0, at most 1000", "lengths above 0, at most 1000", above=True
     ),
-    "Step": _number(
-        0.0, 1e6, "a step length above 0, at most 1000000", "step lengths above 0", above=True
-    ),
-    "Exponent": _number(-20.0, 20.0, "an exponent, from -20 to 20", "exponents, from -20 to 20"),
-    "Count": _whole(1, 1000, "a whole number, 1 to 1000", "whole numbers, 1 to 1000"),
-    "Samples": _whole(
+    "Samples": whole(
         16, 10_000_000, "a whole number of examples, from 16", "whole numbers of examples, from 16"
     ),
-    "Width": _whole(1, 1_000_000, "a whole number, from 1", "whole numbers, from 1"),
-    "Components": _whole(1, 784, "a whole number, 1 to 784", "whole numbers, 1 to 784"),
-    "Digit": _whole(0, 9, "a digit", "digits"),
-    "Examples": Kind(
-        _EVEN, "an even number of examples, 10 to 100000", "even numbers, 10 to 100000"
+    "Width": whole(1, 1_000_000, "a whole number, from 1", "whole numbers, from 1"),
+    "Components": whole(1, 784, "a whole number, 1 to 784", "whole numbers, 1 to 784"),
+    "Digit": whole(0, 9, "a digit", "digits"),
+    "SensitivityDraws": Kind(_DRAWS, "a whole number of random draws, 1 to repeats"),
+    "Component": Kind(
+        Annotated[str, Field(pattern=f"^{PATTERN.pattern}$")],
+        "the path of a class, such as package.module.Class(name=1)",
+        "paths of classes, such as package.module.Class(name=1)",
     ),
-    "SensitivityDraws": Kind(_DRAWS, "a whole number of random draws, 1 to repeats", ""),
-    "Flag": Kind(bool, "true or false", ""),
-    "Range": Kind(ExponentRange, "a mapping with start, low and high", ""),
-}  # fmt: skip
+    "Range": Kind(ExponentRange, "a mapping with start, low and high"),
+}
 """What a knob can be, by the name that a cell of parameters uses."""
 
 
 def knob(kind: str) -> Any:
     """The type and the field of a knob, from ``Fraction``, ``list[Count, 2]``, ``Literal['a']``.
 
-    A list has at least one entry, or as many as the second number says, and at most the third.
+    ``KKT.epsilon`` is the setting of that name of the attack ``KKT``, with its range; ``KKT`` a
+    mapping of such settings, of which those that are left out have the attack's own defaults. A
+    list has at least one entry, or as many as the second number says, and at most the third.
 
     Raises:
         ParameterError: there is no such kind.
     """
     try:
-        found, least, most = _kind(ast.parse(kind, mode="eval").body)
-    except (SyntaxError, KeyError, ValueError, AttributeError):
+        return _knob(ast.parse(kind, mode="eval").body)
+    except (SyntaxError, LookupError, ValueError, AttributeError):
         names = ", ".join(KINDS)
         raise ParameterError(
-            f"{kind!r} is no kind of knob: use one of {names}, Literal['a', 'b'], list[…]."
+            f"{kind!r} is no kind of knob: use one of {names}, Literal['a', 'b'], list[…], an "
+            "attack's class such as KKT, or a setting of one such as KKT.epsilon."
         ) from None
-    if least is None:
-        return found.type, Field(description=found.one)
-    says = f"a list of {found.many}" if found.many else f"a list of values, each {found.one}"
+
+
+def _knob(node: ast.expr) -> Any:
+    match node:
+        case ast.Name(id=name) if name in KINDS:
+            return KINDS[name].type, Field(description=KINDS[name].one)
+        case ast.Name(id=name):
+            # What is left out has the attack's own default.
+            fields = {key: _of_attack(one, default=None) for key, one in schema(name).items()}
+            model = create_model(name, __base__=Knobs, **fields)
+            says = f"a mapping of {', '.join(fields)}"
+            return model, Field(default=None, description=says)
+        case ast.Attribute(value=ast.Name(id=name), attr=key):
+            return _of_attack(schema(name)[key])
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
+            found = settings.choice(*map(ast.literal_eval, _parts(inner)))
+            return found.type, Field(description=found.one)
+        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
+            first, *limits = _parts(inner)
+            return _list(_entry(first), [ast.literal_eval(limit) for limit in limits] or [1])
+    raise ValueError
+
+
+def _parts(node: ast.expr) -> list[ast.expr]:
+    return node.elts if isinstance(node, ast.Tuple) else [node]
+
+
+def _entry(node: ast.expr) -> Kind:
+    """The kind of the entries of a list."""
+    if isinstance(node, ast.Subscript) and node.value.id == "Literal":
+        return settings.choice(*map(ast.literal_eval, _parts(node.slice)))
+    return KINDS[node.id]
+
+
+def _of_attack(declared: Declared, **options: Any) -> Any:
+    kind, many, none = declared
+    if none:
+        kind = Kind(kind.type | None, f"{kind.one}, or null", kind.many and f"{kind.many}, or null")
+    if many:
+        return _list(kind, [1], **options)
+    return kind.type, Field(description=kind.one, **options)
+
+
+def _list(kind: Kind, limits: list[int], **options: Any) -> Any:
+    least, most = limits[0], limits[1] if len(limits) > 1 else None
+    says = f"a list of {kind.many}" if kind.many else f"a list of values, each {kind.one}"
     if least > 1:
         says += f", {least} of them" if most == least else f", at least {least} of them"
-    return list[found.type], Field(min_length=least, max_length=most, description=says)
-
-
-def _kind(node: ast.expr) -> tuple[Kind, int | None, int | None]:
-    if isinstance(node, ast.Name):
-        return KINDS[node.id], None, None
-    if not isinstance(node, ast.Subscript):
-        raise ValueError
-    parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-    if node.value.id == "Literal":
-        choices = [ast.literal_eval(part) for part in parts]
-        names = ", ".join(choices)
-        one = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
-        return Kind(Literal[tuple(choices)], one, f"values from {names}"), None, None
-    if node.value.id != "list":
-        raise ValueError
-    inner, limits = parts[0], [ast.literal_eval(part) for part in parts[1:]]
-    return _kind(inner)[0], (limits or [1])[0], limits[1] if len(limits) > 1 else None
+    field = Field(min_length=least, max_length=most, description=says, **options)
+    return list[kind.type], field
 
 
 def block(name: str, kinds: dict[str, str]) -> type[Knobs]:
@@ -184,16 +192,13 @@ _RECIPE = block(
         "large_l2": "Exponent", "large_l1": "Exponent", "top": "list[Count]",
     },
 )  # fmt: skip
-KINDS["Recipe"] = Kind(_RECIPE, f"a mapping with {', '.join(_RECIPE.model_fields)}", "")
+KINDS["Recipe"] = Kind(_RECIPE, f"a mapping with {', '.join(_RECIPE.model_fields)}")
 
 SHARED = {
     "koh2021/suite": {
-        "epsilon": "Fraction", "radius_percentile": "Percentile", "repeats": "Count",
-        "loss_percentile": "Percentile", "loss_cap": "Loss", "ratios": "Count",
-        "influence_steps": "list[Step]", "influence_shares": "list[Share]",
-        "influence_iterations": "Count", "decoy_quantiles": "list[Quantile]",
-        "decoy_repeats": "list[Count]", "imdb_decoy_quantiles": "list[Quantile]",
-        "imdb_decoy_repeats": "list[Count]",
+        **{f: f"WithDecoys.{f}" for f in schema("WithDecoys")},
+        "flip": "RandomFlips", "alfa": "Alfa", "influence": "Influence", "kkt": "KKT",
+        "minmax": "MinMax", "imdb": "WithDecoys",
     },
     "zhao2018/setting": {
         "lambda1": "Lambda", "lambda2": "Lambda", "radius": "Lambda", "step": "Step",
@@ -293,7 +298,7 @@ class Params(Knobs):
         paper, _, part = name.partition("/")
         found = getattr(getattr(self, paper, None), part.replace("-", "_"), None)
         if found is not None:
-            return found.model_dump()
+            return found.model_dump(exclude_unset=True)
         kinds, _ = declared(name)
         if kinds:
             raise ParameterError(

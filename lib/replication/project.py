@@ -26,6 +26,9 @@ from replication.syntax import (
 SOURCES = "lib"
 """The folder, below the root, that packages are imported from."""
 
+HOMES = "_HOMES"
+"""The dict, in a package, from names to the modules that they are imported from when used."""
+
 
 class RevisionError(ValueError):
     """Git knows no such revision; one sentence."""
@@ -112,7 +115,16 @@ class Project(Resolver):
             if found is None:
                 return None  # handed on from outside the project
             return found[0], found[1] - len(target.split(".")) + used + 1
+        homes = self._homes(module)
+        if name in homes:
+            found = self.resolve(f"{homes[name]}.{name}")
+            return found and (found[0], used + 1)
         return Reference(module, None), used
+
+    def _homes(self, module: str) -> dict[str, str]:
+        """The table of a package that imports its names when they are first used."""
+        statements = self.table(module).definitions.get(HOMES, [])
+        return ast.literal_eval(statements[0].value) if statements else {}
 
     def outside(self, path: str) -> str:
         """See :class:`~replication.syntax.Resolver`."""

@@ -11,11 +11,14 @@ import io
 import json
 import math
 import os
+import sys
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -219,9 +222,10 @@ def _open(path: Path, with_arrays: bool = False) -> tuple[dict[str, Any], list[n
 class Digester:
     """Digests of arguments: equal values, equal digests, in every process.
 
-    Beside what can be kept, arguments may be generators of random numbers (by their state) and
-    functions (``name_function`` says by which text they count). ``classes`` collects the
-    classes of all dataclasses that were met.
+    Beside what can be kept, arguments may be generators of random numbers (by their state),
+    estimators of scikit-learn's kind (by class and parameters), other objects (by class and
+    attributes) and functions (``name_function`` says by which text they count). ``classes``
+    collects the classes of all objects that were met.
     """
 
     def __init__(self, name_function: Callable[[Any], str]) -> None:
@@ -254,6 +258,10 @@ class Digester:
             for field in dataclasses.fields(value):
                 yield field.name
                 yield from self._texts(getattr(value, field.name))
+        elif hasattr(value, "get_params") and not isinstance(value, type):  # scikit-learn, pyod
+            self.classes.add(type(value))
+            yield f"estimator {type(value).__qualname__}"
+            yield from self._texts(value.get_params(deep=False))
         elif isinstance(value, dict):
             yield f"dict {len(value)}"
             for key, item in value.items():
@@ -267,6 +275,10 @@ class Digester:
             yield f"set {sorted(self.digest(item) for item in value)}"
         elif value is None or isinstance(value, bool | int | float | str | complex):
             yield f"{type(value).__name__} {value!r}"
+        elif hasattr(value, "__dict__") and _is_own(value):  # somebody's own defense, say
+            self.classes.add(type(value))
+            yield f"object {type(value).__qualname__}"
+            yield from self._texts(vars(value))
         elif callable(value):
             yield self._name_function(value)
         else:
@@ -287,6 +299,14 @@ class Digester:
             known = array, f"array {array.dtype.str} {array.shape} {content.hexdigest()}"
             self._arrays[id(array)] = known  # kept alive with the array, so that ids stay its own
         return known[1]
+
+
+def _is_own(value: Any) -> bool:
+    """Whether this is an object of a class, and neither Python's own nor a function of any kind."""
+    functions = type | FunctionType | ModuleType | partial
+    if isinstance(value, functions) or hasattr(value, "py_func"):
+        return False
+    return type(value).__module__.partition(".")[0] not in sys.stdlib_module_names
 
 
 # Comparison -----------------------------------------------------------------------------------

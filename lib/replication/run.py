@@ -306,9 +306,13 @@ def strip_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Drop what differs from run to run and from place to place.
 
     Times, random cell ids, papermill's own records; and in what was printed the project's folder,
-    which a warning names.
+    which a warning names. Parameters are shown once, as they were given.
     """
     notebook.metadata.pop("papermill", None)
+    tags = [set(cell.metadata.get("tags", ())) for cell in notebook.cells]
+    if any("injected-parameters" in found for found in tags):
+        shown = zip(notebook.cells, tags, strict=True)
+        notebook.cells = [cell for cell, found in shown if "parameters" not in found]
     for index, cell in enumerate(notebook.cells):
         cell.id = f"cell-{index:02d}"
         for key in ("papermill", "execution"):

@@ -10,6 +10,7 @@ profile, and on the content of the data sets whose names stand in its code or am
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from poisoning.datasets import registry
 from poisoning.datasets.sources import source
 from replication import params, paths
+from replication.components import PATTERN, place
 from replication.conventions import PAIRS, whole_set
 from replication.digests import digest
 from replication.fingerprint import Fingerprint, Reader
@@ -89,11 +91,24 @@ class Pipeline:
                 "seed": loaded.seed,
                 **({"device": loaded.device} if code.device else {}),
             }
+            own = self._components(_words(knobs[profile]))
+            if own:
+                knobs[profile]["components"] = own
             words = set(code.strings) | set(_words(knobs[profile]))
             sets = {whole_set(word) for word in words if word in {*registry(), *PAIRS}}
             # Who has a set that nobody can verify prepares it by hand.
             data[profile] = tuple(sorted(s for s in sets if source(s).verifiable))
         return Needs(name, code, knobs, data)
+
+    def _components(self, words: Iterable[str]) -> dict[str, str]:
+        """Fingerprints of the classes below ``lib/`` that knobs name; a package's have none."""
+        found = {}
+        for word in words:
+            if PATTERN.fullmatch(word):
+                module, name, _ = place(word)
+                if module in self.reader.project.modules:
+                    found[word] = self.reader.function(module, name).value
+        return found
 
     def data_code(self, origin: str, name: str) -> str:
         """The fingerprint of what prepares a data set: its own parser or stand-in, no other's."""

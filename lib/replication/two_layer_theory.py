@@ -15,8 +15,9 @@ m, S = Σ‖δ_i‖, B = max ‖δ_i‖, labels flipped with probability β, and
     C  as A with 16n/δ in place of 24n/δ                 if m ≳ γ⁻⁸ and
          β ≲ (ln(n/δ) + ln²n)/((√ln(n/δ) + γ³ √(m(1 + γ))) γ² √n)
 
-The theorems leave constants, and in A and in γ⁻⁸ logarithms, unsaid: here they are 1. So a region
-shows how conditions scale and how far they are from a given experiment, not where they end.
+The theorems leave out constants, and in A and in γ⁻⁸ logarithms; here they are taken as 1. So a
+region shows how the conditions scale and how far an experiment is from them, not where exactly they
+end.
 """
 
 from dataclasses import dataclass
@@ -38,11 +39,11 @@ _CHUNK = 512  # fresh neurons at once
 class MarginEstimate:
     """γ of n examples, estimated from finitely many neurons.
 
-    ``value`` is the exact minimum of h averaged over the ``neurons`` drawn, to a relative duality
-    gap ``gap``; its expectation is at most γ (the minimum of an average), so it errs low. ``lower``
-    and ``upper`` hold its p against fresh neurons: the least margin of its v̄, and h(p),
-    which in expectation lie below and above γ. All are about these examples: a margin over all
-    the data's distribution is no larger than that of the examples.
+    ``value`` is the minimum of h, its mean taken over the ``neurons`` drawn, to a relative duality
+    gap ``gap``. Its expectation is at most γ, since the minimum of a mean over few neurons is low.
+    ``lower`` and ``upper`` evaluate its minimiser p on fresh neurons: the least margin of v̄, and
+    h(p). In expectation they lie below and above γ. All of this is about these examples; the margin
+    of the whole distribution is no larger.
     """
 
     value: float

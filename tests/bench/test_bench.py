@@ -10,13 +10,15 @@ from tqdm import tqdm
 
 import bench
 from bench import growth, to_17pct
-from bench.evaluation import errors_from_scratch
+from bench.evaluation import behind_all, errors_from_scratch
 from bench.timing import Race, Resolved
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.datasets import Split
-from poisoning.defenses.evaluation import FIVE, Evaluator
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import minimise_linear
+from poisoning.games.linear import LinearGame
+from poisoning.learners import SVM
+from replication.koh2021 import LAMBDA
 
 CONTRACT = {
     "koh2021.kkt_problem", "koh2021.kkt_to_17pct", "koh2021.minmax_lp",
@@ -54,7 +56,7 @@ def test_a_race_pairs_the_seconds_of_both_sides(monkeypatch):
 
 
 def test_a_problem_solved_again_has_the_optimum_of_the_new_parameter(mail):
-    part = FeasibleSet.fit(mail.X, mail.y, InputDomain.of("integer", mail.X)).positive
+    part = FeasibleSet.fit(mail.X, mail.y, InputDomain.of("counts", mail.X)).positive
     first, second = np.random.default_rng(1).normal(size=(2, 40))
     again = Resolved(lambda x, c: c @ x, part, first)
     assert again(second) == pytest.approx(minimise_linear(second, part).objective, rel=1e-5)
@@ -63,18 +65,18 @@ def test_a_problem_solved_again_has_the_optimum_of_the_new_parameter(mail):
 def attack_of(l2_error, minimum):
     """An attack whose second and third candidate do this damage, after 2 and 3 seconds."""
 
-    def attack(_evaluator, _domain, settings, _rng, *, enough):
-        assert (settings, enough) == ("defaults", to_17pct.TARGET)
+    def attack(game, _rng, *, enough):
+        assert (game.lam, enough) == (LAMBDA["enron"], to_17pct.TARGET)
         tried = zip((0.5, 2.0, 3.0), (0.1, l2_error, l2_error), strict=True)
-        history = [SimpleNamespace(seconds=s, l2_error=error) for s, error in tried]
-        return SimpleNamespace(history=history, evaluation=SimpleNamespace(minimum=minimum))
+        history = [SimpleNamespace(seconds=s, first_error=error) for s, error in tried]
+        return SimpleNamespace(history=history, value=minimum)
 
     return attack
 
 
 def seventeen(monkeypatch, mail, attack):
     monkeypatch.setattr(to_17pct, "examples", lambda name: (mail, f"{name}, test"))
-    entry = to_17pct.To17Percent("any", attack, "defaults", 27.0)
+    entry = to_17pct.To17Percent("any", attack, 27.0)
     with tqdm(disable=True) as bar:
         record = entry.run(bar)
     json.dumps(record, allow_nan=False)
@@ -102,13 +104,15 @@ def test_what_is_not_reached_is_null(monkeypatch, mail, l2_error, minimum, expec
     assert expected in line
 
 
-def test_from_scratch_is_what_the_evaluator_answers(mail):
-    clean = Evaluator(mail.X, mail.y, mail.X_test, mail.y_test, 0.05)
-    rows, domain = mail.X[mail.y > 0.0][:6], InputDomain.of("integer", mail.X)
-    poison = PoisonedSet(rows, -np.ones(6), 240, 0.025, domain)
-    kept = clean.evaluate(poison.X, poison.y, FIVE)
-    scratch = errors_from_scratch(clean, poison)
-    assert scratch == {name: kept[name].test_error for name in FIVE}
+def test_from_scratch_is_what_the_game_answers(mail):
+    data = mail.X, mail.y, mail.X_test, mail.y_test
+    game = LinearGame(*data, domain="counts", learner=SVM(0.05))
+    poison = PoisonedSet(mail.X[mail.y > 0.0][:6], -np.ones(6), 240, 0.025, game.domain)
+    scratch = errors_from_scratch(game, poison)
+    assert len(scratch) == 5
+    assert scratch == behind_all(game, poison.X, poison.y)
+    outcomes = game.evaluate(poison.X, poison.y)
+    assert scratch == {name: outcomes[name].test_error for name in game.defenses}
 
 
 def test_thinned_mails_lose_rows_columns_or_entries(mail):

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 import bench
 from bench import lower_level
+from poisoning.datasets.multitask import MultiTaskDraw
 from poisoning.models.mtrl import TaskData, solve_mtrl
 
 
@@ -16,7 +17,7 @@ def problem(loss, m=3, n=30):
     X = np.concatenate([rng.normal(size=(m, n, 4)) / 2.0, np.ones((m, n, 1))], axis=-1)
     y = X @ rng.normal(size=5) + 0.2 * rng.normal(size=(m, n))
     y = y if loss == "square" else np.sign(y)
-    return TaskData(X, y, np.full((m, n), 1.0 / n))
+    return MultiTaskDraw(X, y, np.full((m, n), 1.0 / n), tuple(X), tuple(y))
 
 
 def test_there_is_an_entry_for_each_data_set():
@@ -26,9 +27,9 @@ def test_there_is_an_entry_for_each_data_set():
 
 @pytest.mark.parametrize("loss", ["square", "hinge"])
 def test_cvxpy_is_given_the_same_problem(loss):
-    data = problem(loss)
+    data = TaskData.of(problem(loss))
     ours = solve_mtrl(data, loss, lower_level.LAMBDA, lower_level.LAMBDA)
-    assert lower_level.by_cvxpy(data, loss) == pytest.approx(float(ours.objective), rel=1e-5)
+    assert lower_level.by_cvxpy(data, loss) == pytest.approx(ours.objective, rel=1e-5)
 
 
 @pytest.mark.slow

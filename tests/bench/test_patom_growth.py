@@ -6,13 +6,15 @@ import numpy as np
 from tqdm import tqdm
 
 from bench import patom_growth
-from poisoning.models.mtrl import TaskData
+from poisoning.datasets.multitask import MultiTaskDraw
 
 
 def problem(m=3, n=30):
     rng = np.random.default_rng(0)
     X = np.concatenate([rng.normal(size=(m, n, 4)) / 2.0, np.ones((m, n, 1))], axis=-1)
-    return TaskData(X, np.sign(X @ rng.normal(size=5)), np.full((m, n), 1.0 / n))
+    y = np.sign(X @ rng.normal(size=5))
+    tests = m * (np.where(np.arange(n) % 2, 1.0, -1.0),)
+    return MultiTaskDraw(X, y, np.full((m, n), 1.0 / n), tuple(X), tests)
 
 
 def test_learner_and_iteration_have_a_power_for_every_way(monkeypatch):

@@ -8,8 +8,9 @@ import bench
 from bench import patom_iteration
 from bench.patom_iteration import ENTRIES, by_recording, iteration
 from bench.timing import Race
-from poisoning.attacks.patom import draw_poison, poisoned_data
-from poisoning.models.mtrl import TaskData, solve_mtrl
+from poisoning.attacks.patom import draw_poison
+from poisoning.datasets.multitask import MultiTaskDraw
+from poisoning.games.multi_task import MultiTaskGame
 
 
 def tasks(loss, seed=0):
@@ -17,7 +18,8 @@ def tasks(loss, seed=0):
     X = 0.4 * rng.normal(size=(4, 30, 6))
     X[..., -1] = 1.0
     y = (X @ rng.normal(size=(4, 6, 1)))[..., 0]
-    return TaskData(X, np.sign(y) if loss == "hinge" else y, np.full(y.shape, 1.0 / 30.0))
+    y = np.sign(y) if loss == "hinge" else y
+    return MultiTaskDraw(X, y, np.full(y.shape, 1.0 / 30.0), tuple(X), tuple(y))
 
 
 def test_there_is_an_entry_for_each_data_set():
@@ -29,12 +31,11 @@ def test_there_is_an_entry_for_each_data_set():
 
 @pytest.mark.parametrize("loss", ["square", "hinge"])
 def test_recorded_iterations_have_the_same_gradient(loss):
-    clean = tasks(loss)
-    targets = np.arange(4) < 2
-    poison = draw_poison(clean, ~targets, 0.2, "uniform", loss, np.random.default_rng(1))
-    W = solve_mtrl(poisoned_data(clean, poison), loss, 0.1, 0.1).W
-    ours = iteration(clean, targets, poison, W, loss, 0.1)
-    theirs = by_recording(clean, targets, poison, loss, 0.1)
+    game = MultiTaskGame.from_draw(tasks(loss), targets=[0, 1], attacking=[2, 3], loss=loss)
+    poison = draw_poison(game, 0.2, "uniform", 1.0, np.random.default_rng(1))
+    W = game.learn(game.poisoned(poison))
+    ours = iteration(game, poison, W, 0.1)
+    theirs = by_recording(game, poison, 0.1)
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-3 * np.abs(mine).max())
 

@@ -1,5 +1,6 @@
 """Compiled code that several processes keep on disk for each other."""
 
+import ast
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ MODULE = """
 
 
     def multiply_by(factor):
-        @njit(cache=True)
+        @njit(cache=True, name=f"multiply_by_{factor:g}")
         def multiply(x):
             total = 0.0
             for row in np.sort(x.reshape(-1, 3).T.copy().ravel()).reshape(-1, 3):
@@ -72,8 +73,8 @@ def test_what_is_announced_is_written_already(run, tmp_path):
     """A process that dies while it writes code leaves nothing that another would load."""
     killed = """
         import os
-        from numba.core import caching
-        caching.IndexDataCacheFile._save_data = lambda *arguments: os._exit(1)
+        from poisoning import compiled
+        compiled._File._save_data = lambda *arguments: os._exit(1)
         kernels.by_one(x)
     """
     with pytest.raises(subprocess.CalledProcessError):
@@ -82,11 +83,42 @@ def test_what_is_announced_is_written_already(run, tmp_path):
     assert run("print(kernels.by_one(x))") == ["3.0"]
 
 
+def decorated():
+    """Every function with an ``njit``: its file, its decorator, whether it is a closure."""
+    for folder in ("lib", "bench"):
+        for file in (paths.ROOT / folder).rglob("*.py"):
+            tree = ast.parse(file.read_text("utf-8"))
+            top = set(tree.body)
+            for node in ast.walk(tree):
+                for decorator in getattr(node, "decorator_list", ()):
+                    if "njit" in ast.unparse(decorator):
+                        yield file, decorator, node not in top
+
+
 def test_every_kernel_takes_njit_from_there():
     own = paths.ROOT / "lib" / "poisoning" / "compiled.py"
     for folder in ("lib", "bench"):
         for file in (paths.ROOT / folder).rglob("*.py"):
             if file != own:
-                assert not re.search(r"from numba import .*njit|numba\.njit", file.read_text()), (
-                    file
-                )
+                text = file.read_text("utf-8")
+                assert not re.search(r"from numba import .*njit|numba\.njit", text), file
+
+
+def test_every_closure_has_a_name_of_its_own():
+    names = []
+    for file, decorator, closure in decorated():
+        given = [k.value for k in decorator.keywords if k.arg == "name"]
+        assert bool(given) == closure, (file, ast.unparse(decorator))
+        names += map(ast.unparse, given)
+    assert len(names) == len(set(names)) == 7
+
+
+def test_nothing_of_numba_is_changed():
+    code = (
+        "from numba.core import caching, bytecode\n"
+        "before = caching.IndexDataCacheFile, bytecode.FunctionIdentity._unique_ids\n"
+        "import poisoning.hypergradient.logistic_kernels, poisoning.models.svm_kernels\n"
+        "assert before == (caching.IndexDataCacheFile, bytecode.FunctionIdentity._unique_ids)\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(paths.ROOT / "lib")}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)

@@ -5,13 +5,14 @@ from dataclasses import asdict
 
 import numpy as np
 
-from poisoning.attacks.hyperparameter import HyperparameterSettings
+from poisoning.attacks.minimax_bilevel import MinimaxBilevel
 from replication import carnerero2023
 from replication import notebook as notebook_module
+from replication.hyperparameter_trial import Trial
 
 
 def test_every_variant_changes_one_setting():
-    settings = HyperparameterSettings(steps=100, rate=0.2, poison_step=0.4, lam_step=0.6)
+    settings = MinimaxBilevel(steps=100, rate=0.2, poison_step=0.4, lam_step=0.6)
     base = asdict(settings)
     changes = {
         label: {key: value for key, value in asdict(varied).items() if value != base[key]}
@@ -44,3 +45,35 @@ def test_the_least_and_the_most_favourable_variants_are_recorded(tmp_path, monke
     assert metrics["mnist.lr.sensitivity.rise.least"]["value"] == -3.0
     assert metrics["mnist.lr.sensitivity.rise.most"]["value"] == 2.0
     assert not [name for name in metrics if "optimised" in name]  # T × 0.5 does not have it
+
+
+def trial(error, lam):
+    """A trial with errors (K, S) and exponents (K, S, 3) of the networks' policies."""
+    names = tuple(carnerero2023.network_policies(-2.5, -5.0))
+    shape = len(names), error.shape[1]
+    nothing = np.zeros(shape)
+    return Trial(names, error, nothing, lam, nothing, np.zeros((*shape, 3)), np.zeros((*shape, 0)),
+                 nothing, nothing, nothing)  # fmt: skip
+
+
+def test_the_lead_of_the_later_layers_is_their_growth_beyond_the_first_layers():
+    error = np.zeros((7, 4))
+    error[0] = 0.1, 0.2, 0.3, 0.4  # no regularisation
+    error[3] = 0.1, 0.1, 0.15, 0.2  # an L2 exponent per layer
+    error[1, 2] = 0.49  # a large λ
+    lam = np.zeros((7, 4, 3))
+    lam[3] = [[0, 0, 0], [0, 1, 3], [1, 2, 3], [2, 2, 2]]
+    found = carnerero2023.network_quantities([trial(error, lam)])
+    np.testing.assert_allclose(found["l2.layers-relief"], 0.2)
+    assert found["l2.early-later-first"] == 2.0
+    assert found["l2.later-first"] == 1.5
+    assert found["l2.first-catches-up"] == 2.0
+    assert found["l2.evened-out"] == 3.0
+    assert found["l2.dead"] == 1.0
+    assert found["l1.dead"] == 0.0
+
+
+def test_trials_are_grouped_by_their_data_set():
+    plan = [("a", 0), ("b", 0), ("a", 1)]
+    one, two, three = (trial(np.zeros((7, 1)) + k, np.zeros((7, 1, 3))) for k in range(3))
+    assert carnerero2023.by_data_set(plan, [one, two, three]) == {"a": [one, three], "b": [two]}

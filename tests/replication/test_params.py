@@ -42,7 +42,7 @@ def test_the_file_in_the_repository_is_valid(profile):
         ("koh2021.kkt.epsilon", 0, "above 0"),
         ("koh2021.kkt.epsilon", "three", "a number and not text (no quotes)"),
         ("koh2021.kkt.splits", 2.5, "a whole number"),
-        ("koh2021.kkt.decoy_quantiles", [0.5, 1.5], "between 0 and 1"),
+        ("koh2021.kkt.quantiles", [0.5, 1.5], "between 0 and 1"),
         ("koh2021.kkt.dataset", "enron2", "it must be enron"),
         ("koh2021.defenses.remove", True, "a fraction"),
         ("workers.backend", "threads", "serial, loky or dask"),

@@ -189,3 +189,28 @@ def test_other_shapes_types_and_labels_are_different(one, other):
 def test_the_sign_of_zero_and_the_place_of_a_nan_count():
     assert not compare(np.array([0.0]), np.array([-0.0])).equal
     assert compare(np.array([np.nan]), np.array([np.nan])).equal
+
+
+class OwnDefense:
+    """An object that neither is a dataclass nor lists its parameters."""
+
+    def __init__(self, k):
+        self.k = k
+
+
+def test_objects_of_ones_own_count_by_class_and_state():
+    digester = Digester(lambda thing: "code")
+    assert digester.digest(OwnDefense(3)) == digester.digest(OwnDefense(3))
+    assert digester.digest(OwnDefense(3)) != digester.digest(OwnDefense(4))
+    assert digester.classes == {OwnDefense}
+    with pytest.raises(RecordError, match="StringIO has no digest"):
+        digester.digest(io.StringIO())
+
+
+def test_estimators_count_by_class_and_parameters():
+    from sklearn.svm import LinearSVC
+
+    digester = Digester(lambda thing: "code")
+    assert digester.digest(LinearSVC()) == digester.digest(LinearSVC())
+    assert digester.digest(LinearSVC()) != digester.digest(LinearSVC(C=2.0))
+    assert digester.classes == {LinearSVC}

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from poisoning.arrays import Matrix, vstack
-from poisoning.defenses.evaluation import Evaluator
+from poisoning.games.linear import LinearGame
 from poisoning.models.linear import LinearModel
 from poisoning.models.svm import train_svm
 
@@ -73,7 +73,7 @@ def find_decoys(
 
 
 def likely_first(
-    evaluator: Evaluator,
+    game: LinearGame,
     quantiles: Sequence[float],
     repeats: Sequence[int],
     opening: tuple[float, int],
@@ -84,8 +84,8 @@ def likely_first(
     The grid's decoys come in the order of how near their test error is to the opening one's, which
     makes a good attack come early. Each has randomness of its own, whatever the order.
     """
-    data = evaluator.X, evaluator.y, evaluator.X_test, evaluator.y_test, evaluator.lam
-    clean = evaluator.clean_svm.model
+    data = game.X, game.y, game.X_test, game.y_test, game.lam
+    clean = game.clean_svm.model
     (first,) = find_decoys(*data, opening[:1], opening[1:], clean=clean)
     own, rest = rng.spawn(2)
     yield first, own

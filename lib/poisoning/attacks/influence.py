@@ -15,7 +15,7 @@ at the margin m, are those of the smoothed hinge; the model itself is trained wi
 step retrains it (warm), moves each point along its gradient and projects it back.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from time import perf_counter
@@ -28,55 +28,21 @@ from numpy import ndarray
 from scipy.special import expit
 
 from poisoning.arrays import Matrix, to_dense, vstack
+from poisoning.attacks.attacked import Attacked
 from poisoning.attacks.label_flips import flippable
+from poisoning.attacks.limits import WithinLimits
 from poisoning.attacks.poisoned_set import PoisonedSet
-from poisoning.attacks.selection import AttackResult, select
-from poisoning.defenses.evaluation import Evaluator
+from poisoning.attacks.selection import select
 from poisoning.feasible.rounding import budget, realise
-from poisoning.feasible.sets import ClassSet, FeasibleSet, InputDomain
+from poisoning.feasible.sets import ClassSet, FeasibleSet
 from poisoning.feasible.solver import project
+from poisoning.games.linear import LinearGame
 from poisoning.models.linear import LinearModel
 from poisoning.models.smoothed_svm import Curvature
 from poisoning.models.svm import train_svm
+from poisoning.settings import COUNT, FLAG, SHARE, STEP, choice, setting
 
 _TINY = np.finfo(float).tiny
-
-
-@dataclass(frozen=True)
-class InfluenceSettings:
-    """The knobs; the paper prints no values for step size, iterations, δ and radii.
-
-    ``epsilon``: poison as a fraction of the clean training set. ``points``: "two" distinct ones,
-    one per class, carry all the weight (the paper's influence attack), or "all" εn are moved one
-    by one (influence-basic). ``relaxed``: keep E‖x̂ − μ‖² of the randomised rounding x̂ in the L2
-    ball, by the LP relaxation, not ‖x − μ‖² alone. ``repeats``: copies of each rounded point.
-    ``radius_percentile`` and ``slab_percentile`` of the clean distances bound the feasible set.
-
-    ``positive_shares``: the fractions of the poison labelled +1 to try, None being the fraction of
-    negative points in the clean data. ``step_sizes``: the lengths to try of one step, in units of
-    the inputs: every point moves so far along its gradient before it is projected. ``iterations``:
-    steps for each of these. Every ``check_every`` of them the poison is rounded and deployed.
-    ``smoothing``: δ of the smoothed hinge.
-    """
-
-    epsilon: float = 0.03
-    points: Literal["two", "all"] = "two"
-    relaxed: bool = True
-    repeats: int = 2
-    radius_percentile: float = 90.0
-    slab_percentile: float = 90.0
-    positive_shares: tuple[float | None, ...] = (0.35, 0.5)
-    step_sizes: tuple[float, ...] = (2.0,)
-    iterations: int = 100
-    check_every: int = 10
-    smoothing: float = 1e-3
-
-
-INFLUENCE_BASIC = InfluenceSettings(
-    points="all", relaxed=False, repeats=1, radius_percentile=80.0, slab_percentile=80.0,
-    positive_shares=(None,),
-)  # fmt: skip
-"""Section 4.1.1: separate points, plain rounding; the authors' code shrinks the radii for it."""
 
 
 @dataclass(frozen=True)
@@ -104,63 +70,95 @@ class Iterate:
     relaxed: RelaxedPoison | None
 
 
-def influence_attack(
-    evaluator: Evaluator,
-    domain: InputDomain,
-    settings: InfluenceSettings,
-    rng: np.random.Generator,
-    *,
-    feasible: FeasibleSet | None = None,
-    start: RelaxedPoison | None = None,
-    enough: float = np.inf,
-    progress: Callable[[str], None] | None = None,
-) -> AttackResult[Iterate]:
-    """Algorithm 2 against the clean data and the five defenses of ``evaluator``.
+@dataclass(frozen=True)
+class Influence(WithinLimits):
+    """Algorithm 2: ``Influence(0.03)(game, rng)``.
 
-    ``feasible`` is the set to project onto, by default the L2 balls and slabs of the clean data
-    (Algorithm 1 passes refitted ones); ``start`` the points to begin with, projected first, by
-    default clean points with their labels flipped (Appendix B.1). A ``start`` fixes labels and
-    copies, hence the share of +1.
-
-    The winner among the checked iterates of all runs is chosen by
-    :func:`poisoning.attacks.selection.select`, which explains ``enough`` and ``progress``.
-
-    Raises ``ValueError`` if ε leaves no poisoned point or the settings nothing to try,
-    ``SolverError`` if the feasible set of a class is empty.
+    The paper prints no values for step size, iterations, δ and radii. ``relaxed``: the L2 ball
+    holds E‖x̂ − μ‖² of the randomised rounding x̂, by the LP relaxation, and not ‖x − μ‖² alone. A
+    share of None is the fraction of negative points in the clean data. Every point moves one step
+    length along its gradient before it is projected.
     """
-    begun = perf_counter()
-    n = len(evaluator.y)
-    if round(settings.epsilon * n) == 0:
-        raise ValueError(f"epsilon {settings.epsilon:g} of {n} points is not a single one.")
-    if feasible is None:
-        feasible = FeasibleSet.fit(
-            evaluator.X, evaluator.y, domain, settings.radius_percentile, settings.slab_percentile
-        )
-    if not settings.relaxed:
-        feasible = _continuous(feasible)
-    shares = settings.positive_shares if start is None else (None,)
-    runs = list(product(shares, settings.step_sizes))
-    if not runs or settings.iterations < 1:
-        raise ValueError("The influence attack needs a share, a step size and an iteration to try.")
-    candidates = (
-        iterate
-        for (share, step_size), stream in zip(runs, rng.spawn(len(runs)), strict=True)
-        for iterate in _climb(
-            evaluator, feasible, domain, settings, step_size, stream,
-            start or flipped_start(evaluator, feasible, settings, share, stream),
-        )
+
+    points: Literal["two", "all"] = setting(
+        "two", choice("two", "all"),
+        "distinct points: two, one per class (the influence attack), or all (influence-basic)",
     )  # fmt: skip
-    result = select(evaluator, candidates, begun, enough=enough, progress=progress)
-    history = tuple(
-        replace(tried, source=replace(tried.source, relaxed=None)) for tried in result.history
+    relaxed: bool = setting(True, FLAG, "whether the feasible set allows for rounding")
+    repeats: int = setting(2, COUNT, "copies of each rounded point")
+    positive_shares: tuple[float | None, ...] = setting(
+        (0.35, 0.5), SHARE, "fractions of the poison labelled +1 to try", many=True, none=True
     )
-    return replace(result, history=history)
+    step_sizes: tuple[float, ...] = setting(
+        (2.0,), STEP, "lengths of a step to try, in units of the inputs", many=True
+    )
+    iterations: int = setting(100, COUNT, "steps, for each share and step length")
+    check_every: int = setting(10, COUNT, "steps after which poison is rounded and deployed")
+    smoothing: float = setting(1e-3, STEP, "δ of the smoothed hinge")
+
+    def __call__(
+        self, game: LinearGame, rng: int | np.random.Generator, *, enough: float = np.inf
+    ) -> Attacked[Iterate]:
+        """The best of all checked iterates; see :func:`poisoning.attacks.selection.select`.
+
+        The start are clean points with their labels flipped (Appendix B.1). The search ends early
+        when a candidate is worth ``enough``.
+
+        Raises ``ValueError`` if ε leaves no poisoned point, ``EmptySetError`` if the feasible set
+        of a class is empty, ``TypeError`` if the game's learner is no SVM.
+        """
+        return self._play(game, rng, None, enough)
+
+    def resume(
+        self, game: LinearGame, rng: int | np.random.Generator, last: Attacked[Iterate]
+    ) -> Attacked[Iterate]:
+        """Go on from the points of another attack, projected first; Algorithm 1.
+
+        They fix labels and copies, hence the share of +1.
+        """
+        return self._play(game, rng, last.source.relaxed, np.inf)
+
+    def _play(
+        self,
+        game: LinearGame,
+        rng: int | np.random.Generator,
+        start: "RelaxedPoison | None",
+        enough: float,
+    ) -> Attacked[Iterate]:
+        begun = perf_counter()
+        game.poison_size(self.epsilon)
+        feasible = game.feasible(self.radius_percentile, self.slab_percentile)
+        if not self.relaxed:
+            feasible = _continuous(feasible)
+        shares = self.positive_shares if start is None else (None,)
+        runs = list(product(shares, self.step_sizes))
+        streams = np.random.default_rng(rng).spawn(len(runs))
+        candidates = (
+            iterate
+            for (share, step_size), stream in zip(runs, streams, strict=True)
+            for iterate in _climb(
+                game, feasible, self, step_size, stream,
+                start or flipped_start(game, feasible, self, share, stream),
+            )
+        )  # fmt: skip
+        result = select(game, candidates, begun, enough=enough)
+        history = tuple(
+            replace(tried, source=replace(tried.source, relaxed=None)) for tried in result.history
+        )
+        return replace(result, history=history)
+
+
+INFLUENCE_BASIC = Influence(
+    points="all", relaxed=False, repeats=1, radius_percentile=80.0, slab_percentile=80.0,
+    positive_shares=(None,),
+)  # fmt: skip
+"""Section 4.1.1: separate points, plain rounding; the authors' code shrinks the radii for it."""
 
 
 def flipped_start(
-    evaluator: Evaluator,
+    game: LinearGame,
     feasible: FeasibleSet,
-    settings: InfluenceSettings,
+    settings: Influence,
     share: float | None,
     rng: np.random.Generator,
 ) -> RelaxedPoison:
@@ -170,7 +168,7 @@ def flipped_start(
     in the clean data. Only points that lie in the feasible set once flipped are drawn; should a
     class have none, all its points are, and their projections will be the start.
     """
-    X, y = evaluator.X, evaluator.y
+    X, y = game.X, game.y
     share = float(np.mean(y < 0.0)) if share is None else share
     legal = flippable(X, y, feasible)
     rows, labels, copies = [], [], []
@@ -219,13 +217,13 @@ class _Ascent:
     """Algorithm 2's state: the poison in its feasible set, and the model trained with it."""
 
     def __init__(
-        self, evaluator: Evaluator, feasible: FeasibleSet, smoothing: float, start: RelaxedPoison
+        self, game: LinearGame, feasible: FeasibleSet, smoothing: float, start: RelaxedPoison
     ) -> None:
-        self.evaluator, self.smoothing = evaluator, smoothing
+        self.game, self.smoothing = game, smoothing
         self.sets = [feasible.positive if y > 0.0 else feasible.negative for y in start.y]
-        self.y = np.concatenate([evaluator.y, start.y])
-        self.weights = np.concatenate([np.ones(len(evaluator.y)), start.copies])
-        clean = evaluator.clean_svm.alpha * (len(evaluator.y) / self.weights.sum())
+        self.y = np.concatenate([game.y, start.y])
+        self.weights = np.concatenate([np.ones(len(game.y)), start.copies])
+        clean = game.clean_svm.alpha * (len(game.y) / self.weights.sum())
         self.alpha = np.concatenate([clean, np.zeros(len(start.y))])
         self._place(start, start.X)
 
@@ -236,8 +234,8 @@ class _Ascent:
         """
         poison = self.poison
         _, directions = poison_gradient(
-            self.X, self.y, self.weights, len(poison.y), self.evaluator.X_test,
-            self.evaluator.y_test, self.model, self.evaluator.lam, self.smoothing,
+            self.X, self.y, self.weights, len(poison.y), self.game.X_test,
+            self.game.y_test, self.model, self.game.lam, self.smoothing,
         )  # fmt: skip
         norms = np.linalg.norm(directions, axis=1, keepdims=True)
         self._place(poison, poison.X + length * directions / np.maximum(norms, _TINY))
@@ -246,53 +244,49 @@ class _Ascent:
         """Project the points ``aims`` (k, d) and train with them."""
         points = [project(aim, part).points[0] for aim, part in zip(aims, self.sets, strict=True)]
         self.poison = replace(poison, X=np.array(points))
-        self.X = vstack([self.evaluator.X, self.poison.X])
-        solution = train_svm(
-            self.X, self.y, self.evaluator.lam, weights=self.weights, alpha0=self.alpha
-        )
+        self.X = vstack([self.game.X, self.poison.X])
+        solution = train_svm(self.X, self.y, self.game.lam, weights=self.weights, alpha0=self.alpha)
         self.model, self.alpha = solution.model, solution.alpha
 
     @property
     def test_loss(self) -> float:
         """L(θ̂; D_test), the mean hinge loss."""
-        return float(self.model.hinge(self.evaluator.X_test, self.evaluator.y_test).mean())
+        return float(self.model.hinge(self.game.X_test, self.game.y_test).mean())
 
 
 def _climb(
-    evaluator: Evaluator,
+    game: LinearGame,
     feasible: FeasibleSet,
-    domain: InputDomain,
-    settings: InfluenceSettings,
+    settings: Influence,
     step_size: float,
     rng: np.random.Generator,
     start: RelaxedPoison,
 ) -> Iterator[tuple[Iterate, PoisonedSet]]:
     """One run: all its iterations, and on the way the poison to be checked."""
-    ascent = _Ascent(evaluator, feasible, settings.smoothing, start)
+    ascent = _Ascent(game, feasible, settings.smoothing, start)
     for iteration in range(1, settings.iterations + 1):
         ascent.step(step_size)
         if iteration % settings.check_every and iteration < settings.iterations:
             continue
-        poisoned = _rounded(ascent.poison, len(evaluator.y), domain, settings, rng)
+        poisoned = _rounded(ascent.poison, game, settings, rng)
         share = float(np.mean(poisoned.y > 0.0))
         yield Iterate(share, step_size, iteration, ascent.test_loss, ascent.poison), poisoned
 
 
 def _rounded(
     relaxed: RelaxedPoison,
-    clean_size: int,
-    domain: InputDomain,
-    settings: InfluenceSettings,
+    game: LinearGame,
+    settings: Influence,
     rng: np.random.Generator,
 ) -> PoisonedSet:
     """The attack to deploy."""
     rows = [
-        realise(x, int(size), settings.repeats, domain, rng)
+        realise(x, int(size), settings.repeats, game.domain, rng)
         for x, size in zip(relaxed.X, relaxed.copies, strict=True)
     ]
     X = sp.vstack(rows, format="csr") if sp.issparse(rows[0]) else np.vstack(rows)
     labels = np.repeat(relaxed.y, relaxed.copies)
-    return PoisonedSet(X, labels, clean_size, settings.epsilon, domain)
+    return PoisonedSet(X, labels, game.n, settings.epsilon, game.domain)
 
 
 def _continuous(feasible: FeasibleSet) -> FeasibleSet:

@@ -12,7 +12,6 @@ defense wins (:mod:`poisoning.attacks.selection`). Eq. (17) writes λθ: the fac
 because the defender's mean is over (1 + ε)n points.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -21,42 +20,20 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from poisoning.arrays import Matrix, vstack
+from poisoning.attacks.attacked import Attacked
 from poisoning.attacks.decoy import Decoy, likely_first
+from poisoning.attacks.limits import WithDecoys
 from poisoning.attacks.poisoned_set import PoisonedSet
-from poisoning.attacks.selection import AttackResult, select
-from poisoning.defenses.evaluation import Evaluator
+from poisoning.attacks.selection import select
 from poisoning.errors import SolverError
 from poisoning.feasible.rounding import budget, realise
-from poisoning.feasible.sets import FeasibleSet, InputDomain
+from poisoning.feasible.sets import FeasibleSet
 from poisoning.feasible.solver import match_gradient
+from poisoning.games.linear import LinearGame
 from poisoning.models.linear import LinearModel
+from poisoning.settings import COUNT, PERCENTILE, setting
 
 ON_THE_HINGE = 1e-4  # margins this near 1 are 1: the decoy is only solved to its own tolerance
-
-
-@dataclass(frozen=True)
-class KKTSettings:
-    """The knobs; defaults as in Appendix B.2 for Enron, percentiles as in the authors' code.
-
-    ``epsilon``: poison as a fraction of the clean training set. ``radius_percentile`` and
-    ``slab_percentile``: the attacker stays within these percentiles of the clean distances;
-    ``loss_percentile``: and within this percentile of the clean losses under the decoy, class by
-    class. ``repeats``: copies of each rounded point. ``ratios``: how many ε_+ from 0 to ε are
-    tried, beside the one that balances the intercept. ``quantiles`` and ``decoy_repeats``: the
-    grid of decoys. ``opening``: the (quantile, repeats) of the decoy tried while no other is
-    trained yet; others follow in the order of how near their test error is to that decoy's. It
-    decides how soon a good attack is found, hardly how good the winner is.
-    """
-
-    epsilon: float = 0.03
-    radius_percentile: float = 90.0
-    slab_percentile: float = 90.0
-    loss_percentile: float = 90.0
-    repeats: int = 2
-    ratios: int = 7
-    quantiles: tuple[float, ...] = tuple(round(0.05 * k, 2) for k in range(1, 12))
-    decoy_repeats: tuple[int, ...] = (1, 2, 3, 5, 8, 12, 18, 25, 33)
-    opening: tuple[float, int] = (0.4, 8)
 
 
 @dataclass(frozen=True)
@@ -72,41 +49,42 @@ class KKTSource:
     gap: float
 
 
-def kkt_attack(
-    evaluator: Evaluator,
-    domain: InputDomain,
-    settings: KKTSettings,
-    rng: np.random.Generator,
-    *,
-    feasible: FeasibleSet | None = None,
-    enough: float = np.inf,
-    progress: Callable[[str], None] | None = None,
-) -> AttackResult[KKTSource]:
-    """Algorithms 3 and 4 against the clean data and the five defenses of ``evaluator``.
+@dataclass(frozen=True)
+class KKT(WithDecoys):
+    """Algorithms 3 and 4: ``KKT(0.03)(game, rng)``.
 
-    ``feasible`` is the set without decoy constraints, by default that of the clean data; iterative
-    optimisation (Algorithm 1) passes refitted ones. The winner is chosen by
-    :func:`poisoning.attacks.selection.select`, which explains ``enough`` and ``progress``.
-
-    Raises ``SolverError`` if no decoy has a point in the feasible set, ``ValueError`` if ε leaves
-    no poisoned point.
+    The defaults are those of Appendix B.2 for Enron, percentiles as in the authors' code.
     """
-    begun = perf_counter()
-    X, y, n = evaluator.X, evaluator.y, len(evaluator.y)
-    if round(settings.epsilon * n) == 0:
-        raise ValueError(f"epsilon {settings.epsilon:g} of {n} points is not a single one.")
-    if feasible is None:
-        feasible = FeasibleSet.fit(
-            X, y, domain, settings.radius_percentile, settings.slab_percentile
-        )
-    candidates = (
-        attempt
-        for decoy, stream in likely_first(
-            evaluator, settings.quantiles, settings.decoy_repeats, settings.opening, rng
-        )
-        for attempt in attempts(X, y, evaluator.lam, feasible, decoy, settings, stream)
+
+    loss_percentile: float = setting(
+        90.0, PERCENTILE, "poison stays within this percentile of the clean losses under the decoy"
     )
-    return select(evaluator, candidates, begun, enough=enough, progress=progress)
+    ratios: int = setting(
+        7, COUNT, "how many ε₊ from 0 to ε are tried, beside the one that balances the intercept"
+    )
+
+    def __call__(
+        self, game: LinearGame, rng: int | np.random.Generator, *, enough: float = np.inf
+    ) -> Attacked[KKTSource]:
+        """The best poison over all decoys and ratios; :func:`poisoning.attacks.selection.select`.
+
+        The search ends early when a candidate is worth ``enough``.
+
+        Raises ``EmptySetError`` if no decoy has a point in the feasible set, ``ValueError`` if ε
+        leaves no poisoned point, ``TypeError`` if the game's learner is no SVM.
+        """
+        begun = perf_counter()
+        game.poison_size(self.epsilon)
+        feasible = game.feasible(self.radius_percentile, self.slab_percentile)
+        decoys = likely_first(
+            game, self.quantiles, self.decoy_repeats, self.opening, np.random.default_rng(rng)
+        )
+        candidates = (
+            attempt
+            for decoy, stream in decoys
+            for attempt in attempts(game.X, game.y, game.lam, feasible, decoy, self, stream)
+        )
+        return select(game, candidates, begun, enough=enough)
 
 
 def attempts(
@@ -115,7 +93,7 @@ def attempts(
     lam: float,
     base: FeasibleSet,
     decoy: Decoy,
-    settings: KKTSettings,
+    settings: KKT,
     rng: np.random.Generator,
 ) -> list[tuple[KKTSource, PoisonedSet | None]]:
     """Algorithm 4 for one decoy, up to the measurement: poison for every ratio ε_+ : ε_-.

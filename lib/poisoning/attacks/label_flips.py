@@ -10,17 +10,25 @@ that the clean model θ* fits badly and the poisoned model θ̂ fits well:
 keeps to flipped points inside the feasible set F_β of the class they pose as.
 """
 
+from dataclasses import dataclass
+from time import perf_counter
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from poisoning.arrays import Matrix, squared_distances, vstack
+from poisoning.attacks.attacked import Attacked
+from poisoning.attacks.limits import WithinLimits
 from poisoning.attacks.poisoned_set import PoisonedSet
+from poisoning.attacks.selection import select
 from poisoning.errors import SolverError
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import EmptySetError
+from poisoning.games.linear import LinearGame
 from poisoning.models.linear import LinearModel
 from poisoning.models.svm import train_svm
+from poisoning.settings import COUNT, FLAG, setting
 
 _SLACK = 1e-9  # relative: a point that lies on the boundary is inside
 
@@ -138,6 +146,53 @@ def cheapest(cost: Float[ndarray, "p"], total: int, most: int) -> Int[ndarray, "
     if rest:
         q[order[whole]] = rest
     return q
+
+
+@dataclass(frozen=True)
+class _Flips(WithinLimits):
+    """Label flips from a pool: the test data, within the feasible set if ``constrained``."""
+
+    constrained: bool = setting(
+        True, FLAG, "whether flipped points must lie in the feasible set of their new class"
+    )
+
+    def _feasible(self, game: LinearGame) -> FeasibleSet | None:
+        game.poison_size(self.epsilon)
+        limits = self.radius_percentile, self.slab_percentile
+        return game.feasible(*limits) if self.constrained else None
+
+
+@dataclass(frozen=True)
+class RandomFlips(_Flips):
+    """Test points drawn at random and flipped: ``RandomFlips(0.03)(game, rng)``."""
+
+    def __call__(self, game: LinearGame, rng: int | np.random.Generator) -> Attacked:
+        """See :func:`random_flips`, which says what it raises."""
+        begun = perf_counter()
+        poisoned = random_flips(
+            game.X_test, game.y_test, game.n, self.epsilon, game.domain,
+            np.random.default_rng(rng), feasible=self._feasible(game),
+        )  # fmt: skip
+        return select(game, [("flip", poisoned)], begun)
+
+
+@dataclass(frozen=True)
+class Alfa(_Flips):
+    """Adversarial label flips of test points: ``Alfa(0.03)(game, rng)``. It draws nothing."""
+
+    copies: int | None = setting(
+        None, COUNT, "how often the same point may be added; None, as in the paper, is no limit",
+        none=True,
+    )  # fmt: skip
+
+    def __call__(self, game: LinearGame, rng: int | np.random.Generator) -> Attacked:
+        """See :func:`alfa`, which says what it raises."""
+        begun = perf_counter()
+        poisoned = alfa(
+            game.X, game.y, game.X_test, game.y_test, game.lam, self.epsilon, game.domain,
+            feasible=self._feasible(game), clean=game.clean_svm.model, copies=self.copies,
+        )  # fmt: skip
+        return select(game, [("alfa", poisoned)], begun)
 
 
 def _allowed(

@@ -11,7 +11,6 @@ does just that. The *improved* attack adds ℓ(θ_decoy; x, y) ≤ τ to F (Eq. 
 who is pulled towards the decoy finds the poison unsuspicious.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -20,41 +19,21 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from poisoning.arrays import Matrix, vstack
+from poisoning.attacks.attacked import Attacked
 from poisoning.attacks.decoy import Decoy, likely_first
+from poisoning.attacks.limits import WithDecoys
+from poisoning.attacks.min_max_multiclass import ClassesSource, play_classes
 from poisoning.attacks.poisoned_set import PoisonedSet
-from poisoning.attacks.selection import AttackResult, select
+from poisoning.attacks.selection import select
 from poisoning.attacks.worst_point import WorstPointSearch
-from poisoning.defenses.evaluation import Evaluator
 from poisoning.feasible.rounding import realise
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import EmptySetError
+from poisoning.games.linear import LinearGame
 from poisoning.models.linear import LinearModel
+from poisoning.settings import FLAG, LOSS, ROWS, STEP, setting
 
 _INNER_TOL = 1e-3  # relative; what is left of the maximum is less than what rounding changes
-
-
-@dataclass(frozen=True)
-class MinMaxSettings:
-    """The knobs. Given in the paper: ``epsilon``, ``loss_cap``, the grid of decoys.
-
-    ``epsilon``: poison as a fraction of the clean training set. ``radius_percentile`` and
-    ``slab_percentile``: the attacker stays within these percentiles of the clean distances.
-    ``loss_cap``: τ of Eq. (22). ``repeats``: r, copies of each rounded point, and so one attack
-    step for every r points. ``step``: AdaGrad's η; its accumulators start at 1. ``burn_in``: steps
-    without poison, as a multiple of those with it. ``quantiles`` and ``decoy_repeats``: the grid
-    of decoys. ``opening``: the (quantile, repeats) of the decoy tried first.
-    """
-
-    epsilon: float = 0.03
-    radius_percentile: float = 90.0
-    slab_percentile: float = 90.0
-    loss_cap: float = 0.25
-    repeats: int = 2
-    step: float = 0.03
-    burn_in: float = 2.33
-    quantiles: tuple[float, ...] = tuple(round(0.05 * k, 2) for k in range(1, 12))
-    decoy_repeats: tuple[int, ...] = (1, 2, 3, 5, 8, 12, 18, 25, 33)
-    opening: tuple[float, int] = (0.4, 8)
 
 
 @dataclass(frozen=True)
@@ -76,58 +55,64 @@ class MinMaxPoison:
 
 @dataclass(frozen=True)
 class MinMaxSource:
-    """The decoy that an attack was made for, and how much of the poison came out labelled +1."""
+    """The decoy, if any, and how much of the poison came out labelled +1."""
 
-    decoy: Decoy
+    decoy: Decoy | None
     positive_share: float
 
 
-def min_max_attack(
-    evaluator: Evaluator,
-    domain: InputDomain,
-    settings: MinMaxSettings,
-    rng: np.random.Generator,
-    *,
-    feasible: FeasibleSet | None = None,
-    enough: float = np.inf,
-    progress: Callable[[str], None] | None = None,
-) -> AttackResult[MinMaxSource]:
-    """The improved attack: Algorithm 5 for every pruned decoy, and the best of them.
+@dataclass(frozen=True)
+class MinMax(WithDecoys):
+    """Algorithm 5: ``MinMax(0.03)(game, rng)``, for two classes or more.
 
-    ``feasible`` is the set without decoy constraint, by default fitted on the clean data; iterative
-    optimisation (Algorithm 1) passes refitted ones. The winner is chosen by
-    :func:`poisoning.attacks.selection.select`, which explains ``enough`` and ``progress``.
-
-    Raises ``SolverError`` if no decoy leaves a feasible point, ``ValueError`` if ε leaves no
-    poisoned point.
+    Given in the paper are ε, ``loss_cap`` and the grid of decoys. With more than two classes the
+    attack is that of :mod:`poisoning.attacks.min_max_multiclass`: every decoy of the grid is
+    played, there is no slab, points are not rounded, and each step's clean gradient is that of
+    ``batch`` points.
     """
-    begun = perf_counter()
-    if feasible is None:
-        feasible = FeasibleSet.fit(
-            evaluator.X, evaluator.y, domain, settings.radius_percentile, settings.slab_percentile
-        )
-    candidates = (
-        _attempt(evaluator, feasible, domain, settings, decoy, stream)
-        for decoy, stream in likely_first(
-            evaluator, settings.quantiles, settings.decoy_repeats, settings.opening, rng
-        )
-    )
-    return select(evaluator, candidates, begun, enough=enough, progress=progress)
+
+    loss_cap: float = setting(0.25, LOSS, "τ of Eq. (22): the loss that poison has under the decoy")
+    step: float = setting(0.03, STEP, "AdaGrad's η; its accumulators start at 1")
+    burn_in: float = setting(2.33, LOSS, "steps without poison, as a multiple of those with it")
+    decoy: bool = setting(True, FLAG, "whether to use decoys; min-max-basic does not")
+    batch: int = setting(6000, ROWS, "clean points of a step, with more than two classes")
+
+    def __call__(
+        self, game: LinearGame, rng: int | np.random.Generator, *, enough: float = np.inf
+    ) -> Attacked[MinMaxSource | ClassesSource]:
+        """The best poison over all decoys; see :func:`poisoning.attacks.selection.select`.
+
+        The search ends early when a candidate is worth ``enough``.
+
+        Raises ``EmptySetError`` if no decoy leaves a feasible point, ``ValueError`` if ε leaves no
+        poisoned point, ``TypeError`` if the game's learner is not the one that is modelled: SVM for
+        two classes, CrammerSingerSVM for more.
+        """
+        begun, rng = perf_counter(), np.random.default_rng(rng)
+        game.poison_size(self.epsilon)
+        if not game.binary:
+            return select(game, play_classes(game, self, rng), begun, enough=enough)
+        feasible = game.feasible(self.radius_percentile, self.slab_percentile)
+        if self.decoy:
+            decoys = likely_first(game, self.quantiles, self.decoy_repeats, self.opening, rng)
+            candidates = (_attempt(game, feasible, self, decoy, own) for decoy, own in decoys)
+        else:
+            candidates = (_attempt(game, feasible, self, None, rng) for _ in range(1))
+        return select(game, candidates, begun, enough=enough)
 
 
 def _attempt(
-    evaluator: Evaluator,
+    game: LinearGame,
     feasible: FeasibleSet,
-    domain: InputDomain,
-    settings: MinMaxSettings,
-    decoy: Decoy,
+    settings: "MinMax",
+    decoy: Decoy | None,
     rng: np.random.Generator,
 ) -> tuple[MinMaxSource, PoisonedSet | None]:
     """The poison for one decoy; None if nothing feasible looks normal under it."""
     try:
         poisoned = min_max_poison(
-            evaluator.X, evaluator.y, evaluator.lam, feasible, domain, settings, rng,
-            clean=evaluator.clean_svm.model, decoy=decoy.model,
+            game.X, game.y, game.lam, feasible, game.domain, settings, rng,
+            clean=game.clean_svm.model, decoy=decoy and decoy.model,
         ).poisoned  # fmt: skip
     except EmptySetError:
         return MinMaxSource(decoy, float("nan")), None
@@ -140,7 +125,7 @@ def min_max_poison(
     lam: float,
     feasible: FeasibleSet,
     domain: InputDomain,
-    settings: MinMaxSettings,
+    settings: MinMax,
     rng: np.random.Generator,
     *,
     clean: LinearModel,

@@ -13,39 +13,41 @@ F_y being the input box, an L2 ball around the class centroid, and, under a deco
 the multipliers of earlier steps bound the others.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from poisoning.arrays import column_mean, squared_distances
+from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.feasible.bounds import linear_lower_bounds
 from poisoning.feasible.sets import ClassSet, InputDomain
 from poisoning.feasible.solver import EmptySetError, minimise_linear
+from poisoning.games.linear import LinearGame
+from poisoning.learners import CrammerSingerSVM
 from poisoning.models.multiclass_svm import MulticlassModel, train_multiclass_svm
 
 _INNER_TOL = 1e-2  # relative gap of a linear problem
 
 
-@dataclass(frozen=True)
-class MulticlassMinMaxSettings:
-    """The knobs; ``epsilon`` and ``loss_cap`` are the paper's, the others it does not print.
+@runtime_checkable
+class _Settings(Protocol):
+    """What :class:`poisoning.attacks.min_max.MinMax` is set to."""
 
-    ``epsilon``: poison as a fraction of the clean training set. ``radius_percentile``: the attacker
-    stays within this percentile of the clean distances from a class centroid. ``loss_cap``: τ of
-    Eq. (22). ``repeats``: copies of each poisoned point. ``step``: AdaGrad's η, its accumulators
-    start at 1. ``burn_in``: steps without poison, as a multiple of those with it. ``batch``: clean
-    points behind each step's gradient, in shuffled passes.
-    """
-
-    epsilon: float = 0.03
-    radius_percentile: float = 95.0
-    loss_cap: float = 0.25
-    repeats: int = 10
-    step: float = 0.06
-    burn_in: float = 4.0
-    batch: int = 6000
+    epsilon: float
+    radius_percentile: float
+    loss_cap: float
+    repeats: int
+    step: float
+    burn_in: float
+    decoy: bool
+    quantiles: tuple[float, ...]
+    decoy_repeats: tuple[int, ...]
+    batch: int
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,87 @@ class MulticlassPoison:
     y: Int[ndarray, "m"]
     steps: int
     solved: int
+
+
+@dataclass(frozen=True)
+class ClassesSource:
+    """The decoy that an attack was made for, None for no decoy, and what it was made with."""
+
+    decoy: MulticlassModel | None
+    quantile: float
+    copies: int
+    poison: MulticlassPoison
+
+
+def play_classes(
+    game: LinearGame, settings: _Settings, rng: np.random.Generator
+) -> Iterator[tuple[ClassesSource, PoisonedSet | None]]:
+    """Algorithm 5 for every decoy of the grid, as candidates of one attack.
+
+    Raises ``TypeError`` if the game's learner is not CrammerSingerSVM, ``ValueError`` for sparse
+    data or counts.
+    """
+    if not isinstance(game.learner, CrammerSingerSVM):
+        raise TypeError(
+            "min-max with more than two classes models CrammerSingerSVM, not the game's learner "
+            f"{game.learner!r}."
+        )
+    if sp.issparse(game.X):
+        raise ValueError("X must be dense for min-max with more than two classes.")
+    clean = MulticlassModel(game.clean_model.coef_)
+    grid = [(0.0, 0)]
+    if settings.decoy:
+        grid = [(q, copies) for q in settings.quantiles for copies in settings.decoy_repeats]
+    for quantile, copies in grid:
+        (made,) = refined_attacks(
+            game, settings, clean, quantile, copies, 1, rng
+        )  # fmt: skip
+        source = ClassesSource(made.decoy, quantile, copies, made.poison)
+        yield (
+            source,
+            PoisonedSet(made.poison.X, made.poison.y, game.n, settings.epsilon, game.domain),
+        )
+
+
+@dataclass(frozen=True)
+class Refined:
+    """One round: the poison, and the decoy it was made for, None for no decoy."""
+
+    poison: MulticlassPoison
+    decoy: MulticlassModel | None
+
+
+def refined_attacks(
+    game: LinearGame,
+    settings: _Settings,
+    clean: MulticlassModel,
+    quantile: float,
+    copies: int,
+    rounds: int,
+    rng: np.random.Generator,
+) -> list[Refined]:
+    """``rounds`` attacks in a row, each with a decoy from the model that the last one poisoned.
+
+    The paper's decoy is that of the first round, drawn from the ``clean`` model; a model that an
+    attack has poisoned knows better which mistakes poison can cause. ``quantile`` 0 means no decoy.
+    """
+    X, y = game.X, game.y
+    k = len(game.labels)
+    balls = class_balls(X, y, k, game.domain, settings.radius_percentile)
+    decoy, reference, found = None, clean, []
+    for number in range(1, rounds + 1):
+        if quantile > 0.0:
+            decoy = multiclass_decoy(
+                X, y, game.X_test, game.y_test, reference, quantile, copies, rng
+            )
+        poison = min_max_multiclass(X, y, balls, clean, settings, rng, decoy=decoy)
+        found.append(Refined(poison, decoy))
+        if number == rounds:
+            break
+        reference = train_multiclass_svm(
+            np.vstack([X, poison.X]), np.concatenate([y, poison.y]), k, rng
+        )
+    return found
 
 
 def class_balls(
@@ -198,7 +281,7 @@ def min_max_multiclass(
     y: Int[ndarray, "n"],
     sets: list[ClassSet],
     clean: MulticlassModel,
-    settings: MulticlassMinMaxSettings,
+    settings: _Settings,
     rng: np.random.Generator,
     *,
     decoy: MulticlassModel | None = None,

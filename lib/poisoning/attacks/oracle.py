@@ -1,45 +1,114 @@
-"""Attacks of Wang, Mianjy & Arora 2021: on the oracle, on the examples, on the labels.
+"""Attacks on a first-order oracle: Wang, Mianjy & Arora 2021, the convex learning problem.
 
-Clean-label attacks replace x_i by x_i + δ_i and keep y_i. In their experiments δ ascends
-
-    Σ_i ℓ₋₋(z_i),   ℓ₋₋(z) = −ℓ(−z),   z_i = y_i f(x_i + δ_i; w*),
-
-with w* a fixed model trained on clean data: what it takes for the other class teaches the learner
-that it is not. Regime A bounds the overall perturbation Σ‖δ_i‖₂ ≤ S, a ball in ℓ2,1; regime B each
-of them, ‖δ_i‖₂ ≤ B, a ball in ℓ2,∞. Regime C turns labels with probability β.
-
-What acts on examples takes NumPy arrays or torch tensors, one example per row.
+Each spends a budget Σ‖ζ_i‖ over the n steps of a :class:`~poisoning.games.stream.StreamGame`: the
+same at every step, or a fixed norm at few of them. The attacks differ in the direction of ζ_i.
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from time import perf_counter
 
 import numpy as np
-from array_api_compat import array_namespace
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 
-from poisoning.models.oracle_sgd import OracleCall, OraclePoison
-from poisoning.models.two_layer import Array, TwoLayerNets
-
-InputGradient: TypeAlias = Callable[[Array, Array], Array]
-"""(X, y) → ∂ℓ₋₋(z_i)/∂x_i, a row for every example."""
-
-_BATCH = 1000  # examples that a torch model differentiates at once
+from poisoning.attacks.attacked import Attacked
+from poisoning.games.stream import StreamGame
+from poisoning.models.oracle_sgd import ConvexProblem, OracleCall, OraclePoison
+from poisoning.settings import LENGTH, STEP, Settings, setting
 
 
-# The oracle ---------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class OracleAttack(Settings, ABC):
+    """A direction of poison at every step, and a budget for its norms."""
+
+    total: float = setting(1.0, LENGTH, "the budget, added up over all steps")
+    per_step: float | None = setting(
+        None, STEP, "the norm at each poisoned step, as few as the budget takes; None: all alike",
+        none=True,
+    )  # fmt: skip
+
+    def __call__(self, game: StreamGame, rng: int | np.random.Generator) -> Attacked:
+        """All trials of the game under this attack.
+
+        ``poison`` is the function that ``game.evaluate`` takes, ``outcomes["none"]`` the
+        :class:`~poisoning.models.oracle_sgd.OracleRun`, ``value`` its mean excess risk.
+
+        Raises ``ValueError`` if the game's steps are too few to spend the budget.
+        """
+        begun = perf_counter()
+        poison = self.poison(self.norms(game.n))
+        run = game.evaluate(poison, rng)
+        return Attacked(poison, game.value(run), {"none": run}, seconds=perf_counter() - begun)
+
+    def norms(self, n: int) -> Float[ndarray, "n"]:
+        """The budget's share of each of n steps; see :func:`spread_budget`."""
+        return spread_budget(n, self.total, self.per_step)
+
+    @abstractmethod
+    def poison(self, norms: Float[ndarray, "n"]) -> OraclePoison:
+        """The function from an oracle call to ζ (trials, d), ``norms`` given step by step."""
+
+
+@dataclass(frozen=True)
+class ShiftOracle(OracleAttack):
+    """ζ_i = ‖ζ_i‖ w*/‖w*‖, always the same way, so that the learner drifts to −w*.
+
+    On :class:`poisoning.models.oracle_sgd.LinearPair` with ‖ζ_i‖ = ε this is the shift that makes
+    the oracles of F₊ and F₋ equal in distribution.
+    """
+
+    def poison(self, norms: Float[ndarray, "n"]) -> OraclePoison:
+        """ζ along w*."""
+
+        def zeta(call: OracleCall) -> Float[ndarray, "trials d"]:
+            return np.broadcast_to(norms[call.index] * _direction(call.problem), call.W.shape)
+
+        return zeta
+
+
+@dataclass(frozen=True)
+class RepelOracle(OracleAttack):
+    """ζ_i = ‖ζ_i‖ (w* − w_i)/‖w* − w_i‖: every step leads away from w*, wherever the learner is.
+
+    At w_i = w*, where no direction leads away more than another, ζ_i is 0.
+    """
+
+    def poison(self, norms: Float[ndarray, "n"]) -> OraclePoison:
+        """ζ from the iterate to w*, so that a descent step goes the other way."""
+
+        def zeta(call: OracleCall) -> Float[ndarray, "trials d"]:
+            away = call.problem.minimiser - call.W
+            lengths = np.linalg.norm(away, axis=1, keepdims=True)
+            return norms[call.index] * away / np.where(lengths > 0.0, lengths, 1.0)
+
+        return zeta
+
+
+@dataclass(frozen=True)
+class CleanLabelOracle(OracleAttack):
+    """ζ_i = ĝ(w_i; x_i + δ_i, y_i) − ĝ(w_i; x_i, y_i) with δ_i = −y_i ‖δ_i‖ w*/‖w*‖.
+
+    This is a clean-label attack on the examples, seen as an attack on the oracle. The budget is one
+    of ‖δ_i‖; the run's ``poison_norms`` are the ‖ζ_i‖ that follow from them.
+    """
+
+    def poison(self, norms: Float[ndarray, "n"]) -> OraclePoison:
+        """The difference that moving the example makes to its gradient."""
+
+        def zeta(call: OracleCall) -> Float[ndarray, "trials d"]:
+            X = call.X - norms[call.index] * call.y[:, None] * _direction(call.problem)
+            return call.problem.gradients(call.W, X, call.y) - call.gradients
+
+        return zeta
 
 
 def spread_budget(n: int, total: float, per_step: float | None = None) -> Float[ndarray, "n"]:
-    """‖ζ_i‖ (n,) that add up to ``total``: equal; or ``per_step`` on as few steps as that takes.
+    """Norms (n,) that add up to ``total``: equal, or ``per_step`` on as few steps as that takes.
 
-    Those few are evenly spread; the last one gets what remains. Raises ``ValueError`` if n steps of
-    ``per_step`` fall short of ``total``, or for a negative total.
+    Those few are evenly spread over the n steps; the last of them gets what remains. Raises
+    ``ValueError`` if n steps of ``per_step`` fall short of ``total``.
     """
-    if not total >= 0.0:
-        raise ValueError(f"a budget cannot be negative, got {total:g}")
     if per_step is None:
         return np.full(n, total / n)
     count = int(np.ceil(total / per_step * (1.0 - 1e-12)))  # 0.3/0.1 steps are three
@@ -53,206 +122,5 @@ def spread_budget(n: int, total: float, per_step: float | None = None) -> Float[
     return norms
 
 
-def shift_oracle(norms: Float[ndarray, "n"]) -> OraclePoison:
-    """ζ_i = ‖ζ_i‖ w*/‖w*‖: always the same way, so that the learner drifts to −w*.
-
-    On :class:`poisoning.models.oracle_sgd.LinearPair` with ‖ζ_i‖ = ε this is the shift that makes
-    F₊ and F₋ look the same.
-    """
-
-    def poison(call: OracleCall) -> Float[ndarray, "trials d"]:
-        direction = call.problem.minimiser / np.linalg.norm(call.problem.minimiser)
-        return np.broadcast_to(norms[call.index] * direction, call.W.shape)
-
-    return poison
-
-
-def repel_oracle(norms: Float[ndarray, "n"]) -> OraclePoison:
-    """ζ_i = ‖ζ_i‖ (w* − w_i)/‖w* − w_i‖: every step away from w*, from wherever the learner is."""
-
-    def poison(call: OracleCall) -> Float[ndarray, "trials d"]:
-        away = call.problem.minimiser - call.W
-        lengths = np.linalg.norm(away, axis=1, keepdims=True)
-        return norms[call.index] * away / np.where(lengths > 0.0, lengths, 1.0)
-
-    return poison
-
-
-def clean_label_oracle(norms: Float[ndarray, "n"]) -> OraclePoison:
-    """ζ_i = ĝ(w_i; x_i + δ_i, y_i) − ĝ(w_i; x_i, y_i) with δ_i = −y_i ‖δ_i‖ w*/‖w*‖.
-
-    A clean-label attack seen as an attack on the oracle; ``norms`` (n,) are ‖δ_i‖, and the run's
-    ``poison_norms`` the ‖ζ_i‖ that come of them.
-    """
-
-    def poison(call: OracleCall) -> Float[ndarray, "trials d"]:
-        direction = call.problem.minimiser / np.linalg.norm(call.problem.minimiser)
-        X = call.X - norms[call.index] * call.y[:, None] * direction
-        return call.problem.gradients(call.W, X, call.y) - call.gradients
-
-    return poison
-
-
-# The examples -------------------------------------------------------------------------------------
-
-
-@runtime_checkable
-class Budget(Protocol):
-    """A ball of perturbations δ, one per row."""
-
-    def project(self, delta: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        """The nearest δ in the ball, Σ‖δ_i − δ'_i‖² being the distance."""
-
-    def step(self, gradients: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        """A move along the gradients as long as the ball is wide."""
-
-
-@dataclass(frozen=True)
-class OverallBudget:
-    """Regime A: Σ_i ‖δ_i‖₂ ≤ ``total`` S."""
-
-    total: float
-
-    def project(self, delta: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        """‖δ_i‖ shrinks to max(0, ‖δ_i‖ − τ), with the τ at which the sum is S; exact, by sorting.
-
-        Sums of many norms are taken in float64.
-        """
-        xp = array_namespace(delta)
-        norms = xp.astype(_norms(delta), xp.float64)
-        if float(xp.sum(norms)) <= self.total:
-            return delta
-        falling = xp.sort(norms, descending=True)
-        # τ_k takes the excess from the k largest; the right k is the last whose norm exceeds τ_k.
-        counts = xp.astype(xp.cumulative_sum(xp.ones_like(falling)), xp.float64)
-        thresholds = (xp.cumulative_sum(falling) - self.total) / counts
-        chosen = int(xp.count_nonzero(falling > thresholds)) - 1
-        kept = xp.clip(norms - thresholds[chosen], 0.0, None)
-        return delta * xp.astype(_ratio(kept, norms), delta.dtype)[:, None]
-
-    def step(self, gradients: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        """The gradients, scaled to Σ‖·‖ = S: those with most to gain move most."""
-        xp = array_namespace(gradients)
-        length = float(xp.sum(_norms(gradients)))
-        return gradients * (self.total / length if length > 0.0 else 0.0)
-
-
-@dataclass(frozen=True)
-class PerSampleBudget:
-    """Regime B: ‖δ_i‖₂ ≤ ``largest`` B for every i."""
-
-    largest: float
-
-    def project(self, delta: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        """Each δ_i that is too long is cut to length B."""
-        xp = array_namespace(delta)
-        norms = _norms(delta)
-        return delta * _ratio(xp.clip(norms, None, self.largest), norms)[:, None]
-
-    def step(self, gradients: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        """Each gradient, scaled to length B."""
-        xp = array_namespace(gradients)
-        norms = _norms(gradients)
-        return gradients * _ratio(xp.full_like(norms, self.largest), norms)[:, None]
-
-
-def ascend(
-    gradient: InputGradient,
-    X: Float[Array, "n d"],
-    y: Array,
-    budget: Budget,
-    *,
-    steps: int,
-    rate: float,
-    bounds: tuple[float, float] | None = (0.0, 1.0),
-) -> Float[Array, "n d"]:
-    """x + δ after ``steps`` of δ ← Π(clip(x + δ + rate·move) − x): projected ascent of Σ ℓ₋₋.
-
-    ``gradient`` is that of :func:`reversed_logistic` or :func:`reversed_cross_entropy` at the
-    reference model; a move is as long as the ``budget`` is wide, so ``rate`` is a fraction of it.
-    ``bounds`` are those of an input, None for none; X has to keep them. What is returned keeps both
-    constraints: a projection shortens each δ_i, and the box is convex. The poster prints 500 steps
-    and no step size.
-
-    Raises ``ValueError`` if X is outside the bounds.
-    """
-    xp = array_namespace(X)
-    low, high = bounds if bounds is not None else (None, None)
-    if bounds is not None and not (float(xp.min(X)) >= low and float(xp.max(X)) <= high):
-        raise ValueError(f"the clean examples leave the bounds {low:g} to {high:g}")
-    delta = xp.zeros_like(X)
-    for _ in range(steps):
-        moved = X + delta + rate * budget.step(gradient(X + delta, y))
-        if bounds is not None:
-            moved = xp.clip(moved, low, high)
-        delta = budget.project(moved - X)
-    # x + δ is rounded once more: it may leave the box by one unit in the last place.
-    return X + delta if bounds is None else xp.clip(X + delta, low, high)
-
-
-def reversed_logistic(nets: TwoLayerNets) -> InputGradient:
-    """∂/∂x of −log(1 + e^{z}), z = y f(x), f the mean of the networks: −σ(z) y ∇f(x)."""
-
-    def gradient(X: Float[Array, "n d"], y: Float[Array, "n"]) -> Float[Array, "n d"]:
-        xp = array_namespace(X)
-        z = y * xp.mean(nets.scores(X), axis=0)
-        weight = -y / (1.0 + xp.exp(xp.clip(-z, None, 80.0)))
-        return weight[:, None] * xp.mean(nets.input_gradients(X), axis=0)
-
-    return gradient
-
-
-def reversed_cross_entropy(model: Callable[[Any], Any]) -> InputGradient:
-    """∂/∂x of −CE(−model(x), y) for a torch classifier: ℓ₋₋ with more than two classes.
-
-    CE is the cross entropy of the softmax, so with two classes and logits ±f/2 this is
-    :func:`reversed_logistic`. ``model`` maps (n, d) to logits (n, k); labels are 0 … k−1.
-    """
-    import torch  # takes seconds, which binary experiments can spare
-
-    def gradient(X: Float[Array, "n d"], y: Int[Array, "n"]) -> Float[Array, "n d"]:
-        parts = []
-        for rows, labels in zip(X.split(_BATCH), y.split(_BATCH), strict=True):
-            inputs = rows.detach().requires_grad_()
-            loss = -torch.nn.functional.cross_entropy(-model(inputs), labels, reduction="sum")
-            parts.append(torch.autograd.grad(loss, inputs)[0])
-        return torch.cat(parts)
-
-    return gradient
-
-
-# The labels ---------------------------------------------------------------------------------------
-
-
-def flip_labels(
-    y: Float[ndarray, "n"], beta: float, rng: np.random.Generator
-) -> Float[ndarray, "n"]:
-    """Regime C, two classes: −y with probability β. Raises ``ValueError`` unless 0 ≤ β ≤ 1."""
-    return np.where(_turned(len(y), beta, rng), -y, y)
-
-
-def shift_labels(
-    y: Int[ndarray, "n"], classes: int, beta: float, rng: np.random.Generator
-) -> Int[ndarray, "n"]:
-    """Regime C of their experiments: (y + 1) mod k with probability β, for labels 0 … k−1.
-
-    Raises ``ValueError`` unless 0 ≤ β ≤ 1.
-    """
-    return np.where(_turned(len(y), beta, rng), (y + 1) % classes, y)
-
-
-def _turned(n: int, beta: float, rng: np.random.Generator) -> ndarray:
-    if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"beta is a probability, got {beta:g}")
-    return rng.random(n) < beta
-
-
-def _norms(delta: Float[Array, "n d"]) -> Float[Array, "n"]:
-    xp = array_namespace(delta)
-    return xp.sqrt(xp.sum(delta * delta, axis=1))
-
-
-def _ratio(lengths: Float[Array, "n"], norms: Float[Array, "n"]) -> Float[Array, "n"]:
-    """lengths/norms, 0 where the norm is 0: a zero row stays zero."""
-    xp = array_namespace(norms)
-    return xp.where(norms > 0.0, lengths / xp.where(norms > 0.0, norms, 1.0), 0.0)
+def _direction(problem: ConvexProblem) -> Float[ndarray, "d"]:
+    return problem.minimiser / np.linalg.norm(problem.minimiser)

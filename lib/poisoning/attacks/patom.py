@@ -4,13 +4,9 @@ Zhao et al. 2018, Eq. (2) to (6), Algorithm 1. The attacker wants
 
     max  U = Σ_{i target} Σ_j ℓ(w_i·x_ij, y_ij)   over x̂_ij, i attacking, ‖x̂_ij‖ ≤ r,
 
-with W learned by multi-task relationship learning (:mod:`poisoning.models.mtrl`) from clean and
-poisoned examples together, each weighing 1/(n_i + n̂_i). U is summed over the clean training
-examples of the target tasks; labels ŷ are fixed beforehand, and the constant feature 1 of the bias
-is not the attacker's to choose. A direct attack has the same target and attacking tasks, an
-indirect one none in common, a hybrid one some: no more than a choice of the two sets.
-
-Two ways to climb:
+with W learned from clean and poisoned examples together (:mod:`poisoning.games.multi_task`). Labels
+ŷ are fixed beforehand, and the constant feature 1 of the bias is not the attacker's to choose.
+Points are drawn at random and then moved, in one of two ways:
 
 - "ascent", Eq. (4): all points along the gradient of U at once, x̂ ← Proj(x̂ + η ∇U), with a line
   search in which U is that of the model learned anew.
@@ -19,515 +15,309 @@ Two ways to climb:
   projected, before the model is learned anew. The gradient is the paper's, in which W, Ω and the
   multipliers stay those of the last model: it depends on the poison through nothing else, so that
   all points move together.
-
-Problems of the same shape run side by side: every array may have leading batch dimensions, and
-each problem's numbers are what they would be alone.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Literal
 
 import numpy as np
-from array_api_compat import array_namespace, device
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
-from poisoning.attacks.patom_gradient import Method, attack_gradient
+from poisoning import checks
+from poisoning.attacks.attacked import Attacked
+from poisoning.attacks.patom_gradient import attack_gradient
 from poisoning.attacks.patom_kernels import walk
-from poisoning.models.mtrl import (
-    Array,
-    Loss,
-    TaskData,
-    combine,
-    loss_slopes,
-    loss_values,
-    phi,
-    relationship,
-    solve_mtrl,
-    task_scores,
+from poisoning.games.multi_task import NONE, MultiTaskGame, MultiTaskOutcome, Poison
+from poisoning.models.mtrl import loss_slopes, phi, relationship, task_scores
+from poisoning.settings import (
+    COUNT,
+    FRACTION,
+    RADIUS,
+    ROUNDS,
+    STEP,
+    Settings,
+    choice,
+    setting,
 )
 
 _BLOCK = 64  # examples of a sequential sweep taken together
 _TRIALS = 12  # steps tried by one line search, each a quarter of the one before
 _SHARE = 1e-4  # of the promised rise of U that a step must attain
 
-Labels = Literal["uniform", "clean", "constant"]
+
+@dataclass(frozen=True)
+class Iterate:
+    """One model on the way: learned from poison that was moved ``number`` times, 0 is the start.
+
+    ``step`` is the η of the last move: 0 for the start, and where the line search found no step
+    that raises U, after which the poison rests. ``outcome`` holds U, the targets' measure and W.
+    """
+
+    number: int
+    step: float
+    outcome: MultiTaskOutcome
 
 
 @dataclass(frozen=True)
-class Poison:
-    """Injected examples of m tasks, padded to k each.
+class PATOM(Settings):
+    """Algorithm 1, or the ascent along a gradient: ``PATOM(0.2)(game, rng)``.
 
-    ``X`` (*b, m, k, f): features without the bias, f = d − 1. ``y`` (*b, m, k): labels. ``mask``
-    (*b, m, k): which of them exist, n̂_i in task i. Absent ones are 0.
+    The paper's attack is ``PATOM(0.2, update="sequential", gradient="paper", step=100.0)``; the
+    sequential update has no other gradient.
     """
 
-    X: Float[Array, "*b m k f"]
-    y: Float[Array, "*b m k"]
-    mask: Bool[Array, "*b m k"]
+    budget: float = setting(
+        0.2, FRACTION, "poison of an attacking task, as a fraction of its clean examples"
+    )
+    labels: Literal["uniform", "clean", "constant"] = setting(
+        "uniform",
+        choice("uniform", "clean", "constant"),
+        "labels of the poison: uniform over the clean labels' range, drawn from them, or all +1",
+    )
+    update: Literal["ascent", "sequential"] = setting(
+        "ascent", choice("ascent", "sequential"), "Eq. (4) with a line search, or Eq. (6)"
+    )
+    gradient: Literal["paper", "fixed", "total"] = setting(
+        "total",
+        choice("paper", "fixed", "total"),
+        "what stays constant: Ω and the multipliers, Ω alone, or neither",
+    )
+    iterations: int = setting(
+        10, ROUNDS, "how often poison is moved and the model learned anew; 0 is the random attack"
+    )
+    radius: float = setting(1.0, RADIUS, "poisoned features stay in this ball around 0")
+    step: float = setting(
+        10.0,
+        STEP,
+        "η of the sequential update; for the ascent, how far the first step tried moves the point "
+        "of the longest gradient, in units of the radius",
+    )
+    batch_factor: int = setting(
+        3,
+        COUNT,
+        "examples drawn per sequential iteration, as a multiple of the targets' clean ones",
+    )
 
+    def __post_init__(self) -> None:
+        """Check that the gradient fits the update."""
+        super().__post_init__()
+        if self.update == "sequential" and self.gradient != "paper":
+            raise ValueError(
+                f"PATOM: gradient must be paper for the sequential update, not {self.gradient!r}."
+            )
 
-@dataclass(frozen=True)
-class PATOMSettings:
-    """The learner (``loss``, ``lambda1``, ``lambda2``) and the climb.
+    def __call__(self, game: MultiTaskGame, rng: int | np.random.Generator) -> Attacked[Iterate]:
+        """The poison of the iterate with the largest U, of equals the first.
 
-    ``update``: "ascent", Eq. (4) with a line search, or "sequential", Eq. (6). ``gradient``: of
-    which kind (:mod:`poisoning.attacks.patom_gradient`); "sequential" has the paper's only.
-    ``iterations``: how often the model is learned from moved poison; 0 is the random attack.
-    ``radius``: r. ``step``: η of "sequential" (the paper's is 100); for "ascent" how far the first
-    step tried moves the point of the longest gradient, in units of r. ``batch_factor``: examples
-    drawn (with replacement) per iteration of "sequential", as a multiple of the target tasks'
-    clean ones.
-    ``tol``: the relative residual at which the learner stops, and the gradient's solver.
-    """
+        ``source`` is that iterate, ``history`` all of them, the random start first. The outcome is
+        that of the model which the attack has learned; evaluating the poison gives it again within
+        the learner's tolerance.
 
-    loss: Loss = "square"
-    lambda1: float = 0.1
-    lambda2: float = 0.1
-    update: Literal["ascent", "sequential"] = "ascent"
-    gradient: Method = "total"
-    iterations: int = 10
-    radius: float = 1.0
-    step: float = 10.0
-    batch_factor: int = 3
-    tol: float = 1e-6
-
-
-@dataclass(frozen=True)
-class PATOMResult:
-    """The best poison met and what it does; the history of all iterations.
-
-    ``poison``, ``W`` (*b, m, d) and ``utility`` (*b): the best iterate, ``best`` (*b) its number; 0
-    is the start. ``utilities`` (t, *b) and ``models`` (t, *b, m, d): U and W of every iterate, the
-    start first, t = iterations + 1. ``steps`` (iterations, *b): η of every move; 0 where the line
-    search found none that raises U, after which a problem rests.
-    """
-
-    poison: Poison
-    W: Float[Array, "*b m d"]
-    utility: Float[Array, "*b"]
-    best: Int[Array, "*b"]
-    utilities: Float[Array, "t *b"]
-    models: Float[Array, "t *b m d"]
-    steps: Float[Array, "s *b"]
+        Raises ``ValueError`` if the budget leaves no poisoned point, ``SolverError`` if the
+        learner's problem, or the gradient's, is not solved to the game's tolerance.
+        """
+        begun = perf_counter()
+        rng = checks.generator(rng, "rng")
+        start = draw_poison(game, self.budget, self.labels, self.radius, rng)
+        problem = _Problem(game, start, self)
+        now = problem.learn(project_to_ball(start.X, self.radius))
+        moves = _ascent(problem, now) if self.update == "ascent" else _sweeps(problem, now, rng)
+        best, source = now, Iterate(0, 0.0, game.outcome(now.W))
+        history = [source]
+        for number, (now, step) in zip(range(1, self.iterations + 1), moves, strict=False):
+            history.append(Iterate(number, step, game.outcome(now.W)))
+            if now.U > best.U:
+                best, source = now, history[-1]
+        return Attacked(
+            poison=replace(start, X=best.X),
+            value=best.U,
+            outcomes={NONE: source.outcome},
+            source=source,
+            history=tuple(history),
+            seconds=perf_counter() - begun,
+        )
 
 
 def draw_poison(
-    data: TaskData,
-    attacking: Bool[ndarray, "m"],
-    fraction: float,
-    labels: Labels,
-    loss: Loss,
+    game: MultiTaskGame,
+    budget: float,
+    labels: Literal["uniform", "clean", "constant"],
+    radius: float,
     rng: np.random.Generator,
-    *,
-    radius: float = 1.0,
 ) -> Poison:
-    """Random poison for one problem: round(fraction · n_i) points in every attacking task.
+    """Random poison: round(budget · n_i) points in every attacking task.
 
     Features are uniform in the ball of ``radius``. The paper does not say how labels are chosen;
-    ``labels``: "uniform" over the range of the task's clean ones, or over −1 and +1 ("hinge");
+    ``labels``: "uniform" over the range of the task's clean ones, or over −1 and +1 (hinge);
     "clean", drawn from the task's clean ones; "constant", +1 for all (one standard deviation above
     the mean, if targets are standardised).
 
     Raises ``ValueError`` if that leaves no point at all.
     """
+    data = game.data
     sizes = np.sum(data.weight > 0.0, axis=-1).tolist()
     counts = [
-        round(fraction * n) * attacks for n, attacks in zip(sizes, attacking.tolist(), strict=True)
+        round(budget * n) * owned for n, owned in zip(sizes, game.attacking.tolist(), strict=True)
     ]
     if max(counts) == 0:
         raise ValueError(
-            f"A fraction {fraction:g} of {sizes} examples is not a single poisoned one in the "
-            f"attacking tasks {np.flatnonzero(attacking).tolist()}."
+            f"budget {budget:g} of {sizes} examples is not a single poisoned one in the attacking "
+            f"tasks {np.flatnonzero(game.attacking).tolist()}."
         )
-    shape = len(counts), max(counts)
     features = data.X.shape[-1] - 1
-    X, y = np.zeros((*shape, features)), np.zeros(shape)
+    points = {}
     for i, count in enumerate(counts):
-        X[i, :count] = _in_ball(count, features, radius, rng)
+        if count == 0:
+            continue
+        X = _in_ball(count, features, radius, rng)
         clean = data.y[i, data.weight[i] > 0.0]
         if labels == "constant":
-            y[i, :count] = 1.0
+            y = np.ones(count)
         elif labels == "clean":
-            y[i, :count] = rng.choice(clean, count)
-        elif loss == "hinge":
-            y[i, :count] = rng.choice([-1.0, 1.0], count)
+            y = rng.choice(clean, count)
+        elif game.loss == "hinge":
+            y = rng.choice([-1.0, 1.0], count)
         else:
-            y[i, :count] = rng.uniform(clean.min(), clean.max(), count)
-    return Poison(X, y, np.arange(shape[1]) < np.array(counts)[:, None])
+            y = rng.uniform(clean.min(), clean.max(), count)
+        points[i] = X, y
+    return Poison.of(points, len(counts))
 
 
-def stack_poison(poison: Sequence[Poison]) -> Poison:
-    """One batch of several problems' poison, padded to the most points of any."""
-    k = max(one.mask.shape[-1] for one in poison)
-
-    def stacked(arrays: list[ndarray], axis: int) -> ndarray:
-        padding = [(0, 0)] * arrays[0].ndim
-        out = []
-        for array in arrays:
-            padding[axis] = (0, k - array.shape[axis])
-            out.append(np.pad(array, padding))
-        return np.stack(out)
-
-    return Poison(
-        stacked([one.X for one in poison], -2),
-        stacked([one.y for one in poison], -1),
-        stacked([one.mask for one in poison], -1),
-    )
-
-
-def poisoned_data(clean: TaskData, poison: Poison) -> TaskData:
-    """Clean and poisoned examples together, those last; 1/(n_i + n̂_i) for each of task i."""
-    xp = array_namespace(clean.X)
-    X = xp.concat([poison.X, xp.astype(poison.mask, poison.X.dtype)[..., None]], axis=-1)
-    present = xp.concat([clean.weight > 0.0, poison.mask], axis=-1)
-    present = xp.astype(present, clean.weight.dtype)
-    return TaskData(
-        xp.concat([clean.X, X], axis=-2),
-        xp.concat([clean.y, poison.y], axis=-1),
-        present / xp.sum(present, axis=-1, keepdims=True),
-    )
-
-
-def attack_utility(
-    clean: TaskData, targets: Bool[Array, "*b m"], W: Float[Array, "*b m d"], loss: Loss
-) -> tuple[Float[Array, "*b"], Float[Array, "*b m d"]]:
-    """U of Eq. (2), the summed loss on the clean examples of the target tasks, and ∂U/∂W."""
-    xp = array_namespace(W)
-    counted = xp.astype(targets[..., None] & (clean.weight > 0.0), W.dtype)
-    scores = task_scores(clean.X, W)
-    utility = xp.sum(counted * loss_values(scores, clean.y, loss), axis=(-2, -1))
-    slopes = counted * loss_slopes(scores, clean.y, loss)
-    return utility, combine(slopes, clean.X)
-
-
-def project_to_ball(X: Float[Array, "*b f"], radius: float) -> Float[Array, "*b f"]:
+def project_to_ball(X: Float[ndarray, "*b f"], radius: float) -> Float[ndarray, "*b f"]:
     """Proj of Eq. (4): the nearest point with ‖x‖ ≤ r, for every row."""
-    xp = array_namespace(X)
-    norms = xp.sqrt(xp.sum(X * X, axis=-1, keepdims=True))
-    return X * (radius / xp.clip(norms, min=radius))
-
-
-def patom(
-    clean: TaskData,
-    targets: Bool[Array, "*b m"],
-    start: Poison,
-    settings: PATOMSettings,
-    rngs: Sequence[np.random.Generator] = (),
-) -> PATOMResult:
-    """Algorithm 1 from ``start`` (projected first), against the ``targets``; best iterate kept.
-
-    ``rngs``: for "sequential", one generator per problem, in the order of the flattened batch.
-
-    Raises:
-        ValueError: a problem without target tasks; "sequential" with a gradient that is not the
-            paper's, or without a generator for every problem.
-        SolverError: the learner's problem, or the gradient's, was not solved to its tolerance.
-    """
-    xp = array_namespace(clean.X)
-    batch = tuple(clean.X.shape[:-3])
-    problems, X = _flattened(clean, targets, start, settings)
-    if not bool(xp.all(xp.any(problems.targets, axis=-1))):
-        raise ValueError("A problem has no target task.")
-    now = problems.learn(X)
-    if settings.update == "ascent":
-        moves = _ascent(problems, now)
-    else:
-        if settings.gradient != "paper" or len(rngs) != len(X):
-            raise ValueError(
-                "The sequential update needs gradient 'paper' and a generator per problem, not "
-                f"{settings.gradient!r} and {len(rngs)} for {len(X)}."
-            )
-        moves = _sweeps(problems, now, rngs)
-    best, number = now, xp.zeros_like(now.U, dtype=xp.int64)
-    utilities, models, steps = [now.U], [now.W], []
-    for iteration, (now, step) in zip(range(1, settings.iterations + 1), moves, strict=False):
-        better = now.U > best.U
-        best, number = now.where(better, best), xp.where(better, iteration, number)
-        utilities.append(now.U)
-        models.append(now.W)
-        steps.append(step)
-
-    def shaped(array: Array) -> Array:
-        return xp.reshape(array, (*batch, *array.shape[1:]))
-
-    def history(arrays: list[Array], like: Array) -> Array:
-        shape = (len(arrays), *batch, *like.shape[1:])
-        return xp.reshape(xp.stack(arrays) if arrays else like[None][:0], shape)
-
-    return PATOMResult(
-        poison=replace(start, X=shaped(best.X)),
-        W=shaped(best.W),
-        utility=shaped(best.U),
-        best=shaped(number),
-        utilities=history(utilities, now.U),
-        models=history(models, now.W),
-        steps=history(steps, now.U),
-    )
-
-
-def best_start(result: PATOMResult) -> PATOMResult:
-    """Of a batch whose first dimension is different starts, the start of highest utility."""
-    xp = array_namespace(result.utility)
-    chosen = xp.argmax(result.utility, axis=0)
-
-    def pick(array: Array, axis: int = 0) -> Array:
-        shape = (1,) * axis + (1, *chosen.shape) + (1,) * (array.ndim - axis - 1 - chosen.ndim)
-        index = xp.broadcast_to(
-            xp.reshape(chosen, shape), (*array.shape[:axis], 1, *array.shape[axis + 1 :])
-        )
-        return xp.squeeze(xp.take_along_axis(array, index, axis=axis), axis=axis)
-
-    poison = result.poison
-    return PATOMResult(
-        Poison(pick(poison.X), pick(poison.y), pick(poison.mask)),
-        pick(result.W), pick(result.utility), pick(result.best),
-        pick(result.utilities, 1), pick(result.models, 1), pick(result.steps, 1),
-    )  # fmt: skip
+    norms = np.sqrt(np.sum(X * X, axis=-1, keepdims=True))
+    return X * (radius / np.maximum(norms, radius))
 
 
 @dataclass(frozen=True)
-class _Iterate:
-    """Poison ``X`` (b, m, k, f), what is learned with it, its utility ``U``, ``v`` = ∂U/∂W."""
+class _Point:
+    """Features ``X`` (m, k, f) of the poison, what is learned with it, U, and ``v`` = ∂U/∂W."""
 
-    X: Array
-    W: Array
-    U: Array
-    v: Array
-
-    def where(self, chosen: Bool[Array, "b"], other: "_Iterate") -> "_Iterate":
-        """This in the ``chosen`` problems, the ``other`` elsewhere."""
-        xp = array_namespace(self.U)
-        return _Iterate(
-            xp.where(chosen[:, None, None, None], self.X, other.X),
-            xp.where(chosen[:, None, None], self.W, other.W),
-            xp.where(chosen, self.U, other.U),
-            xp.where(chosen[:, None, None], self.v, other.v),
-        )
-
-    def take(self, places: Int[Array, "_"] | Bool[Array, "_"]) -> "_Iterate":
-        """The problems at ``places``, or where ``places`` is true."""
-        return _Iterate(self.X[places], self.W[places], self.U[places], self.v[places])
-
-    def put(self, places: Int[Array, "_"], other: "_Iterate") -> "_Iterate":
-        """This, but the ``other`` in its order at ``places``."""
-        xp = array_namespace(self.U)
-        new = _Iterate(*(xp.asarray(a, copy=True) for a in (self.X, self.W, self.U, self.v)))
-        new.X[places], new.W[places] = other.X, other.W
-        new.U[places], new.v[places] = other.U, other.v
-        return new
+    X: ndarray
+    W: ndarray
+    U: float
+    v: ndarray
 
 
 @dataclass(frozen=True)
-class _Problems:
-    """b problems: what stays the same while their poison moves."""
+class _Problem:
+    """What stays the same while poison moves: the game, labels and places of ``start``."""
 
-    clean: TaskData
-    targets: Array
-    y: Array
-    mask: Array
-    settings: PATOMSettings
+    game: MultiTaskGame
+    start: Poison
+    settings: PATOM
 
-    def take(self, places: Int[Array, "_"]) -> "_Problems":
-        """The problems at ``places``."""
-        if len(places) == len(self.y):
-            return self
-        clean = self.clean
-        return _Problems(
-            TaskData(clean.X[places], clean.y[places], clean.weight[places]),
-            self.targets[places], self.y[places], self.mask[places], self.settings,
-        )  # fmt: skip
+    def learn(self, X: Float[ndarray, "m k f"], start: ndarray | None = None) -> _Point:
+        """Learn from poison with features ``X``, beginning with the weights ``start``."""
+        game = self.game
+        W = game.learn(game.poisoned(replace(self.start, X=X)), start)
+        return _Point(X, W, *game.utility(W))
 
-    def train(self, X: Float[Array, "b m k f"]) -> TaskData:
-        """All the learner sees."""
-        return poisoned_data(self.clean, Poison(X, self.y, self.mask))
-
-    def learn(self, X: Float[Array, "b m k f"], start: Array | None = None) -> _Iterate:
-        """Learn from poison ``X``, beginning with the weights ``start``."""
-        s = self.settings
-        W = solve_mtrl(self.train(X), s.loss, s.lambda1, s.lambda2, tol=s.tol, start=start).W
-        return _Iterate(X, W, *attack_utility(self.clean, self.targets, W, s.loss))
-
-    def gradient(self, now: _Iterate) -> Float[Array, "b m k f"]:
+    def gradient(self, now: _Point) -> Float[ndarray, "m k f"]:
         """∂U/∂x̂ for every poisoned point."""
-        s = self.settings
+        game = self.game
         return attack_gradient(
-            self.train(now.X), now.X.shape[-2], now.W, now.v, s.loss, s.lambda1, s.lambda2,
-            s.gradient, tol=s.tol,
+            game.poisoned(replace(self.start, X=now.X)), now.X.shape[1], now.W, now.v, game.loss,
+            game.lambda1, game.lambda2, self.settings.gradient, tol=game.tol,
         )  # fmt: skip
 
 
-def _flattened(
-    clean: TaskData, targets: Array, start: Poison, settings: PATOMSettings
-) -> tuple[_Problems, Float[Array, "b m k f"]]:
-    """One batch dimension for all, and the projected start."""
-    xp = array_namespace(clean.X)
-
-    def flat(array: Array, core: int) -> Array:
-        return xp.reshape(array, (-1, *array.shape[array.ndim - core :]))
-
-    data = TaskData(flat(clean.X, 3), flat(clean.y, 2), flat(clean.weight, 2))
-    problems = _Problems(data, flat(targets, 1), flat(start.y, 2), flat(start.mask, 2), settings)
-    return problems, project_to_ball(flat(start.X, 3), settings.radius)
-
-
-def _ascent(problems: _Problems, now: _Iterate) -> Iterator[tuple[_Iterate, Array]]:
+def _ascent(problem: _Problem, now: _Point) -> Iterator[tuple[_Point, float]]:
     """Eq. (4); yields iterates and their η.
 
     A search begins with the step that succeeded last, with twice that if it did so at once. Where
-    none succeeds, a problem rests.
+    none succeeds, the poison rests.
     """
-    xp = array_namespace(now.U)
-    active = xp.arange(len(now.U), device=device(now.U))
-    eta = xp.zeros_like(now.U)
-    for iteration in itertools.count():
-        part, begin = problems.take(active), now.take(active)
-        step = xp.zeros_like(now.U)
-        if len(active) > 0:
-            gradient = part.gradient(begin)
-            if iteration == 0:
-                longest = xp.max(xp.sum(gradient**2, axis=-1), axis=(-2, -1)) ** 0.5
-                first = problems.settings.step * problems.settings.radius
-                eta = first / xp.where(longest > 0.0, longest, 1.0)
-            end, found = _line_search(part, begin, gradient, eta)
-            now = now.put(active, end)
-            step[active] = found
-            moved = found > 0.0
-            eta = xp.where(found == eta, 2.0 * found, found)[moved]
-            active = active[moved]
+    gradient = problem.gradient(now)
+    longest = float(np.sqrt(np.max(np.sum(gradient**2, axis=-1))))
+    eta = problem.settings.step * problem.settings.radius / (longest if longest > 0.0 else 1.0)
+    while True:
+        now, step = _line_search(problem, now, gradient, eta)
         yield now, step
+        if step == 0.0:
+            break
+        eta = 2.0 * step if step == eta else step
+        gradient = problem.gradient(now)
+    while True:
+        yield now, 0.0
 
 
 def _line_search(
-    problems: _Problems, begin: _Iterate, gradient: Float[Array, "b m k f"], eta: Float[Array, "b"]
-) -> tuple[_Iterate, Float[Array, "b"]]:
+    problem: _Problem, begin: _Point, gradient: Float[ndarray, "m k f"], eta: float
+) -> tuple[_Point, float]:
     """Quarter η until U, learned anew, rises by a little of what the gradient promises.
 
     It must also rise by more than what the learner's tolerance leaves open. Where it never does,
     the iterate stays ``begin`` and η is 0.
     """
-    xp = array_namespace(eta)
-    radius = problems.settings.radius
-    end, found = begin, xp.zeros_like(eta)
-    places = xp.arange(len(eta), device=device(eta))
     for _ in range(_TRIALS):
-        old, slope = begin.take(places), gradient[places]
-        X = project_to_ball(old.X + eta[places][:, None, None, None] * slope, radius)
-        new = problems.take(places).learn(X, old.W)
-        promised = xp.sum(slope * (X - old.X), axis=(-3, -2, -1))
-        needed = xp.maximum(_SHARE * promised, problems.settings.tol * old.U)
-        good = old.U + needed < new.U
-        end = end.put(places[good], new.take(good))
-        found[places[good]] = eta[places[good]]
-        places = places[~good]
-        if len(places) == 0:
-            break
-        eta = eta / 4.0
-    return end, found
+        X = project_to_ball(begin.X + eta * gradient, problem.settings.radius)
+        new = problem.learn(X, begin.W)
+        promised = np.sum(gradient * (X - begin.X))
+        if begin.U + max(_SHARE * promised, problem.game.tol * begin.U) < new.U:
+            return new, eta
+        eta /= 4.0
+    return begin, 0.0
 
 
 def _sweeps(
-    problems: _Problems, now: _Iterate, rngs: Sequence[np.random.Generator]
-) -> Iterator[tuple[_Iterate, Array]]:
+    problem: _Problem, now: _Point, rng: np.random.Generator
+) -> Iterator[tuple[_Point, float]]:
     """Steps 7 to 12 of Algorithm 1; yields iterates and the constant η.
 
     The gradient of the example (x_q, y_q) of task p is α Φ_ip ℓ'(w_p·x_q, y_q) x_q for a poisoned
     point of task i: along the same direction for all, so that only projecting is left to do one
     example at a time.
     """
-    xp = array_namespace(now.U)
-    s, clean = problems.settings, problems.clean
-    b, m, n, d = clean.X.shape
-    each = xp.arange(b, device=device(now.U))[:, None]
-    counted = xp.reshape(problems.targets[..., None] & (clean.weight > 0.0), (b, m * n))
-    pools = [xp.nonzero(row)[0] for row in counted]
-    sizes = [s.batch_factor * len(pool) for pool in pools]
-    rows = xp.reshape(clean.X, (b, m * n, d))
-    labels = xp.reshape(clean.y, (b, m * n))
-    # As many points of every problem as any has; those that are absent come last.
-    absent = xp.astype(xp.reshape(~problems.mask, (b, -1)), xp.int64)
-    count = absent.shape[-1] - int(xp.min(xp.sum(absent, axis=-1)))
-    points = xp.argsort(absent, axis=-1, stable=True)[:, :count]
-    owners = points // problems.mask.shape[-1]
-    step = xp.full_like(now.U, s.step)
+    game, mask, settings = problem.game, problem.start.mask, problem.settings
+    m, n, d = game.data.X.shape
+    pool = np.flatnonzero(game.targets[:, None] & (game.data.weight > 0.0))
+    rows, labels = game.data.X.reshape(m * n, d), game.data.y.reshape(m * n)
+    points = np.flatnonzero(mask)
+    owners = points // mask.shape[1]
     while True:
-        drawn = xp.zeros((b, max(sizes)), dtype=xp.int64, device=device(now.U))
-        present = xp.zeros(drawn.shape, dtype=now.U.dtype, device=device(now.U))
-        for i, (pool, size, rng) in enumerate(zip(pools, sizes, rngs, strict=True)):
-            chosen = xp.asarray(rng.integers(len(pool), size=size), device=device(now.U))
-            drawn[i, :size], present[i, :size] = pool[chosen], 1.0
-        tasks, x = drawn // n, rows[each, drawn]
-        scores = xp.sum(x * now.W[each, tasks], axis=-1)
-        pull = loss_slopes(scores, labels[each, drawn], s.loss) * present
-        directions = s.step * pull[..., None] * x[..., :-1]
-        Phi = phi(relationship(now.W), s.lambda1, s.lambda2)[each, tasks]
+        drawn = pool[rng.integers(len(pool), size=settings.batch_factor * len(pool))]
+        tasks, x = drawn // n, rows[drawn]
+        scores = np.sum(x * now.W[tasks], axis=-1)
+        pull = loss_slopes(scores, labels[drawn], game.loss)
+        directions = settings.step * pull[:, None] * x[:, :-1]
+        Phi = phi(relationship(now.W), game.lambda1, game.lambda2)[tasks]
 
-        train = problems.train(now.X)
-        fitted = task_scores(train.X, now.W)
-        alpha = -(train.weight * loss_slopes(fitted, train.y, s.loss))[..., n:]
-        X, alpha = xp.reshape(now.X, (b, -1, d - 1)), xp.reshape(alpha, (b, -1))
-        moved = xp.zeros_like(X)
-        moved[each, points] = _walk(
-            X[each, points], alpha[each, points], owners, Phi.mT, directions, s.radius
-        )
-        moved = xp.reshape(moved, now.X.shape)
-        now = problems.learn(moved, now.W)
-        yield now, step
+        train = game.poisoned(replace(problem.start, X=now.X))
+        slopes = loss_slopes(task_scores(train.X, now.W), train.y, game.loss)
+        alpha = -(train.weight * slopes)[:, n:]
+        moved = np.zeros_like(now.X).reshape(-1, d - 1)
+        moved[points] = _walk(
+            now.X.reshape(-1, d - 1)[points], alpha.ravel()[points], owners, Phi.T, directions,
+            settings.radius,
+        )  # fmt: skip
+        now = problem.learn(moved.reshape(now.X.shape), now.W)
+        yield now, settings.step
 
 
 def _walk(
-    X: Float[Array, "b r f"],
-    alpha: Float[Array, "b r"],
-    owners: Int[Array, "b r"],
-    Phi: Float[Array, "b m q"],
-    directions: Float[Array, "b q f"],
+    X: Float[ndarray, "r f"],
+    alpha: Float[ndarray, "r"],
+    owners: Int[ndarray, "r"],
+    Phi: Float[ndarray, "m q"],
+    directions: Float[ndarray, "q f"],
     radius: float,
-) -> Float[Array, "b r f"]:
+) -> Float[ndarray, "r f"]:
     """x ← Proj(x + α Φ_iq direction_q) for q = 1, 2, …, all points abreast, i the task of each.
 
     In blocks: within one, a point is σ (x_0 + Σ γ_q direction_q), and its norm follows from inner
     products with x_0 and among the directions, so that a step costs a few numbers per point.
     """
-    xp = array_namespace(X)
-    each = xp.arange(len(X), device=device(X))[:, None]
-    for first in range(0, directions.shape[1], _BLOCK):
+    for first in range(0, len(directions), _BLOCK):
         block = slice(first, first + _BLOCK)
-        Z = directions[:, block]
-        lengths = alpha[..., None] * Phi[..., block][each, owners]
-        steps = Z @ Z.mT, X @ Z.mT, lengths, xp.sum(X * X, axis=-1), radius
-        gamma, sigma = (_block_one_by_one if isinstance(X, ndarray) else _block_abreast)(*steps)
-        X = project_to_ball(sigma[..., None] * (X + gamma @ Z), radius)
+        Z = directions[block]
+        lengths = np.ascontiguousarray(alpha[:, None] * Phi[:, block][owners])
+        gamma, sigma = walk(X @ Z.T, Z @ Z.T, lengths, np.sum(X * X, axis=-1), radius)
+        X = project_to_ball(sigma[:, None] * (X + gamma @ Z), radius)
     return X
-
-
-def _block_abreast(
-    gram: Array, start: Array, lengths: Array, squared: Array, radius: float
-) -> tuple[Array, Array]:
-    """γ (b, r, q) and σ (b, r) of a block, for torch: all points of all problems in every call."""
-    xp = array_namespace(start)
-    gamma, sigma = xp.zeros_like(start), xp.ones_like(squared)
-    for q in range(start.shape[-1]):
-        length = lengths[..., q]
-        along = sigma * (start[..., q] + (gamma @ gram[:, :, q, None])[..., 0])
-        squared = squared + length * (2.0 * along + length * gram[:, q, q, None])
-        shrink = radius / xp.maximum(squared, radius**2) ** 0.5
-        gamma[..., q] = length / sigma
-        sigma, squared = sigma * shrink, squared * shrink**2
-    return gamma, sigma
-
-
-def _block_one_by_one(
-    gram: Array, start: Array, lengths: Array, squared: Array, radius: float
-) -> tuple[Array, Array]:
-    """The same for NumPy, compiled."""
-    found = [
-        walk(start[i], gram[i], np.ascontiguousarray(lengths[i]), squared[i], radius)
-        for i in range(len(start))
-    ]
-    gamma, sigma = zip(*found, strict=True)
-    return np.stack(gamma), np.stack(sigma)
 
 
 def _in_ball(

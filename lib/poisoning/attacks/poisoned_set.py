@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 from numpy import ndarray
 
 from poisoning.arrays import Matrix
@@ -15,11 +15,12 @@ class PoisonedSet:
     """Poisoned points ``X`` (m, d) with labels ``y`` (m,), for ``clean_size`` clean ones.
 
     Exactly m = round(ε·n) points, every one in ``domain`` (whole numbers within the limits for
-    counts), labels −1 or +1; anything else raises ``ValueError`` when the object is made.
+    counts), labels −1 or +1, or whole numbers from 0; anything else raises ``ValueError`` when the
+    object is made.
     """
 
     X: Matrix
-    y: Float[ndarray, "m"]
+    y: Shaped[ndarray, "m"]
     clean_size: int
     epsilon: float
     domain: InputDomain
@@ -38,7 +39,7 @@ class PoisonedSet:
                 f"Poisoned points have {self.X.shape[1]} features, the domain has "
                 f"{self.domain.lower.size}."
             )
-        if not np.all(np.abs(self.y) == 1.0):
+        if self.y.dtype.kind == "f" and not np.all(np.abs(self.y) == 1.0):
             raise ValueError("The labels of poisoned points must be -1 or +1.")
         outside = np.flatnonzero(~self.domain.contains(self.X))
         if outside.size:

@@ -1,25 +1,31 @@
-"""Which of many candidate attacks is best, measured no more than is needed to be sure.
+"""Which of many candidate attacks is best, without measuring each behind every defense.
 
 Section 5.2 of Koh et al. 2021: an attacker does not know which defense it will meet, so a candidate
-is worth its least test error over the five. Every defense measured bounds that from above, and the
-defenses differ in cost by orders of magnitude; so the candidate with the highest bound is measured
-behind its next dearer defense until the one on top has faced all five. Nothing else can beat it.
+is worth its least test error over all of them. Every defense measured bounds that from above, and
+defenses differ in cost by orders of magnitude. So the candidate with the highest bound is measured
+behind its next dearer defense, until the one on top has faced all of them. No other can beat it.
 """
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, TypeVar
 
 import numpy as np
+from jaxtyping import Shaped
+from numpy import ndarray
 
+from poisoning.arrays import Matrix
+from poisoning.attacks.attacked import Attacked
 from poisoning.attacks.poisoned_set import PoisonedSet
-from poisoning.defenses.evaluation import AttackedData, DefenseOutcome, Evaluation, Evaluator
-from poisoning.defenses.spectrum import EXACT
 from poisoning.feasible.solver import EmptySetError
+from poisoning.games.linear import NONE, AttackedGame, LinearGame, Outcome
 
-CHEAPEST_FIRST = ("l2", "slab", "loss", "knn", "svd")
+EXACT = 1e-6
+"""Residual of a defense's scores that makes no difference to what it removes."""
+
+_UNKNOWN_COST = 5
 
 Source = TypeVar("Source")
 
@@ -28,60 +34,42 @@ Source = TypeVar("Source")
 class Tried(Generic[Source]):
     """One candidate, in the order tried, and the ``source`` it came from: a decoy, an iterate …
 
-    ``l2_error`` is its test error behind the L2 defense. ``minimum_error`` is the least over the
-    five defenses if ``complete``, else an upper bound on it that shows the candidate no better than
-    the winner. ``seconds`` had passed since the attack began when ``l2_error`` was known; they are
-    all that differs between two runs with one seed.
+    ``first_error`` is its test error behind the game's cheapest defense, which of Koh et al.'s five
+    is L2. ``minimum_error`` is the least over all defenses if ``complete``, else an upper bound on
+    it that shows the candidate no better than the winner. ``seconds`` had passed since the attack
+    began when ``first_error`` was known; they are all that differs between two runs with one seed.
     """
 
     source: Source
-    l2_error: float
+    first_error: float
     minimum_error: float
     complete: bool
     seconds: float
 
 
-@dataclass(frozen=True)
-class AttackResult(Generic[Source]):
-    """The best attack, where it came from, what it does, and all that was tried.
-
-    ``skipped`` counts sources that gave no candidate: no feasible point, or no certified solution.
-    """
-
-    poisoned: PoisonedSet
-    source: Source
-    evaluation: Evaluation
-    history: tuple[Tried[Source], ...]
-    skipped: int
-
-
 def select(
-    evaluator: Evaluator,
+    game: LinearGame,
     candidates: Iterable[tuple[Source, PoisonedSet | None]],
     begun: float,
     *,
     enough: float = np.inf,
-    progress: Callable[[str], None] | None = None,
-) -> AttackResult[Source]:
-    """The candidate with the highest least test error over the five defenses; of equals the first.
+) -> Attacked[Source]:
+    """The candidate with the highest least test error over the defenses; of equals the first.
 
     ``candidates`` are sources with their poison, None where there is none. The search ends early
     when a candidate is worth ``enough``. Seconds count from ``begun`` (``time.perf_counter``).
-    ``progress`` is called with a line of text after every candidate.
 
     Raises ``EmptySetError`` if no source has poison.
     """
-    search = BestFirst(evaluator)
+    search = BestFirst(game)
     tried: list[tuple[Source, float]] = []
-    skipped, winner, highest = 0, None, 0.0
+    skipped, winner = 0, None
     for source, poisoned in candidates:
         if poisoned is None:
             skipped += 1
             continue
-        highest = max(highest, search.offer(poisoned))
+        search.offer(poisoned)
         tried.append((source, perf_counter() - begun))
-        if progress is not None:
-            progress(f"{len(tried)} candidates, {highest:.1%} behind L2")
         winner = search.settle(enough)
         if winner is not None:
             break
@@ -92,26 +80,47 @@ def select(
             "raise its percentiles or the cap on the loss"
         )
     history = tuple(
-        Tried(source, search.outcomes[k]["l2"].test_error, search.bound(k), search.complete(k), s)
-        for k, (source, s) in enumerate(tried)
+        Tried(source, search.first_error(k), search.bound(k), search.complete(k), seconds)
+        for k, (source, seconds) in enumerate(tried)
     )
-    return AttackResult(
-        search.candidates[winner], tried[winner][0], search.evaluation(winner), history, skipped
-    )
+    outcomes = search.evaluation(winner)
+    return Attacked(
+        search.candidates[winner], game.value(outcomes), outcomes, tried[winner][0], history,
+        skipped, perf_counter() - begun,
+    )  # fmt: skip
+
+
+def measured(game: LinearGame, points: Matrix, labels: Shaped[ndarray, "r"]) -> Attacked:
+    """What an attack returns that has made just one poisoned set.
+
+    ``points`` (r, d) and ``labels`` (r,) as for :meth:`LinearGame.evaluate
+    <poisoning.games.linear.LinearGame.evaluate>`; the points must lie in the game's domain.
+
+    Raises:
+        ValueError: the poison is not of the game's kind, or lies outside its domain.
+    """
+    begun = perf_counter()
+    outcomes = game.evaluate(points, labels)
+    X, y = game.checked(points, labels)
+    poison = PoisonedSet(X, y, game.n, len(y) / game.n, game.domain)
+    seconds = perf_counter() - begun
+    return Attacked(poison, game.value(outcomes), outcomes, seconds=seconds)
 
 
 class BestFirst:
     """``candidates`` in the order offered, each with its ``outcomes`` behind the defenses met."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, game: LinearGame) -> None:
         self.candidates: list[PoisonedSet] = []
-        self.outcomes: list[dict[str, DefenseOutcome]] = []
-        self._evaluator = evaluator
+        self.outcomes: list[dict[str, Outcome]] = []
+        self._game = game
+        costs = {name: getattr(one, "cost", _UNKNOWN_COST) for name, one in game.defenses.items()}
+        self.cheapest_first = sorted(costs, key=costs.__getitem__) or [NONE]
         self._queue: list[tuple[float, int]] = []  # (−bound, number): of equals the first wins
-        self._attacked: tuple[int, AttackedData] | None = None  # the candidate measured last
+        self._attacked: tuple[int, AttackedGame] | None = None  # the candidate measured last
 
     def offer(self, poisoned: PoisonedSet) -> float:
-        """Take one candidate, and return its test error behind the cheapest defense, L2."""
+        """Take one candidate, and return its test error behind the cheapest defense."""
         number = len(self.candidates)
         self.candidates.append(poisoned)
         self.outcomes.append({})
@@ -119,13 +128,17 @@ class BestFirst:
         heapq.heappush(self._queue, (-self.bound(number), number))
         return self.bound(number)
 
+    def first_error(self, number: int) -> float:
+        """The test error of a candidate behind the cheapest defense."""
+        return self.outcomes[number][self.cheapest_first[0]].test_error
+
     def bound(self, number: int) -> float:
         """The least test error of a candidate over the defenses it has met."""
         return min(outcome.test_error for outcome in self.outcomes[number].values())
 
     def complete(self, number: int) -> bool:
-        """Whether a candidate has met all five."""
-        return len(self.outcomes[number]) == len(CHEAPEST_FIRST)
+        """Whether a candidate has met all defenses."""
+        return len(self.outcomes[number]) == len(self.cheapest_first)
 
     def settle(self, least: float = -np.inf) -> int | None:
         """The number of the best candidate; None if none is worth at least ``least``."""
@@ -137,25 +150,27 @@ class BestFirst:
             heapq.heapreplace(self._queue, (-self.bound(number), number))
         return None
 
-    def evaluation(self, number: int) -> Evaluation:
-        """What a candidate does undefended and behind the defenses it has met, all of them exact.
+    def evaluation(self, number: int) -> dict[str, Outcome]:
+        """What a candidate does undefended and behind all defenses, each of them exact.
 
-        On large data the search itself makes do with a rough SVD (``svd_residual``).
+        The search itself makes do with approximate scores where exact ones take minutes
+        (:attr:`poisoning.games.linear.Outcome.residual`).
         """
-        outcomes = {"none": self._data(number).outcome("none"), **self.outcomes[number]}
-        if "svd" in outcomes and outcomes["svd"].svd_residual > EXACT:
-            poisoned = self.candidates[number]
-            exact = self._evaluator.attacked(poisoned.X, poisoned.y, exact=True)
-            outcomes["svd"] = exact.outcome("svd")
-        return Evaluation(outcomes)
+        known = {NONE: self._data(number).outcome(NONE), **self.outcomes[number]}
+        poisoned, exact = self.candidates[number], None
+        for name, outcome in known.items():
+            if outcome.residual > EXACT:
+                exact = exact or self._game.attacked(poisoned.X, poisoned.y)
+                known[name] = exact.outcome(name)
+        return known
 
-    def _data(self, number: int) -> AttackedData:
+    def _data(self, number: int) -> AttackedGame:
         if self._attacked is None or self._attacked[0] != number:
             poisoned = self.candidates[number]
-            self._attacked = number, self._evaluator.attacked(poisoned.X, poisoned.y)
+            self._attacked = number, self._game.attacked(poisoned.X, poisoned.y, exact=False)
         return self._attacked[1]
 
     def _measure(self, number: int) -> None:
         """Behind the cheapest defense not yet met."""
-        defense = CHEAPEST_FIRST[len(self.outcomes[number])]
+        defense = self.cheapest_first[len(self.outcomes[number])]
         self.outcomes[number][defense] = self._data(number).outcome(defense)

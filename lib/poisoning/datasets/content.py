@@ -18,7 +18,7 @@ class Content:
     """A parsed data set as it is stored.
 
     ``X`` is uint8 pixels for the domain "box01" (a pixel p means p/255), an int32 ``csr_array``
-    of counts for "integer", and float64 otherwise. Targets are float64 (±1, or torques) or int64
+    of counts for "counts", and float64 otherwise. Targets are float64 (±1, or torques) or int64
     classes. The other fields are those of :class:`~poisoning.datasets.dataset.Dataset`.
     """
 

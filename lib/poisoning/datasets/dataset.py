@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from poisoning.arrays import Matrix
 
-Domain: TypeAlias = Literal["integer", "box01", "nonnegative", "real"]
+Domain: TypeAlias = Literal["counts", "box01", "nonnegative", "real"]
 """Values an example may take: counts 0, 1, 2 …; the box [0, 1]; x ≥ 0; any real number."""
 
 Targets: TypeAlias = Float[ndarray, "n"] | Int[ndarray, "n"] | Float[ndarray, "n outputs"]

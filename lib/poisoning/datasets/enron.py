@@ -27,7 +27,7 @@ def parse(folder: Path) -> Content:
     words = frozenset(vocabulary)
     X = bag_of_words((tokenise(mail, words) for mail in mails.values()), vocabulary)
     y = np.array([1.0 if "/spam/" in name else -1.0 for name in mails])
-    return Content("integer", X, y, vocabulary=vocabulary)
+    return Content("counts", X, y, vocabulary=vocabulary)
 
 
 def read_vocabulary(path: Path) -> list[str]:

@@ -42,7 +42,7 @@ def parse(folder: Path) -> Content:
 
     X, y = part("train")
     X_test, y_test = part("test")
-    return Content("integer", X, y, X_test, y_test, vocabulary)
+    return Content("counts", X, y, X_test, y_test, vocabulary)
 
 
 def tokeniser(vocabulary: list[str]) -> Tokeniser:

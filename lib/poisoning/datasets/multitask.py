@@ -1,8 +1,8 @@
-"""Draws of several tasks from one data set: who trains on what, scaled as Zhao et al. 2018 do.
+"""Draws of several tasks from one data set: training and test sets as in Zhao et al. 2018.
 
-All inputs of a draw are divided by the largest Euclidean norm among its training inputs, so that
-these lie in the unit ball, which is also where an attacker may put his points ("Datasets"). Then
-the constant 1 is appended: the bias is one more weight.
+All inputs of a draw are divided by the largest Euclidean norm among its training inputs. These then
+lie in the unit ball, where an attacker may put its points too ("Datasets"). Then the constant 1 is
+appended to every input: the bias is one more weight.
 """
 
 from collections.abc import Sequence

@@ -98,8 +98,8 @@ def corpus(name: str, about: Corpus, positive: str, negative: str, official: boo
 
     X = bag_of_words(documents(), vocabulary)
     if not official:
-        return Content("integer", X, y, vocabulary=vocabulary)
-    return Content("integer", X[: about.n], y[: about.n], X[about.n :], y[about.n :], vocabulary)
+        return Content("counts", X, y, vocabulary=vocabulary)
+    return Content("counts", X[: about.n], y[: about.n], X[about.n :], y[about.n :], vocabulary)
 
 
 # Images ----------------------------------------------------------------------------------------

@@ -3,50 +3,57 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from numpy import ndarray
 
 from poisoning.arrays import Matrix, column_mean, squared_distances
 
 
-@dataclass(frozen=True)
-class L2Detector:
-    """s(x, y) = ‖x − μ_y‖₂."""
+@dataclass
+class L2Defense:
+    """s(x, y) = ‖x − μ_y‖₂ with μ_y = E[x | y]; any number of classes.
 
-    centroids: dict[float, Float[ndarray, "d"]]
+    Koh et al. 2021, Section 2.2.
+    """
 
-    def score(self, X: Matrix, y: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
+    name = "l2"
+    cost = 0
+
+    def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "L2Defense":
+        """Compute the centroid of every label present, as ``centroids_``."""
+        self.centroids_ = {label: column_mean(X[y == label]) for label in np.unique(y).tolist()}
+        return self
+
+    def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
         """Distance of every point from the centroid of its class."""
         scores = np.empty(len(y))
-        for label in np.unique(y):
+        for label in np.unique(y).tolist():
             members = y == label
-            scores[members] = np.sqrt(squared_distances(X[members], self.centroids[label]))
+            scores[members] = np.sqrt(squared_distances(X[members], self.centroids_[label]))
         return scores
 
 
-@dataclass(frozen=True)
-class SlabDetector:
-    """s(x, y) = |(μ₊ − μ₋)·(x − μ_y)|."""
+@dataclass
+class SlabDefense:
+    """s(x, y) = |(μ₊ − μ₋)·(x − μ_y)|, of two classes −1 and +1.
 
-    positive: Float[ndarray, "d"]
-    negative: Float[ndarray, "d"]
-
-    def score(self, X: Matrix, y: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
-        """Distance of every point from its class centroid along the line between the two."""
-        axis = self.positive - self.negative
-        return np.abs(X @ axis - np.where(y > 0.0, axis @ self.positive, axis @ self.negative))
-
-
-def fit_l2(X: Matrix, y: Float[ndarray, "n"]) -> L2Detector:
-    """β_y = E[x | y] for every label present (Koh et al. 2021, Section 2.2)."""
-    return L2Detector({label: column_mean(X[y == label]) for label in np.unique(y).tolist()})
-
-
-def fit_slab(X: Matrix, y: Float[ndarray, "n"]) -> SlabDetector:
-    """β = (μ₊, μ₋) of two classes −1 and +1 (Koh et al. 2021, Section 2.2).
-
-    Raises ``ValueError`` if a class is missing: there is then no line between centroids.
+    Koh et al. 2021, Section 2.2.
     """
-    if not (np.any(y > 0.0) and np.any(y < 0.0)):
-        raise ValueError("the slab defense needs points of both classes")
-    return SlabDetector(column_mean(X[y > 0.0]), column_mean(X[y < 0.0]))
+
+    name = "slab"
+    cost = 1
+
+    def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "SlabDefense":
+        """Compute the centroids, as ``positive_`` and ``negative_`` (d,).
+
+        Raises ``ValueError`` unless both classes are there: there is then no line between them.
+        """
+        if not set(np.unique(y)) == {-1.0, 1.0}:
+            raise ValueError("the slab defense needs points of both classes, -1 and +1")
+        self.positive_, self.negative_ = column_mean(X[y > 0.0]), column_mean(X[y < 0.0])
+        return self
+
+    def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
+        """Distance of every point from its class centroid along the line between the two."""
+        axis = self.positive_ - self.negative_
+        return np.abs(X @ axis - np.where(y > 0.0, axis @ self.positive_, axis @ self.negative_))

@@ -1,31 +1,131 @@
 """What every defense shares: fit on what the defender sees, score, cut the worst of each class.
 
-Section 2.2 of Koh et al. 2021. A *defense* is a function ``fit(X, y)``; what it returns scores
-points, and the higher the score the more anomalous the point.
+Section 2.2 of Koh et al. 2021. A defense is an outlier detector that may look at labels. Any
+detector of scikit-learn or pyod becomes one by :func:`as_defense`.
 """
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+import re
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float
+import scipy.sparse as sp
+from jaxtyping import Bool, Float, Shaped
 from numpy import ndarray
 
-from poisoning.arrays import Matrix
+from poisoning.arrays import Matrix, with_short_indices
 
 _ROUNDING = 1e-9  # scores this close, relatively, are tied: copies of one row must stay together
 
 
-class Detector(Protocol):
-    """Anomaly scores under parameters β fitted to a data set."""
+@runtime_checkable
+class Defense(Protocol):
+    """Anomaly scores whose parameters β are fitted to a data set.
 
-    def score(self, X: Matrix, y: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
-        """s_β(x, y) for every point; an infinite score marks a point that always goes."""
-        ...
+    A defense may also have, and a game then makes use of,
+
+    * ``name``: what its results are called; by default from its class;
+    * ``score_added(data)``: the scores of ``fit(data.X, data.y).score(data.X, data.y)``, found
+      cheaply from what is known of the clean data
+      (:class:`~poisoning.defenses.data.PoisonedData`);
+    * ``cost``: when an attack tries many candidates, those behind cheap defenses are measured
+      first; L2 has 0, k-NN 3, SVD 4, a defense that says nothing 5;
+    * ``learner``: if it is None, the learner of the game.
+    """
+
+    def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "Defense":
+        """Learn β from clean and poisoned points together."""
+
+    def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
+        """s_β(x, y) for every point: larger is more anomalous, ∞ always goes."""
 
 
-Fit: TypeAlias = Callable[[Matrix, Float[ndarray, "n"]], Detector]
-"""A defense: from the poisoned data to a fitted detector."""
+@dataclass
+class Unsupervised:
+    """An outlier detector of scikit-learn or pyod as a defense; it does not see labels.
+
+    ``detector`` is not fitted itself, a copy is. Where it draws at random and was given no
+    ``random_state``, it draws the same every time.
+    """
+
+    detector: Any
+
+    @property
+    def name(self) -> str:
+        """The detector's class, in lower case with hyphens."""
+        return hyphenated(type(self.detector).__name__)
+
+    def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "Unsupervised":
+        """Fit a copy of the detector to ``X``."""
+        detector = deepcopy(self.detector)
+        if getattr(detector, "random_state", 0) is None:
+            detector.random_state = 0
+        self.detector_ = detector
+        detector.fit(self._readable(X))
+        return self
+
+    def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
+        """Minus scikit-learn's ``score_samples``, or pyod's ``decision_function``."""
+        detector, readable = self.detector_, self._readable(X)
+        if _is_pyod(detector):
+            return np.asarray(detector.decision_function(readable), dtype=np.float64)
+        if hasattr(detector, "score_samples"):
+            return -np.asarray(detector.score_samples(readable), dtype=np.float64)
+        return -np.asarray(detector.negative_outlier_factor_, dtype=np.float64)  # local outliers
+
+    def _readable(self, X: Matrix) -> Matrix:
+        if not sp.issparse(X):
+            return X
+        tags = getattr(self.detector, "__sklearn_tags__", None)
+        if tags is not None and tags().input_tags.sparse and not _is_pyod(self.detector):
+            return with_short_indices(X)
+        return X.toarray()
+
+
+def as_defense(detector: Any) -> Defense:
+    """``detector`` as a defense: itself, or an outlier detector of scikit-learn or pyod wrapped.
+
+    Raises:
+        TypeError: it has neither of the two interfaces, or is a class and not an object.
+    """
+    if isinstance(detector, type):
+        raise TypeError(f"a defense is an object: write {detector.__name__}().")
+    foreign = (
+        _is_pyod(detector)
+        or hasattr(detector, "score_samples")
+        or hasattr(type(detector), "score_samples")
+    )
+    if foreign and hasattr(detector, "fit"):
+        return Unsupervised(detector)
+    if hasattr(detector, "fit") and hasattr(detector, "score"):
+        return detector
+    raise TypeError(
+        f"{detector!r} is no defense: it needs fit(X, y) and score(X, y), or the interface of an "
+        "outlier detector of scikit-learn or pyod."
+    )
+
+
+def equipped(defense: Defense, learner: Any) -> Defense:
+    """A copy of ``defense``; an attribute ``learner`` that is None becomes ``learner``."""
+    defense = deepcopy(defense)
+    if getattr(defense, "learner", defense) is None:
+        defense.learner = learner
+    return defense
+
+
+def name_of(defense: Any) -> str:
+    """What the results of a defense are called."""
+    return getattr(defense, "name", None) or hyphenated(type(defense).__name__)
+
+
+def hyphenated(name: str) -> str:
+    """``IsolationForest`` as ``isolation-forest``, ``ECOD`` as ``ecod``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
+
+
+def _is_pyod(detector: Any) -> bool:
+    return any(base.__module__.startswith("pyod.") for base in type(detector).__mro__)
 
 
 def threshold(scores: Float[ndarray, "n"], remove: float) -> float:
@@ -35,17 +135,19 @@ def threshold(scores: Float[ndarray, "n"], remove: float) -> float:
 
 
 def keep_mask(
-    scores: Float[ndarray, "n"], y: Float[ndarray, "n"], remove: float
+    scores: Float[ndarray, "n"], y: Shaped[ndarray, "n"], remove: float
 ) -> Bool[ndarray, "n"]:
     """Which points survive a cut of the fraction ``remove`` of each class.
 
     A point stays if s ≤ τ_y. The paper writes s < τ_y; with its strict sign a cluster of equal
     scores at the threshold would go as a whole and take more than the fraction. Thus at most
     ⌊remove · n_y⌋ points of a class go, fewer if there are ties; scores that differ by rounding
-    count as tied. Raises ``ValueError`` unless 0 ≤ ``remove`` < 1.
+    count as tied. Raises ``ValueError`` unless 0 ≤ ``remove`` < 1, or if a score is NaN.
     """
     if not 0.0 <= remove < 1.0:
         raise ValueError(f"the fraction to remove must be in [0, 1), got {remove:g}")
+    if np.isnan(scores).any():
+        raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} anomaly scores are NaN")
     keep = np.isfinite(scores)
     for label in np.unique(y):
         members = y == label
@@ -55,11 +157,12 @@ def keep_mask(
 
 
 def sanitize(
-    fit: Fit, X: Matrix, y: Float[ndarray, "n"], remove: float = 0.05
+    defense: Defense, X: Matrix, y: Shaped[ndarray, "n"], remove: float = 0.05
 ) -> Bool[ndarray, "n"]:
     """D_san = D ∩ F_β: which points a defense keeps when fitted on the very data it cleans.
 
     ``X`` (n, d), ``y`` (n,) are clean and poisoned points together, as the defender sees them;
     ``remove`` is the fraction p of every class.
     """
-    return keep_mask(fit(X, y).score(X, y), y, remove)
+    fitted = deepcopy(defense).fit(X, y)
+    return keep_mask(fitted.score(X, y), y, remove)

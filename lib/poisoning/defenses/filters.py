@@ -1,35 +1,53 @@
-"""Three yardsticks beside the real defenses: no filter, a blind one, and a perfect one."""
+"""Yardsticks beside the real defenses: a blind filter, a perfect one, and several at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy import ndarray
 
-from poisoning.arrays import Matrix
+from poisoning.defenses.data import PoisonedData
 
 
 @dataclass(frozen=True)
-class FixedScores:
-    """Scores that do not depend on the points: they belong to the rows, in order."""
+class RandomFilter:
+    """Uniform scores: what removing this much data costs in itself.
 
-    scores: Float[ndarray, "n"]
+    It plays in games only, which have to be given an ``rng`` for it.
+    """
 
-    def score(self, X: Matrix, y: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
-        """The fixed scores; ``X`` must be the data that was fitted."""
-        return self.scores
+    name = "random"
+    cost = 0
 
-
-def fit_none(X: Matrix, y: Float[ndarray, "n"]) -> FixedScores:
-    """All tied, so that nothing goes: the undefended learner."""
-    return FixedScores(np.zeros(len(y)))
-
-
-def fit_random(X: Matrix, y: Float[ndarray, "n"], *, rng: np.random.Generator) -> FixedScores:
-    """Uniform scores: what removing this much data costs in itself."""
-    return FixedScores(rng.random(len(y)))
+    def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
+        """A random number for every point; ``ValueError`` if there is no ``rng``."""
+        if data.rng is None:
+            raise ValueError("the random filter draws: give evaluate an rng")
+        return data.rng.random(len(data.y))
 
 
-def fit_oracle(X: Matrix, y: Float[ndarray, "n"], *, poisoned: Bool[ndarray, "n"]) -> FixedScores:
-    """∞ for poison, 0 otherwise: all the poison goes, and nothing else, whatever the fraction."""
-    return FixedScores(np.where(poisoned, np.inf, 0.0))
+@dataclass(frozen=True)
+class OracleFilter:
+    """∞ for poison, 0 otherwise: all the poison goes, and nothing else, whatever the fraction.
+
+    It plays in games only, since no data set says which points are poison.
+    """
+
+    name = "oracle"
+    cost = 0
+
+    def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
+        """∞ for poison, 0 otherwise."""
+        return np.where(data.poisoned, np.inf, 0.0)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Removes what any of ``defenses`` would, each its fraction of every class."""
+
+    defenses: Sequence[Any]
+    name: str = "all"
+
+    cost = 5

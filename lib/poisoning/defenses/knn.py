@@ -1,70 +1,74 @@
-"""The k-NN defense: points far from their fifth nearest neighbour.
+"""The k-NN defense: points far from their k-th nearest neighbour.
 
 Distances are exact, not searched approximately: ‖x − z‖² = ‖x‖² + ‖z‖² − 2x·z, with all products
-x·z. For bags of words the few most frequent columns, which hold most of the work, go through dense
-matrix multiplication (in float32 when the data are integers small enough for it to be exact), the
-rest through an inverted index; a block of rows at a time keeps memory at O(n).
+x·z (:mod:`poisoning.defenses.products`), a block of rows at a time to keep memory at O(n).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
 from poisoning.arrays import Matrix, squared_norms
-from poisoning.defenses.knn_kernels import add_products, merge_smallest
+from poisoning.defenses.data import CleanData, PoisonedData
+from poisoning.defenses.knn_kernels import merge_smallest
+from poisoning.defenses.products import InnerProducts
 
-NEIGHBOURS = 5
 _BLOCK = 500
-_FREQUENT = 200
 
 
-class InnerProducts:
-    """x·z between any rows x and the fixed rows z of one matrix, exactly."""
+@dataclass
+class KNNDefense:
+    """s(x) = distance from x to its k-th nearest *other* point of β = D_c ∪ D_p, labels ignored.
 
-    def __init__(self, Z: Matrix) -> None:
-        """``Z`` (n, d), dense or sparse."""
-        self.norms = squared_norms(Z)
-        self._sparse = sp.issparse(Z)
-        if not self._sparse:
-            self._dense = Z
-            return
-        occurrences = np.bincount(Z.indices, minlength=Z.shape[1])
-        self._frequent = np.sort(np.argsort(-occurrences, kind="stable")[:_FREQUENT])
-        self._single = _is_small_integer(Z)
-        self._dense = self._frequent_part(Z, self._single)
-        self._rare = np.ones(Z.shape[1], dtype=bool)
-        self._rare[self._frequent] = False
-        self._index = self._rare_part(Z).T.tocsr()
+    Koh et al. 2021, Section 2.2, with k = 5; the authors' code instead sums the distances to the k
+    nearest, the point itself among them. The points scored are members of β, as all a defender
+    scores are, so each meets itself once, at distance 0; that meeting is not counted. Copies of a
+    point are neighbours at distance 0.
+    """
 
-    def __call__(self, X: Matrix) -> Float[ndarray, "m n"]:
-        """X Zᵀ, for a block of rows small enough that the answer fits in memory."""
-        if not self._sparse:
-            return X @ self._dense.T
-        single = self._single and _is_small_integer(X)
-        dense = self._dense if single else self._dense.astype(np.float64)
-        products = (self._frequent_part(X, single) @ dense.T).astype(np.float64)
-        rare = self._rare_part(X)
-        index = self._index
-        add_products(
-            rare.data, rare.indices, rare.indptr, index.data, index.indices, index.indptr, products
-        )
-        return products
+    k: int = 5
 
-    def _frequent_part(self, X: sp.csr_array, single: bool) -> Float[ndarray, "m f"]:
-        return X[:, self._frequent].toarray().astype(np.float32 if single else np.float64)
+    name = "knn"
+    cost = 3
 
-    def _rare_part(self, X: sp.csr_array) -> sp.csr_array:
-        entries = self._rare[X.indices]
-        kept_before = np.concatenate([[0], np.cumsum(entries)])
-        return sp.csr_array((X.data[entries], X.indices[entries], kept_before[X.indptr]), X.shape)
+    def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "KNNDefense":
+        """Keep ``X``."""
+        self.products_ = InnerProducts(X)
+        return self
+
+    def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
+        """Distance of every row of ``X`` to its k-th nearest neighbour; ∞ if β has ≤ k points."""
+        return _distance(self._nearest(X, self.products_))
+
+    def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
+        """The scores of clean data and poison, from the distances among clean points."""
+        best = self._clean_nearest(data.clean)
+        if data.X_poison.shape[0]:
+            P, copies, which = data.distinct
+            norms, clean_norms = squared_norms(P), data.clean.products.norms
+            best = best.copy()
+            merge_smallest(data.cross, clean_norms, norms, copies, best)
+            of_poison = np.full((P.shape[0], best.shape[1]), np.inf)
+            once = np.ones(len(clean_norms), dtype=np.int64)
+            merge_smallest(np.ascontiguousarray(data.cross.T), norms, clean_norms, once, of_poison)
+            merge_smallest(data.inner, norms, norms, copies, of_poison)
+            best = np.vstack([best, of_poison[which]])
+        return _distance(best)
+
+    def _clean_nearest(self, clean: CleanData) -> Float[ndarray, "n w"]:
+        """Squared distances of each clean point to itself and its nearest clean neighbours."""
+        return clean.remember(("knn", self.k), lambda: self._nearest(clean.X, clean.products))
+
+    def _nearest(self, X: Matrix, products: InnerProducts) -> Float[ndarray, "n w"]:
+        best = np.full((X.shape[0], self.k + 1), np.inf)
+        nearest(X, products, np.ones(len(products.norms), dtype=np.int64), best)
+        return best
 
 
-def _is_small_integer(X: sp.csr_array) -> bool:
-    """Whether float32 sums of products of two rows are exact: integers, ‖x‖² < 2²⁴."""
-    return bool(np.all(X.data == np.rint(X.data)) and np.all(squared_norms(X) < 2.0**24))
+def _distance(best: Float[ndarray, "n w"]) -> Float[ndarray, "n"]:
+    return np.sqrt(np.maximum(best[:, -1], 0.0))
 
 
 def nearest(
@@ -79,29 +83,3 @@ def nearest(
     for first in range(0, X.shape[0], _BLOCK):
         block = slice(first, first + _BLOCK)
         merge_smallest(products(X[block]), norms[block], products.norms, copies, best[block])
-
-
-@dataclass(frozen=True)
-class KNNDetector:
-    """s(x) = distance from x to its k-th nearest *other* point of β, labels ignored.
-
-    The points scored are members of β, as all a defender scores are, so each meets itself once,
-    at distance 0; that meeting is not counted. Copies of a point are neighbours at distance 0.
-    """
-
-    products: InnerProducts
-    k: int
-
-    def score(self, X: Matrix, y: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
-        """Distance of every row of ``X`` to its k-th nearest neighbour; ∞ if β has ≤ k points."""
-        best = np.full((X.shape[0], self.k + 1), np.inf)
-        nearest(X, self.products, np.ones(len(self.products.norms), dtype=np.int64), best)
-        return np.sqrt(np.maximum(best[:, -1], 0.0))
-
-
-def fit_knn(X: Matrix, y: Float[ndarray, "n"], *, k: int = NEIGHBOURS) -> KNNDetector:
-    """β = D_c ∪ D_p (Koh et al. 2021, Section 2.2, with k = 5).
-
-    The authors' code instead sums the distances to the k nearest, the point itself among them.
-    """
-    return KNNDetector(InnerProducts(X), k)

@@ -1,31 +1,74 @@
 """The loss defense: points that a model trained on everything fits badly."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Shaped
 from numpy import ndarray
 
 from poisoning.arrays import Matrix
+from poisoning.defenses.data import PoisonedData
 from poisoning.models.linear import LinearModel
-from poisoning.models.svm import train_svm
 
 
-@dataclass(frozen=True)
-class LossDetector:
-    """s(x, y) = 1 − y f(x), the hinge loss without its floor at 0.
+@dataclass
+class LossDefense:
+    """s(x, y) = 1 − y f(x), the hinge loss without its floor at 0, with f learned from everything.
 
-    The paper scores by the loss itself, under which every point fitted with a margin is tied at
-    0. The cut is the same whenever it falls on points with a positive loss; otherwise the signed
-    score still removes the requested fraction, worst margin first.
+    Koh et al. 2021, Section 2.2. The paper scores by the loss itself, under which every point
+    fitted with a margin is tied at 0. The cut is the same whenever it falls on points with a
+    positive loss; otherwise the signed score still removes the requested fraction, worst margin
+    first. ``learner`` is a scikit-learn classifier, in a game by default the game's own. A model
+    that has ``losses(X, y)`` is scored by that.
     """
 
-    model: LinearModel
+    learner: Any = None
 
-    def score(self, X: Matrix, y: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
+    name = "loss"
+    cost = 2
+
+    def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "LossDefense":
+        """Train the learner, as ``model_``.
+
+        Raises ``ValueError`` without a learner.
+        """
+        if self.learner is None:
+            raise ValueError("outside a game the loss defense needs a learner: LossDefense(SVM())")
+        from sklearn.base import clone  # takes a second
+
+        self.model_ = clone(self.learner).fit(X, y)
+        return self
+
+    def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
         """One minus the margin of every point."""
-        return 1.0 - self.model.margins(X, y)
+        return signed_losses(self.model_, X, y)
+
+    def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
+        """The scores by the model that the game's learner makes of everything."""
+        if self.learner is None:
+            return signed_losses(data.undefended(), data.X, data.y)
+        return replace(self).fit(data.X, data.y).score(data.X, data.y)
 
 
-def fit_loss(X: Matrix, y: Float[ndarray, "n"], *, lam: float) -> LossDetector:
-    """β = argmin_θ E_D[ℓ_θ], regularised as the final model is (Koh et al. 2021, Section 2.2)."""
-    return LossDetector(train_svm(X, y, lam).model)
+def signed_losses(model: Any, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
+    """1 − y f(x) for two classes, 1 − f_y(x) + max_{j≠y} f_j(x) for more.
+
+    Raises ``TypeError`` for a model without ``decision_function``.
+    """
+    if hasattr(model, "losses"):
+        return model.losses(X, y)
+    if isinstance(model, LinearModel):
+        return 1.0 - model.margins(X, y)
+    if not hasattr(model, "decision_function"):
+        raise TypeError(
+            f"the loss defense needs a learner with decision_function, {type(model).__name__} "
+            "has none"
+        )
+    scores = np.asarray(model.decision_function(X), dtype=np.float64)
+    if scores.ndim == 1:
+        return 1.0 - np.where(y == model.classes_[1], 1.0, -1.0) * scores
+    rows, own = np.arange(len(y)), np.searchsorted(model.classes_, y)
+    mine = scores[rows, own].copy()
+    scores[rows, own] = -np.inf
+    return 1.0 - mine + scores.max(axis=1)

@@ -3,30 +3,91 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from numpy import ndarray
 
 from poisoning.arrays import Matrix, squared_norms
-from poisoning.defenses.spectrum import leading_spectrum
+from poisoning.defenses.data import CleanData, PoisonedData
+from poisoning.defenses.spectrum import (
+    EXACT,
+    ROUGH,
+    Spectrum,
+    captured_with_rows,
+    leading_spectrum,
+    update_pays,
+)
 
-TAIL = 0.05
 _BLOCK = 2_000
 _ROUNDING = 1e-10
+_REACH = 0.55  # of λ_k: how far beyond the top k the clean singular vectors are worth keeping
 
 
-@dataclass(frozen=True)
-class SVDDetector:
-    """s(x) = ‖(I − ββᵀ)x‖₂ with β (d, k) the top right singular vectors."""
+@dataclass
+class SVDDefense:
+    """s(x) = ‖(I − ββᵀ)x‖₂ with β (d, k) the top k right singular vectors of X, not centred.
 
-    basis: Float[ndarray, "d k"]
+    Koh et al. 2021, Section 2.2. k is the smallest whose normalised Frobenius error
+    Σ_{i>k} σ_i² / Σ σ_i² is below ``tail``.
+    """
 
-    def score(self, X: Matrix, y: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
+    tail: float = 0.05
+
+    name = "svd"
+    cost = 4
+
+    def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "SVDDefense":
+        """Compute β, as ``basis_`` (d, k)."""
+        spectrum = leading_spectrum(X, self.tail)
+        k = spectrum.rank
+        self.basis_ = (X.T @ spectrum.vectors[:, :k]) / np.sqrt(spectrum.values[:k])
+        return self
+
+    def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
         """Distance of every point from the subspace."""
         captured = np.empty(X.shape[0])
         for first in range(0, X.shape[0], _BLOCK):
             block = slice(first, first + _BLOCK)
-            captured[block] = squared_norms(np.asarray(X[block] @ self.basis))
+            captured[block] = squared_norms(np.asarray(X[block] @ self.basis_))
         return distance_outside(squared_norms(X), captured)
+
+    def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
+        """The scores of clean data and poison, from the singular vectors of the clean data.
+
+        Unless ``data.exact``, an update of vectors of large data may be rough where only that is
+        quick. ``data.residuals`` holds max ‖XᵀXv − λv‖ / λ over the k vectors behind the scores:
+        at most ``EXACT`` of :mod:`poisoning.defenses.spectrum`, or ``ROUGH``.
+        """
+        scores, residual = self._updated(data)
+        data.residuals[id(self)] = residual
+        return scores
+
+    def _updated(self, data: PoisonedData) -> tuple[Float[ndarray, "n"], float]:
+        spectrum = self._clean_spectrum(data.clean)
+        norms = data.clean.products.norms
+        if not data.X_poison.shape[0]:
+            return distance_outside(norms, spectrum.captured), spectrum.residual
+        P, copies, which = data.distinct
+        scale = np.sqrt(copies)
+        for tol in (EXACT,) if data.exact else (EXACT, ROUGH):
+            if not update_pays(spectrum, P.shape[0], tol):
+                continue
+            inner = data.inner * np.outer(scale, scale)
+            update = captured_with_rows(
+                spectrum, data.clean.X, data.cross * scale, inner, self.tail, tol=tol
+            )
+            if update is None:
+                break
+            captured = np.concatenate([update.clean, (update.added / copies)[which]])
+            norms = np.concatenate([norms, squared_norms(P)[which]])
+            residual = max(update.residual, spectrum.residual)
+            return distance_outside(norms, captured), residual
+        fresh = leading_spectrum(data.X, self.tail)
+        return distance_outside(squared_norms(data.X), fresh.captured), fresh.residual
+
+    def _clean_spectrum(self, clean: CleanData) -> Spectrum:
+        return clean.remember(
+            ("svd", self.tail), lambda: leading_spectrum(clean.X, self.tail, reach=_REACH)
+        )
 
 
 def distance_outside(
@@ -35,13 +96,3 @@ def distance_outside(
     """√(‖x‖² − ‖βᵀx‖²); 0 where the difference is rounding error, lest noise rank such points."""
     outside = norms - captured
     return np.sqrt(np.where(outside > _ROUNDING * norms, outside, 0.0))
-
-
-def fit_svd(X: Matrix, y: Float[ndarray, "n"], *, tail: float = TAIL) -> SVDDetector:
-    """β = the top k right singular vectors of X, not centred (Koh et al. 2021, Section 2.2).
-
-    k is the smallest whose normalised Frobenius error Σ_{i>k} σ_i² / Σ σ_i² is below ``tail``.
-    """
-    spectrum = leading_spectrum(X, tail)
-    k = spectrum.rank
-    return SVDDetector((X.T @ spectrum.vectors[:, :k]) / np.sqrt(spectrum.values[:k]))

@@ -60,25 +60,34 @@ def trim(
     """
     if not 0.0 <= fraction < 1.0:
         raise ValueError(f"a fraction of the examples must lie in [0, 1), not be {fraction}")
-    present = data.weight > 0
-    kept = present.copy()
-    rows = np.flatnonzero(flagged)
-    if not rows.size:
-        return kept
-    # A batch of problems of one task each: for a single row, ‖w‖_*² = ‖w‖².
-    alone = TaskData(data.X[rows, None], data.y[rows, None], data.weight[rows, None])
-    staying = np.rint((1.0 - fraction) * present[rows].sum(axis=1)).astype(int)
-    W = None
+    kept = data.weight > 0.0
+    for i in np.flatnonzero(flagged):
+        own = kept[i].copy()
+        kept[i, own] = _trim_alone(
+            data.X[i, own], data.y[i, own], fraction, loss, regularisation, rounds
+        )
+    return kept
+
+
+def _trim_alone(
+    X: Float[ndarray, "n d"],
+    y: Float[ndarray, "n"],
+    fraction: float,
+    loss: Loss,
+    regularisation: float,
+    rounds: int,
+) -> Bool[ndarray, "n"]:
+    """Least trimmed losses of one task: for a single row, ‖w‖_*² = ‖w‖²."""
+    staying = round((1.0 - fraction) * len(y))
+    kept, W = np.ones(len(y), dtype=bool), None
     for _ in range(rounds):
-        fitted = replace(alone, weight=_equal_weights(kept[rows])[:, None])
-        W = solve_mtrl(fitted, loss, regularisation / 2, regularisation / 2, start=W).W
-        losses = loss_values(task_scores(alone.X, W), alone.y, loss)[:, 0]
-        losses[~present[rows]] = np.inf
-        rank = np.argsort(np.argsort(losses, axis=1, kind="stable"), axis=1)
-        chosen = rank < staying[:, None]
-        if np.array_equal(chosen, kept[rows]):
+        data = TaskData(X[None], y[None], _equal_weights(kept[None]))
+        W = solve_mtrl(data, loss, regularisation / 2, regularisation / 2, start=W).W
+        losses = loss_values(task_scores(data.X, W), data.y, loss)[0]
+        chosen = np.argsort(np.argsort(losses, kind="stable")) < staying
+        if np.array_equal(chosen, kept):
             break
-        kept[rows] = chosen
+        kept = chosen
     return kept
 
 

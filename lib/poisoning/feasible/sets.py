@@ -12,6 +12,7 @@ Koh et al. 2021, Sections 3.2, 3.3 and 4.2.2. For each class y it is the interse
 """
 
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -48,11 +49,11 @@ class InputDomain:
         Section 3.3 chooses the number of terms of f so, and where f ends the point ends too.
 
         Raises:
-            ValueError: the data themselves lie outside the domain.
+            ValueError: there is no such domain, or the data themselves lie outside it.
         """
         d = X.shape[1]
         zeros, infinite = np.zeros(d), np.full(d, np.inf)
-        if kind == "integer":
+        if kind == "counts":
             largest = X.max(axis=0)
             largest = largest.toarray() if sp.issparse(largest) else np.asarray(largest)
             domain = cls(kind, zeros, np.maximum(largest.astype(np.float64).ravel(), 0.0))
@@ -60,17 +61,22 @@ class InputDomain:
             domain = cls(kind, zeros, np.ones(d))
         elif kind == "nonnegative":
             domain = cls(kind, zeros, infinite)
-        else:
+        elif kind == "real":
             domain = cls(kind, -infinite, infinite)
+        else:
+            kinds = ", ".join(get_args(Domain))
+            raise ValueError(f"domain must be one of {kinds}, not {kind!r}.")
         outside = np.flatnonzero(~domain.contains(X))
         if outside.size:
-            raise ValueError(f"Row {outside[0]} of the clean data is not in the domain {kind!r}.")
+            raise ValueError(
+                f"domain {kind!r}: row {outside[0]} of the clean data lies outside it."
+            )
         return domain
 
     @property
     def integer(self) -> bool:
         """Whether only whole numbers are allowed."""
-        return self.kind == "integer"
+        return self.kind == "counts"
 
     def contains(self, X: Matrix) -> Bool[ndarray, "n"]:
         """For each row, whether it lies in the domain, exactly."""

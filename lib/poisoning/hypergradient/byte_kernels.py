@@ -1,15 +1,15 @@
-"""Products of rows of bytes with vectors, in integers: what AVX-512 VNNI is for.
+"""Products of rows of bytes with vectors, in integers, by the instructions of AVX-512 VNNI.
 
-One instruction multiplies 64 unsigned by 64 signed bytes and adds the products up by fours. So a
-vector is split into three signed bytes per number, v ≈ unit · (2¹⁶ a + 2⁸ b + c), as exact relative
-to its largest number as float32 is, and a row of pixels needs neither conversion nor a float's four
-bytes: three such instructions do 64 multiplications where a fused multiply-add does 16, and those
-of the conversion are saved.
+One instruction multiplies 64 unsigned by 64 signed bytes and adds the products up by fours. A
+vector is therefore split into three signed bytes per number, v ≈ unit · (2¹⁶ a + 2⁸ b + c).
+Relative to the vector's largest number that is as exact as float32. Pixels are used as they are:
+they are not converted, and a pixel takes one byte of memory instead of a float's four. Three such
+instructions do 64 multiplications, a fused multiply-add 16.
 
 Rows are packed as (n / 4, c / 64, 4, 64), 64 columns of four rows after one another, filled up with
-zeros. Products with a vector find four columns of a row side by side; for sums over rows the four
-rows of a column are brought together in registers. Both take a block of rows at a time, which the
-first brings into the second-level cache for the other.
+zeros. For products with a vector, four columns of a row lie side by side, as the instruction wants
+them; for sums over rows, the four rows of a column are brought together in registers. Both take a
+block of rows at a time: products load it into the second-level cache, where the sums find it.
 """
 
 import numpy as np
@@ -66,7 +66,10 @@ def _load(builder, pointer):
 
 
 def _prefetch(builder, pointer):
-    """What is there, if anything is, into the second-level cache: a hint, which cannot fail."""
+    """Ask for an address to be loaded into the second-level cache.
+
+    It is a hint: an address outside the array does no harm.
+    """
     anything = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [anything, _INTEGER, _INTEGER, _INTEGER])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
@@ -80,7 +83,7 @@ def _lanes(builder, a, b, *lanes):
 
 
 def _everywhere(builder, number):
-    """A vector of it."""
+    """A vector that holds the number in every lane."""
     nothing = ir.Constant(ir.VectorType(number.type, _LANES), ir.Undefined)
     alone = builder.insert_element(nothing, number, ir.Constant(_INTEGER, 0))
     return _lanes(builder, alone, nothing, *([0] * _LANES))
@@ -291,14 +294,14 @@ def products_with(count):
     """
     dots, add_to = dots_with(count), add_tile(count)
 
-    @njit(cache=True)
+    @njit(cache=True, name=f"limbs_of_{count}")
     def limbs_of(v, size):
         limbs, units = np.empty((count, LIMBS, size), np.int8), np.empty(count, np.float32)
         for q in range(count):
             units[q] = split(v[q], limbs[q])
         return limbs, units
 
-    @njit(cache=True)
+    @njit(cache=True, name=f"block_scores_of_{count}")
     def scores(block, limbs, units, z):
         z[:] = 0
         tiles = block.shape[1]
@@ -309,7 +312,7 @@ def products_with(count):
             for i in range(z.shape[1]):
                 z[q, i] *= units[q]
 
-    @njit(cache=True)
+    @njit(cache=True, name=f"block_add_of_{count}")
     def add(block, r, g):
         limbs, units = limbs_of(r, r.shape[1])
         for t in range(block.shape[1]):

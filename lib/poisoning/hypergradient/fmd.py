@@ -2,9 +2,10 @@
 
     Z^(t) = (I − η∇²F) Z^(t−1) − η∇_Λ∇_w F,      dA/dΛ = Z^(T)ᵀ ∇_w A,
 
-one column of Z per outer variable Λ, carried along with training. Nothing of the trajectory is
-kept, but every column costs a Hessian product per step: a fair price for the exponents λ, a
-prohibitive one for poison, where (m − frozen)·d columns take as many products per step.
+one column of Z per exponent in Λ, carried along with training. Nothing of the trajectory is kept,
+but every column costs a Hessian product per step. That is a fair price for the exponents; for
+poison, where every feature of every point would have a column, it is prohibitive, and
+:func:`poisoning.hypergradient.rmd.rmd` or :func:`poisoning.hypergradient.implicit.implicit` serve.
 """
 
 import torch
@@ -12,51 +13,35 @@ import torch
 from poisoning.hypergradient.problem import Diagnostics, Hypergradient, Problem
 from poisoning.hypergradient.rmd import check_finite, check_step
 
-_MOST_FEATURES = 4096  # their unit vectors alone are this number squared
 
+def fmd(problem: Problem) -> Hypergradient:
+    """The hypergradients of all objectives for λ; ``poison`` of the result is None.
 
-def fmd(problem: Problem, *, poison: bool = False) -> Hypergradient:
-    """The hypergradients of all objectives for λ and, if asked, for every poison feature.
-
-    Raises ``ValueError`` for a step size beyond stability (logistic regression) or more than 4096
-    poison features, ``SolverError`` if training diverges.
+    Raises ``ValueError`` for a step size beyond stability (logistic regression), ``SolverError`` if
+    training diverges.
     """
-    K, m, d = problem.poison.shape
     exponents = problem.lam.shape[1]
-    shape = (m - problem.frozen, d)
-    features = shape[0] * d if poison else 0
-    if features > _MOST_FEATURES:
-        raise ValueError(
-            f"forward mode would carry a column for each of {features} poison features, at most "
-            f"{_MOST_FEATURES} are sensible; use rmd or implicit"
-        )
     limit = check_step(problem)
     with torch.no_grad():
-        # λ_g reaches the parameters of group g; poison feature f moves itself.
+        # λ_g reaches the parameters of group g.
         own = torch.eye(exponents).to(problem.poison)[:, problem.groups].unsqueeze(1)
-        moved = None
-        if poison:
-            units = torch.eye(features).to(problem.poison).unflatten(1, shape).unsqueeze(1)
-            moved = units.new_zeros(exponents + features, K, *shape)
-            moved[exponents:] = units
-        Z = problem.poison.new_zeros(exponents + features, K, problem.initial.shape[1])
+        Z = problem.poison.new_zeros(exponents, *problem.initial.shape)
         w = problem.initial
         for _ in range(problem.steps):
             point = problem.model.linearise(problem, w)
             after = problem.step(w, point.gradient)
-            HZ, _ = problem.model.product(problem, point.state, Z, moved)
+            HZ, _ = problem.model.product(problem, point.state, Z)
             Z = Z - problem.eta * (HZ + problem.decay * Z)
             direct = problem.decay * w + problem.shrinkage * after.sign()
-            Z[:exponents] -= problem.eta * own * direct
+            Z -= problem.eta * own * direct
             Z = Z.masked_fill((problem.shrinkage > 0) & (after == 0), 0.0)
             w = after
         check_finite(problem, w)
         values, gradients = problem.outer(w)
-        found = torch.einsum("qkp,jkp->jkq", Z, gradients)
         gradient = problem.model.linearise(problem, w).gradient
         return Hypergradient(
-            poison=found[..., exponents:].unflatten(2, shape) if poison else None,
-            lam=found[..., :exponents],
+            poison=None,
+            lam=torch.einsum("qkp,jkp->jkq", Z, gradients),
             w=w,
             values=values,
             diagnostics=Diagnostics(

@@ -4,14 +4,14 @@ At a minimiser w* of F the implicit function theorem gives, with v the solution 
 
     dA/dX_p = −(∇_X∇_w F)ᵀ v,        dA/dλ = −(∇_λ∇_w F)ᵀ v.
 
-Under L1, weights that are zero stay zero while their subgradient is inside its interval: H, v and
-∇_w A are restricted to the others, where F is differentiable. That is the exact derivative unless a
-weight sits on the interval's edge.
+Under L1, a weight that is zero stays zero while the data term's derivative is less than e^λ in
+size. H, v and ∇_w A are therefore restricted to the other weights, where F is differentiable. That
+is the exact derivative unless the derivative at some zero weight equals ±e^λ.
 
-w* comes from Newton's method, its steps by conjugate gradients in the orthant of the iterate
-(Andrew and Gao 2007 for L1; without L1 there is but one orthant) and a backtracking line search.
-With F strongly convex, ‖w − w*‖ ≤ ‖∇F‖/μ, and the hypergradient's error is of that order: the
-gradient's norm and the system's residual are both reported, and checked.
+w* comes from Newton's method. Its steps are found by conjugate gradients and shortened by a
+backtracking line search; under L1 a step may not leave the orthant of the iterate (Andrew and Gao
+2007). If F is strongly convex with constant μ, ‖w − w*‖ ≤ ‖∇F‖/μ, and the hypergradient's error is
+of that order. The gradient's norm and the linear system's residual are checked and reported.
 """
 
 from typing import Literal, TypeAlias
@@ -41,10 +41,11 @@ def implicit(
 ) -> Hypergradient:
     """The hypergradients of all objectives at the minimiser that Newton finds from w^(0).
 
-    ``rate`` and ``steps`` of the problem play no part. Trains until every ‖∇F‖₂ ≤ ``tolerance``
-    (float64; float32 supports about 1e-5), then solves for v by Cholesky (``exact``, p² memory) or
-    by conjugate gradients to ‖Hv − ∇A‖ ≤ ``residual``·‖∇A‖. Raises ``SolverError`` if either does
-    not get there or if the Hessian is not positive definite.
+    ``rate`` and ``steps`` of the problem play no part. Every problem is trained until
+    ‖∇F‖₂ ≤ ``tolerance``; in float32 about 1e-5 can be reached. Then v is solved for, by Cholesky
+    (``exact``, p² memory) or by conjugate gradients to ‖Hv − ∇A‖ ≤ ``residual``·‖∇A‖ (``cg``).
+
+    Raises ``SolverError`` if a tolerance is not reached or the Hessian is not positive definite.
     """
     with torch.no_grad():
         w, point, newton, used = _train(problem, tolerance, max_newton)
@@ -151,7 +152,7 @@ def _line_search(
     direction: Tensor,
     move: Tensor,
 ) -> tuple[Tensor, Linearisation]:
-    """Halve each problem's step until F falls by a share of what its slope promises."""
+    """Halve each problem's step until F falls by 1e-4 of what its slope predicts, or more."""
     before = _objective(problem, w, point)
     orthant = torch.where(w != 0, w, -slope).sign()
     sparse = problem.shrinkage > 0

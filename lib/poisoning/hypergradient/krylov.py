@@ -1,7 +1,7 @@
 """Krylov methods for many symmetric systems at once: conjugate gradients and Lanczos.
 
-Vectors are (…, p) tensors; each leading index is a system of its own, with its own step lengths and
-its own moment of convergence.
+Vectors are (…, p) tensors. Each leading index is a system of its own: it has its own step lengths
+and stops when it has converged, whatever the others do.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,11 @@ Operator = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Solution:
-    """H x ≈ b: ``residual`` ‖b − Hx‖/‖b‖ recomputed from x, 0 for b = 0; ``curved``: H > 0 seen."""
+    """An approximate solution ``x`` of H x = b.
+
+    ``residual`` is ‖b − Hx‖/‖b‖, computed from x, 0 for b = 0. ``iterations`` are those of the
+    slowest system. ``curved``: whether H had positive curvature along every direction tried.
+    """
 
     x: Float[Tensor, "*k p"]
     residual: Float[Tensor, "*k"]
@@ -29,9 +33,10 @@ def conjugate_gradients(
 ) -> Solution:
     """Hestenes and Stiefel from x = 0, until ‖b − Hx‖ ≤ tolerance·‖b‖ in every system.
 
-    A direction of no positive curvature ends its system at the iterate so far (at b itself if it is
-    the first), with ``curved`` False. Whether the tolerance was reached is for the caller to judge
-    by ``residual``, which is computed anew: the recursion's drifts from the truth.
+    ``product`` multiplies vectors (…, p) by H. A direction of no positive curvature ends its system
+    at the iterate so far, or at b itself if the direction is the first; ``curved`` is then False.
+    The caller has to compare ``residual`` with the tolerance: the residual that is updated in the
+    iteration, and stops it, differs from b − Hx by accumulated rounding.
     """
     x = torch.zeros_like(b)
     r, direction = b, b
@@ -64,7 +69,11 @@ def conjugate_gradients(
 def largest_eigenvalue(
     product: Operator, start: Float[Tensor, "K p"], tolerance: float = 1e-3, most: int = 40
 ) -> Float[Tensor, "K"]:
-    """λ_max to a relative ``tolerance``, by Lanczos with full reorthogonalisation."""
+    """λ_max of K symmetric matrices to a relative ``tolerance``, by Lanczos.
+
+    ``product`` multiplies vectors (K, p) by the matrices. Every vector is made orthogonal to all
+    earlier ones; after ``most`` of them the estimate stands as it is.
+    """
     most = min(most, start.shape[-1])
     basis = [start / torch.linalg.vector_norm(start, dim=-1, keepdim=True)]
     tridiagonal = start.new_zeros(len(start), most, most)

@@ -1,16 +1,16 @@
 """Logistic regression in closed form: on a CPU by compiled passes, elsewhere by matrix products.
 
-With x̃ = (x, 1), σ_i = σ(w·x̃_i) and shares s_i = c_i/N, a step of Alg. 1 backwards needs
+With x̃ = (x, 1), σ_i = σ(w·x̃_i) and shares s_i = c_i/N, a backward step of Alg. 1 needs
 
     z_i = x̃_i·p,  q_i = s_i σ_i(1 − σ_i) z_i,  Hp = Σ q_i x̃_i,  (∇_X∇_w)ᵀp = q w + s(σ − y) p,
 
-with y in 0/1. Going forward keeps σ_i(1 − σ_i) s_i of every row, so that each step reads the rows
-once either way, and the last term waits for the end, where it is one pair of matrix products
-−η(QᵀW + RᵀP) with a line per step in Q (T × m), W (T × d), R (T × m) and P (T × d).
+with y in 0/1. The forward steps keep σ_i(1 − σ_i) s_i of every row, so that a step in either
+direction reads the rows once. The last term is summed over all steps at the end, by one pair of
+matrix products −η(QᵀW + RᵀP) with a line per step in Q (T × m), W (T × d), R (T × m), P (T × d).
 
-On a CPU compiled passes read the clean rows a byte per pixel and once per step for every two
-problems, and every problem's own poison, where that is frozen a byte per pixel, too. In float32 on
-a processor with AVX-512 VNNI bytes are multiplied as integers (``byte_kernels``). On a GPU all is
+On a CPU compiled passes read the clean rows once per step for every two problems, a byte per pixel,
+and each problem's own poison, a byte per pixel where it is frozen. In float32, on a processor with
+AVX-512 VNNI, bytes are multiplied as integers (``byte_kernels``). On a GPU everything is done by
 matrix products (:class:`MLP` without hidden layers). The choice changes only rounding.
 """
 
@@ -59,12 +59,16 @@ class Logistic(MLP):
         if self.hidden:
             raise ValueError("logistic regression has no hidden layers")
 
+    def initial(self, d: int, generator: torch.Generator) -> Float[Tensor, "1 p"]:
+        """w^(0) = 0 (Section V-A); nothing is drawn."""
+        return torch.zeros(1, d + 1, dtype=torch.float64)
+
     def curvature_point(self, problem: Problem) -> Float[Tensor, "K p"]:
         """The origin, where every σ(1 − σ) is 1/4."""
         return torch.zeros_like(problem.initial)
 
     def linearise(self, problem: Problem, w: Float[Tensor, "K p"]) -> Linearisation:
-        """A pass over the rows."""
+        """The data term at w by one pass over the rows."""
         if not _on_cpu(problem):
             return super().linearise(problem, w)
         K, m, _ = problem.poison.shape
@@ -93,11 +97,10 @@ class Logistic(MLP):
         problem: Problem,
         state: Any,
         v: Float[Tensor, "J K p"],
-        moved: Float[Tensor, "J K free d"] | None = None,
     ) -> tuple[Float[Tensor, "J K p"], tuple[Tensor, Tensor]]:
-        """A pass over the rows for every vector."""
+        """∇²v and the factors of (∇_X∇_w)ᵀv, by a pass over the rows for every vector."""
         if not _on_cpu(problem):
-            return super().product(problem, state, v, moved)
+            return super().product(problem, state, v)
         J = len(v)
         m, free = problem.poison.shape[1], problem.frozen
         v = v.contiguous()
@@ -111,11 +114,6 @@ class Logistic(MLP):
                 *poison, *affine[1:], state.poison.numpy(), vectors, sums, q[j].numpy()
             )
         pull, weights = state.pull[:, free:], state.w[:, :-1]
-        if moved is not None:
-            bent = state.poison[:, free:] * (moved @ weights.unsqueeze(-1)).squeeze(-1)
-            rows = problem.poison[:, free:]
-            Hv[..., :-1] += (pull.unsqueeze(-1) * moved + bent.unsqueeze(-1) * rows).sum(-2)
-            Hv[..., -1] += bent.sum(-1)
         left = torch.stack([q[..., free:], pull.expand(J, -1, -1)], dim=-1)
         right = torch.stack([weights.expand(J, -1, -1), v[..., :-1]], dim=-2)
         return Hv, (left, right)
@@ -132,13 +130,13 @@ class Logistic(MLP):
         return torch.stack(parts)
 
     def bytes(self, state: Any) -> int:
-        """Curvatures and pulls."""
+        """The bytes of curvatures and pulls."""
         if not isinstance(state, _Point):
             return super().bytes(state)
         return state.clean.nbytes + state.poison.nbytes + state.pull.nbytes
 
     def train(self, problem: Problem, w: Float[Tensor, "K p"], steps: int) -> Tensor:
-        """In stretches of √steps, whose record is small."""
+        """w after some steps: √steps at a time are recorded, and only the last w is kept."""
         if not _on_cpu(problem):
             return super().train(problem, w, steps)
         stretch = max(1, isqrt(steps))
@@ -168,7 +166,7 @@ class Logistic(MLP):
     def pull(
         self, problem: Problem, tape: Tape, p: Float[Tensor, "J K p"]
     ) -> tuple[Float[Tensor, "J K p"], Float[Tensor, "J K free d"], Float[Tensor, "J K p"]]:
-        """The same backwards."""
+        """Lines 7–13 of Alg. 1 in one compiled call."""
         if not _on_cpu(problem):
             return super().pull(problem, tape, p)
         point, free = tape.states, problem.frozen
@@ -203,7 +201,7 @@ def _extended(X: Float[Tensor, "n d"]) -> Float[Tensor, "n d1"]:
 
 
 def _numpy(tensor: Tensor) -> ndarray:
-    """In C's order, for every other order would be compiled by itself."""
+    """As a C-contiguous array: the kernels are compiled once for each memory layout."""
     return tensor.contiguous().numpy()
 
 
@@ -236,7 +234,7 @@ def _raw(problem: Problem) -> tuple:
 
 
 def _poison(problem: Problem) -> tuple[ndarray, ndarray]:
-    """Its bytes, F, and the other rows of poison, P; without bytes P is all of it."""
+    """The poison's rows that are bytes, F, and the others, P; F is empty where there are none."""
     pixels, (K, _, d) = problem.frozen_pixels, problem.poison.shape
     if pixels is None:
         return np.empty((K, 0, d), np.uint8), _numpy(problem.poison)
@@ -259,6 +257,6 @@ def _step(problem: Problem) -> tuple[ndarray, ...]:
 
 
 def _scratch(problem: Problem) -> ndarray:
-    """What the clean rows' passes write products to."""
+    """An array that passes over the clean rows write products to."""
     dtype = problem.poison.numpy().dtype
     return np.empty((kernels.GROUP, len(problem.clean.y)), dtype)

@@ -1,15 +1,16 @@
 """Compiled passes over the rows of logistic regressions.
 
-Training and its reversal both need, of every row x̃ = (x, 1), a product with a vector and then a
-multiple of the row: r_i = f(x̃_i·v), g = Σ r_i x̃_i. Four rows at a time are used twice while they
-are in the first-level cache, so that memory is read once per pass, and a pixel of one byte travels
-as one byte. Clean rows are common to all problems and serve two of them at a time; poison is each
-problem's own. (Larger groups would convert fewer bytes, but their poison leaves the cache.)
+Training and the way back through it both need, of every row x̃ = (x, 1), a product with a vector
+and then a multiple of the row: r_i = f(x̃_i·v), g = Σ r_i x̃_i. Four rows at a time are used for both
+while they are in the first-level cache, so that memory is read once per pass; bytes are converted
+only there. Clean rows are common to all problems, and a pass serves two problems at a time; poison
+is each problem's own. (Larger groups would convert fewer bytes, but their poison would not fit into
+the cache.)
 
-Clean rows are raw: the caller's ``scale`` and ``offset`` make x = scale·X + offset, applied to the
-vector and to the sum instead. Poison that is no longer changed may be raw too, F (K, f, d) of bytes
-before P (K, m − f, d) of the problem's type: it is then a quarter as much to read. Arrays lead with
-the problems, K or a group of them.
+Clean rows are raw numbers X with x = scale·X + offset. ``scale`` and ``offset`` are applied to the
+vector and to the sum instead of the rows. Finished poison may be raw too: F (K, f, d) of bytes
+comes before P (K, m − f, d) of the problem's type, and is a quarter as much to read. The first axis
+of arrays is that of the problems, K or a group of them.
 
 Raw rows of bytes may be packed (:func:`poisoning.hypergradient.byte_kernels.packed`): products are
 then taken in integers, a block of rows at a time.
@@ -34,7 +35,7 @@ def left_over(size, itemsize):
 
 @njit(cache=True)
 def last_rows(X, i, buffer):
-    """What is left of X from row i on, filled up with zeros."""
+    """The last, fewer than four, rows of X from row i on, filled up with rows of zeros."""
     for k in range(ROWS):  # assigning slices takes seconds to compile
         for c in range(X.shape[1]):
             buffer[k, c] = X[i + k, c] if i + k < len(X) else 0
@@ -50,7 +51,7 @@ def rows_at_a_time(vectors):
     """
     whole_scores, whole_add = scores_with(vectors), add_to(vectors)
 
-    @njit(cache=True, forceinline=True)
+    @njit(cache=True, forceinline=True, name=f"scores_of_{vectors}")
     def scores(X, i, v, buffer, z):
         whole_scores(X, i, v, buffer, z)
         for c in range(left_over(v.shape[1], v.itemsize), v.shape[1]):
@@ -58,7 +59,7 @@ def rows_at_a_time(vectors):
                 for q in range(vectors):
                     z[q, k] += X[i + k, c] * v[q, c]
 
-    @njit(cache=True, forceinline=True)
+    @njit(cache=True, forceinline=True, name=f"add_of_{vectors}")
     def add(X, i, buffer, r, g):
         whole_add(X, i, buffer, r, g)
         for c in range(left_over(g.shape[1], g.itemsize), g.shape[1]):
@@ -102,7 +103,7 @@ def pass_with(vectors, respond):
     """
     scores, add = rows_at_a_time(vectors)
 
-    @njit(cache=True)
+    @njit(cache=True, name=f"pass_of_{vectors}_{respond.__name__}")
     def run(X, given, v, bias, g, pull):
         z, buffer = np.zeros((vectors, ROWS), v.dtype), np.empty((ROWS, v.shape[1]), v.dtype)
         whole = len(X) - len(X) % ROWS
@@ -123,7 +124,7 @@ def packed_pass_with(vectors, respond):
     """The same over packed bytes, in float32."""
     limbs_of, scores, add = products_with(vectors)
 
-    @njit(cache=True)
+    @njit(cache=True, name=f"packed_pass_of_{vectors}_{respond.__name__}")
     def run(X, given, v, bias, g, pull):
         limbs, units = limbs_of(v, TILE * X.shape[1])
         z = np.empty((vectors, QUAD * BLOCK), v.dtype)
@@ -149,7 +150,12 @@ def either_pass(of_rows, of_packed):
     @overload(run)
     def in_compiled_code(X, given, v, bias, g, pull):
         chosen = of_packed if X.ndim == 4 else of_rows
-        return lambda X, given, v, bias, g, pull: chosen(X, given, v, bias, g, pull)
+
+        def over(X, given, v, bias, g, pull):
+            chosen(X, given, v, bias, g, pull)
+
+        over.__qualname__ = f"over_{chosen.__qualname__}"  # see poisoning.compiled
+        return over
 
     return run
 
@@ -185,7 +191,7 @@ def collect(raw, total, columns, scale, offset, out):
 
 @njit(cache=True, fastmath={"reassoc"})
 def sum_of(values):
-    """Their sum; NumPy's in compiled code is several times slower."""
+    """The sum of an array; NumPy's sum in compiled code is several times slower."""
     total = values.dtype.type(0)
     for i in range(values.size):
         total += values[i]

@@ -4,14 +4,15 @@
 
 Backward, δ_L = (σ(f) − y)c/N and δ_l = φ'(z_l) ∘ W_{l+1}ᵀδ_{l+1}, so that ∇W_l = Σ δ_l a_{l−1}ᵀ and
 ∇x = W_1ᵀδ_1. The R-operator (Pearlmutter 1994; Bishop 2006, 5.4.6) differentiates both sweeps along
-(V, Ẋ). φ' is piecewise constant, hence
+a direction V of the weights. φ' is piecewise constant, hence
 
     R{z_l} = W_l R{a_{l−1}} + V_l a_{l−1},            R{δ_L} = σ(1 − σ)(c/N) R{f},
     R{δ_l} = φ'(z_l) ∘ (W_{l+1}ᵀ R{δ_{l+1}} + V_{l+1}ᵀ δ_{l+1}),
     R{∇W_l} = Σ R{δ_l} a_{l−1}ᵀ + δ_l R{a_{l−1}}ᵀ,    R{∇x} = W_1ᵀ R{δ_1} + V_1ᵀ δ_1.
 
-By symmetry R{∇x} is the (∇_X∇_w)ᵀv of Alg. 1; both of its terms are products of two thin factors,
-kept until the end of the tape and multiplied out once. No hidden layer is logistic regression.
+By symmetry R{∇x} is the (∇_X∇_w)ᵀv of Alg. 1. Both of its terms are products of two thin factors,
+which are kept until the end of the tape and multiplied out once. Without hidden layers this is
+logistic regression.
 """
 
 from dataclasses import dataclass
@@ -54,13 +55,16 @@ class MLP(Model):
         sizes = torch.tensor([out * (inputs + 1) for out, inputs in self.shapes(d)])
         return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
 
-    def initial(self, d: int, K: int, generator: torch.Generator) -> Float[Tensor, "K p"]:
-        """K fresh starts, Xavier-uniform with biases 0 (Glorot and Bengio 2010), float64."""
+    def initial(self, d: int, generator: torch.Generator) -> Float[Tensor, "1 p"]:
+        """w^(0): Xavier-uniform with biases 0 (Glorot and Bengio 2010; Section V-C), float64.
+
+        It is drawn on the CPU, so that training starts alike on every device.
+        """
         parts = []
         for out, inputs in self.shapes(d):
             bound = (6.0 / (out + inputs)) ** 0.5
-            W = torch.rand(K, out * inputs, generator=generator, dtype=torch.float64)
-            parts += [bound * (2.0 * W - 1.0), W.new_zeros(K, out)]
+            W = torch.rand(1, out * inputs, generator=generator, dtype=torch.float64)
+            parts += [bound * (2.0 * W - 1.0), W.new_zeros(1, out)]
         return torch.cat(parts, dim=1)
 
     def _matrices(self, w: Float[Tensor, "*k p"], d: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -107,15 +111,12 @@ class MLP(Model):
         problem: Problem,
         state: _State,
         v: Float[Tensor, "J K p"],
-        moved: Float[Tensor, "J K free d"] | None = None,
     ) -> tuple[Float[Tensor, "J K p"], tuple[Tensor, Tensor]]:
         """The R-operator: one forward and one backward sweep of derivatives."""
         free = len(problem.clean.y) + problem.frozen
         V, v_bias = self._matrices(v, problem.poison.shape[-1])
         W = state.weights
         Rz = _first(problem, V[0]) + v_bias[0]
-        if moved is not None:
-            Rz[..., free:, :] += moved @ W[0].mT
         Ras = []
         for layer, slope in enumerate(state.slopes, start=1):
             Ras.append(Rz * slope)
@@ -125,10 +126,7 @@ class MLP(Model):
         for layer in range(len(W) - 1, 0, -1):
             back = Rdeltas[0] @ W[layer] + state.deltas[layer] @ V[layer]
             Rdeltas.insert(0, back * state.slopes[layer - 1])
-        first = _first_adjoint(problem, Rdeltas[0])
-        if moved is not None:
-            first = first + (state.deltas[0][:, free:].mT @ moved).flatten(-2)
-        parts = [first, Rdeltas[0].sum(-2)]
+        parts = [_first_adjoint(problem, Rdeltas[0]), Rdeltas[0].sum(-2)]
         for layer, Ra in enumerate(Ras, start=1):
             a, delta = state.activations[layer - 1], state.deltas[layer]
             parts += [(Rdeltas[layer].mT @ a + delta.mT @ Ra).flatten(-2), Rdeltas[layer].sum(-2)]
@@ -138,12 +136,15 @@ class MLP(Model):
         return torch.cat(parts, dim=-1), (left, right)
 
     def gather(self, crosses: list[tuple[Tensor, Tensor]]) -> Float[Tensor, "J K free d"]:
-        """Σ left @ right over the steps as one product."""
+        """Σ left @ right over the steps, as one matrix product."""
         left = torch.cat([left for left, _right in crosses], dim=-1)
         return left @ torch.cat([right for _left, right in crosses], dim=-2)
 
     def bytes(self, state: _State) -> int:
-        """Activations, slopes, δ and curvatures; the matrices are views of the tape's w."""
+        """The bytes of activations, slopes, δ and curvatures.
+
+        The matrices are views of the tape's w and take none.
+        """
         kept = [*state.activations, *state.slopes, *state.deltas, state.curvature]
         return sum(tensor.nbytes for tensor in kept)
 
@@ -160,7 +161,7 @@ def _used(problem: Problem, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _first(problem: Problem, W: Float[Tensor, "*k h d"]) -> Float[Tensor, "*k n_m h"]:
-    """Rows times Wᵀ: the clean ones of all problems in one product."""
+    """All rows times Wᵀ; the clean rows for all problems in one product."""
     used, X = _used(problem, W.dtype)
     clean = (X @ W.flatten(0, -2).T[used]).unflatten(1, W.shape[:-1])
     return torch.cat([clean.movedim(0, -2), problem.poison @ W.mT], dim=-2)

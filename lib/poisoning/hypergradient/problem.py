@@ -40,12 +40,12 @@ Penalty: TypeAlias = Literal["l2", "l1"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Keeper:
-    """Data, and what is derived from them: reuse the object from one problem to the next."""
+    """Data with a cache of arrays derived from them, shared by all problems that use the object."""
 
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def keep(self, key: Any, make: Callable[[], Any]) -> Any:
-        """``make()``, made once."""
+        """The result of ``make()``, computed at the first call with this key."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
@@ -53,14 +53,14 @@ class Keeper:
 
 @dataclass(frozen=True, eq=False)
 class Pixels(Keeper):
-    """Every problem's rows of poison that do not change any more, as bytes."""
+    """Every problem's finished rows of poison, as bytes."""
 
     X: UInt8[Tensor, "K frozen d"]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows(Keeper):
-    """Labelled examples x = scale·X + offset with labels ``y`` of ±1; pixels may stay uint8."""
+    """Labelled examples x = scale·X + offset, X numbers or bytes, with labels ``y`` of ±1."""
 
     X: UInt8[Tensor, "n d"] | Float[Tensor, "n d"]
     y: Float[Tensor, "n"]
@@ -76,17 +76,20 @@ class Rows(Keeper):
         return self.keep(("values", dtype), lambda: self.X.to(dtype) * self.scale + self.offset)
 
     def transposed(self, dtype: torch.dtype) -> Float[Tensor, "d n"]:
-        """The same by columns: sums over rows then run along memory."""
+        """The same transposed, contiguous in memory."""
         return self.keep(("transposed", dtype), lambda: self.values(dtype).T.contiguous())
 
     def nearest(self, values: Float[Tensor, "*k m d"]) -> Float[Tensor, "*k m d"]:
-        """The examples nearest to ``values`` that could be such rows: bytes have 256 levels."""
+        """The examples nearest to ``values`` that rows like these hold: 256 levels for bytes."""
         if self.X.dtype != torch.uint8:
             return values
         return self._levels(values).mul_(self.scale).add_(self.offset)
 
     def pixels(self, values: Float[Tensor, "K frozen d"]) -> Pixels | None:
-        """X of examples ``values``, if these rows are bytes and, to rounding, so are they."""
+        """The bytes X with scale·X + offset = ``values`` to rounding.
+
+        None if there are no such bytes, or if these rows are not bytes either.
+        """
         if self.X.dtype != torch.uint8:
             return None
         levels = self._levels(values)
@@ -120,7 +123,10 @@ class Objective:
 
 @dataclass(frozen=True)
 class Linearisation:
-    """The data term at w: gradient, ``loss()`` (K,), and the ``state`` its products start from."""
+    """The data term of F at w: its ``gradient``, and ``loss()`` (K,) on demand.
+
+    ``state`` is what :meth:`Model.product` needs of this w.
+    """
 
     gradient: Float[Tensor, "K p"]
     loss: Callable[[], Tensor]
@@ -129,7 +135,10 @@ class Linearisation:
 
 @dataclass(frozen=True)
 class Tape:
-    """A stretch of training: w^(0) … w^(s), and what the way back reuses from each step."""
+    """s steps of training: w^(0) … w^(s), and the states of each step for the way back.
+
+    ``bytes`` is what all that occupies.
+    """
 
     w: Float[Tensor, "s1 K p"]
     states: Any
@@ -157,12 +166,11 @@ class Model(ABC):
         problem: "Problem",
         state: Any,
         v: Float[Tensor, "J K p"],
-        moved: Float[Tensor, "J K free d"] | None = None,
     ) -> tuple[Float[Tensor, "J K p"], Any]:
-        """∇²v + (∇_w∇_X) moved, and (∇_X∇_w)ᵀv in a form that :meth:`gather` understands.
+        """∇²v, and (∇_X∇_w)ᵀv in a form that :meth:`gather` understands.
 
-        The first is the derivative of ∇_w when w moves along v and the poison along ``moved``: the
-        R-operator (Pearlmutter 1994; Eq. 5).
+        The first is the derivative of ∇_w when w moves along v: the R-operator (Pearlmutter 1994;
+        Eq. 5).
         """
 
     @abstractmethod
@@ -171,7 +179,7 @@ class Model(ABC):
 
     @abstractmethod
     def bytes(self, state: Any) -> int:
-        """What a state occupies."""
+        """The bytes that a state occupies."""
 
     def hessian(self, problem: "Problem", state: Any) -> Float[Tensor, "K p p"]:
         """The data term's Hessian, column by column."""
@@ -181,7 +189,7 @@ class Model(ABC):
         return torch.cat(parts).permute(1, 2, 0)
 
     def curvature_point(self, problem: "Problem") -> Float[Tensor, "K p"]:
-        """Where the largest curvature is looked for; see :attr:`curvature_is_bound`."""
+        """The w at which the largest curvature is computed; see :attr:`curvature_is_bound`."""
         return problem.initial
 
     curvature_is_bound: bool = False
@@ -194,7 +202,7 @@ class Model(ABC):
         return w
 
     def record(self, problem: "Problem", w: Float[Tensor, "K p"], steps: int) -> Tape:
-        """The same, and everything the way back reuses."""
+        """The same, with everything that the way back needs."""
         states, way = [], [w]
         for _ in range(steps):
             point = self.linearise(problem, way[-1])
@@ -208,7 +216,8 @@ class Model(ABC):
     ) -> tuple[Float[Tensor, "J K p"], Float[Tensor, "J K free d"], Float[Tensor, "J K p"]]:
         """Lines 7–13 of Alg. 1 along the tape, from its end, where the adjoint is ``p``.
 
-        The adjoint at its beginning, and the sums for the poison and for λ, parameter by parameter.
+        Returns the adjoint at the tape's beginning, and the sums for the poison and for λ, the
+        latter parameter by parameter.
         """
         crosses = []
         d_lam = torch.zeros_like(p)
@@ -353,7 +362,10 @@ class Problem:
     def through_threshold(
         self, w: Float[Tensor, "K p"], p: Float[Tensor, "J K p"]
     ) -> tuple[Float[Tensor, "J K p"], Float[Tensor, "J K p"]]:
-        """The adjoint before soft-thresholding, which left ``w``; and what λ gets directly."""
+        """The adjoint ``p`` pulled back through soft-thresholding, whose result was ``w``.
+
+        Also the direct derivative by λ, through the threshold, parameter by parameter.
+        """
         dead = (self.shrinkage > 0) & (w == 0)
         return p.masked_fill(dead, 0.0), -self.eta * self.shrinkage * w.sign() * p
 
@@ -389,8 +401,7 @@ class Diagnostics:
     w^(0) for networks; None if nothing was stepped. ``kept_bytes``: the most that was kept of the
     trajectory at any time, in bytes. ``residual`` (J, K): ‖Hv − ∇A‖/‖∇A‖ of the implicit solve.
     ``iterations``: training steps, or Newton steps of the implicit method; ``solver_iterations``:
-    those of conjugate gradients. ``reversal_error`` (K,): distance of the w^(0) that was arrived at
-    backwards from the true one, over the largest |w|.
+    those of conjugate gradients.
     """
 
     gradient_norm: Float[Tensor, "K"]
@@ -399,14 +410,13 @@ class Diagnostics:
     stable_step: Float[Tensor, "K"] | None = None
     residual: Float[Tensor, "J K"] | None = None
     solver_iterations: int = 0
-    reversal_error: Float[Tensor, "K"] | None = None
 
 
 @dataclass(frozen=True)
 class Hypergradient:
     """dA/dX_p, dA/dλ, the trained w and A itself, for J objectives and K problems.
 
-    ``poison`` (J, K, m − frozen, d) is None where the method was not asked for it.
+    ``poison`` (J, K, m − frozen, d) is None where the method gives dA/dλ alone.
     """
 
     poison: Float[Tensor, "J K free d"] | None

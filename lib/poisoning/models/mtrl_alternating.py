@@ -1,12 +1,12 @@
 """The alternating scheme for MTRL that Zhao et al. 2018 take from Zhang and Yeung (2010).
 
-Eq. (1) is minimised over W with Ω fixed (Eq. 8), then over Ω with W fixed, in turn. It is kept as
-the baseline: without Ω the problem is solved exactly and sooner (``poisoning.models.mtrl``).
+Eq. (1) is minimised over W with Ω fixed (Eq. 8), then over Ω with W fixed, in turn. The scheme is
+the baseline of :mod:`poisoning.models.mtrl`, which eliminates Ω and solves the problem exactly.
 
-It stops above the minimum. With Ω = UΛUᵀ the W-step gives W no part along u_k where Λ_k = 0, and
-then the Ω-step gives Ω none; where Λ_k is small, the part of W is small in proportion. So Ω's large
-eigenvectors can turn only as far as its small eigenvalues let them, and once those have vanished on
-the way both steps stand still, though W and Ω together could still lower the objective.
+The scheme can stop above the minimum. Let Ω = UΛUᵀ. Where Λ_k = 0 the W-step gives W no part along
+u_k, and then the Ω-step gives Ω none. Where Λ_k is small, W's part along u_k is small in
+proportion. So the large eigenvectors of Ω turn only as far as its small eigenvalues allow. Once
+those have vanished, neither step moves, though a joint change of W and Ω would lower the objective.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.sparse.linalg import LinearOperator, cg
 
 from poisoning.errors import SolverError
 from poisoning.models.mtrl import (
@@ -35,10 +36,10 @@ _HALVINGS = 50
 
 @dataclass(frozen=True)
 class AlternatingSolution:
-    """Where the scheme stopped, and how it came there.
+    """The last ``W`` (m, d) and ``Omega`` (m, m), and the course of the scheme.
 
-    ``W`` (m, d), ``Omega`` (m, m); after every pair of steps ``objectives`` (t,), the value of
-    Eq. (1), and ``spectra`` (t, m), the eigenvalues of Ω in descending order.
+    After each of t pairs of steps: ``objectives`` (t,), the value of Eq. (1), and ``spectra``
+    (t, m), the eigenvalues of Ω in descending order.
     """
 
     W: Float[ndarray, "m d"]
@@ -59,7 +60,7 @@ def solve_alternating(
 ) -> AlternatingSolution:
     """Alternate from Ω = I/m until a pair of steps lowers the objective by ≤ ``tol`` times itself.
 
-    One problem of NumPy arrays; λ1, λ2 > 0. ``floor`` keeps every eigenvalue of Ω at or above it,
+    λ1 and λ2 must be positive. ``floor`` keeps every eigenvalue of Ω at or above it,
     0 ≤ floor ≤ 1/m: both steps then solve Eq. (1) with the constraint Ω ⪰ floor·I instead.
 
     Raises:
@@ -71,7 +72,7 @@ def solve_alternating(
         raise ValueError(f"floor = {floor:g} must be between 0 and 1/m = {1.0 / m:g}.")
     U, spectrum = np.eye(m), np.full(m, 1.0 / m)
     W = np.zeros_like(data.X[:, 0])
-    value = float(objective(data, loss, lambda1, lambda2, W))
+    value = objective(data, loss, lambda1, lambda2, W)
     objectives, spectra = [], []
     for _ in range(max_iterations):
         root = (U * np.sqrt(spectrum / (lambda1 * spectrum + lambda2))) @ U.T
@@ -95,7 +96,8 @@ def solve_alternating(
 def _best_spectrum(s: Float[ndarray, "m"], floor: float) -> Float[ndarray, "m"]:
     """argmin Σ_k s_k²/ω_k over Σ ω_k = 1, ω ≥ floor, for descending s.
 
-    In proportion to s_k for the K largest, K as large as can be, and ``floor`` for the others.
+    The K largest ω_k are in proportion to s_k, with the largest K for which they are no less than
+    ``floor``; the others equal ``floor``.
     """
     m = len(s)
     if not s.any():
@@ -127,8 +129,9 @@ def _fixed_relationship(
 ) -> Float[ndarray, "m d"]:
     """Eq. (8) for the Ω with Φ = root², Φ⁻¹ = λ1 I + λ2 Ω⁻¹, from a start in the range of Ω.
 
-    With W = Φ^{1/2} Z it is min_Z Σ weight ℓ + ½‖Z‖², well conditioned whatever Ω is: Newton's
-    method with conjugate gradients and halved steps, one step for the square loss.
+    With W = Φ^{1/2} Z it is min_Z Σ weight ℓ + ½‖Z‖², which is well conditioned for every Ω.
+    Newton's method solves it, with conjugate gradients and halved steps; the square loss takes one
+    step.
     """
     X, y, weight = data.X, data.y, data.weight
 
@@ -145,8 +148,7 @@ def _fixed_relationship(
         if np.linalg.norm(gradient) <= allowed:
             return root @ Z
         bend = weight * loss_curvatures(task_scores(X, root @ Z), y, loss)
-        H = (X * bend[..., None]).mT @ X
-        step = _conjugate_gradients(H, root, -gradient, allowed / 2)
+        step = _newton_step((X * bend[..., None]).mT @ X, root, gradient, allowed / 2)
         for halving in range(_HALVINGS):
             trial = Z + 0.5**halving * step
             trial_value, trial_gradient = value_and_gradient(trial)
@@ -160,20 +162,14 @@ def _fixed_relationship(
     )
 
 
-def _conjugate_gradients(
+def _newton_step(
     H: Float[ndarray, "m d d"], root: Float[ndarray, "m m"], b: Float[ndarray, "m d"], tol: float
 ) -> Float[ndarray, "m d"]:
-    """Z with ‖root H(root Z) + Z − b‖_F ≤ tol, H acting task by task."""
-    Z = np.zeros_like(b)
-    residual = p = b
-    rr = np.vdot(residual, residual)
-    for _ in range(_CG_STEPS):
-        if rr**0.5 <= tol:
-            break
-        Hp = root @ combine(root @ p, H) + p
-        alpha = rr / np.vdot(p, Hp)
-        Z = Z + alpha * p
-        residual = residual - alpha * Hp
-        rr, before = np.vdot(residual, residual), rr
-        p = residual + (rr / before) * p
-    return Z
+    """Z with ‖root H(root Z) + Z + b‖_F ≤ tol, H acting task by task."""
+
+    def apply(z: ndarray) -> ndarray:
+        Z = z.reshape(b.shape)
+        return (root @ combine(root @ Z, H) + Z).ravel()
+
+    system = LinearOperator((b.size, b.size), matvec=apply, dtype=b.dtype)
+    return cg(system, -b.ravel(), rtol=0.0, atol=tol, maxiter=_CG_STEPS)[0].reshape(b.shape)

@@ -2,13 +2,13 @@
 
     min_{‖w‖ ≤ R} F(w),   w_{i+1} = Π_R(w_i − η (ĝ_i + ζ_i)),   E ĝ_i ∈ ∂F(w_i),   w̄ = (1/n) Σ w_i:
 
-the learner takes one noisy subgradient a step, and an adversary adds ζ_i to it. With E‖ĝ‖² ≤ G²,
-w_1 = 0 and ζ_i decided by step i's draw and what came before,
+The learner takes one noisy subgradient a step, and an adversary adds ζ_i to it. Let E‖ĝ‖² ≤ G²,
+w_1 = 0, and let ζ_i depend on nothing but the examples up to step i. Then
 
     E F(w̄) − F(w*) ≤ R²/(2ηn) + η/(2n) Σ (G + ‖ζ_i‖)² + (2R/n) Σ ‖ζ_i‖,              (upper)
 
-which is the slides' O(1/√n + Σ‖ζ_i‖/n) with η = R/(G√n) and constants written out; and for F_± of
-:class:`LinearPair` no learner has less than (lower) R Σ‖ζ_i‖/n in the worse of the two.
+which for η = R/(G√n) is the slides' O(1/√n + Σ‖ζ_i‖/n) with its constants. Of the two problems F_±
+of :class:`LinearPair`, every learner has on one an excess risk of at least R Σ‖ζ_i‖/n  (lower).
 
 Both problems know their population risk without sampling. Many independent trials run side by side,
 one in each row.

@@ -9,7 +9,8 @@ has the dual max Σαᵢ − ½‖Σ αᵢyᵢx̃ᵢ‖² over 0 ≤ αᵢ ≤ w
 Dual coordinate descent (Hsieh et al. 2008) finds which αᵢ lie at a bound within a few epochs, but
 crawls on the rest when examples are nearly collinear, as concentrated poison is. So epochs over
 all points alternate with epochs over the undecided ones, and once the bounds have nearly settled a
-projected Newton step (conjugate gradients, Armijo) finishes the undecided ones.
+projected Newton step (conjugate gradients, Armijo) finishes the undecided ones. Where descent has
+not come near after most of the epochs, as on features far from 0, Newton steps are taken anyway.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from poisoning.models.svm_kernels import descend_csr, descend_dense
 
 _FREE_EPOCHS = 20
 _NEWTON_BELOW = 1e-3  # relative gap under which the undecided set is worth a Newton step
+_CRAWLING = 0.9  # of the epochs allowed; after them Newton steps are taken at any gap
 _CG_STEPS = 100
 _CG_TOLERANCE = 0.03
 _DETOURS = 50  # bounds met one by one in a Newton step
@@ -84,7 +86,8 @@ def train_svm(
                 f"SVM ({len(y)} examples, lambda {lam:g}): relative duality gap {gap / primal:.1e} "
                 f"after {epochs} epochs, tolerance {tol:.1e}; raise max_epochs, tol or lambda"
             )
-        newton = gap <= _NEWTON_BELOW * primal and not newton
+        near = gap <= _NEWTON_BELOW * primal or epochs >= _CRAWLING * max_epochs
+        newton = near and not newton
         if newton:
             problem.newton_step(alpha, w, gradient)
         else:

@@ -7,7 +7,7 @@ A step changes w_s by a multiple of its example, w_s += c_t a_s 1[w_s·x_t > 0] 
 c_t = η y_t m^{-1/2} σ(−y_t f(x_t)). So K steps need only the pre-activations Z = X Wᵀ at the start
 of the block and the Gram matrix G = X Xᵀ: z_t gains Σ_{k<t} G_tk c_k a 1[z_k > 0], and W is brought
 up to date once, by a second matrix product. The iterates are those of one example at a time, up to
-rounding; their cost is that of matrix products.
+rounding, at the cost of matrix products.
 
 Several runs of one width share the order of the examples: one matrix product serves them all. Every
 function takes NumPy arrays or torch tensors and works on their device and in their precision.
@@ -101,7 +101,7 @@ class TwoLayerNets:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What R networks are after ``examples`` steps.
+    """Measurements of R networks after ``examples`` steps.
 
     ``accuracy`` (R,): share of the probe that they classify correctly, y f(x) > 0.
     ``active_fraction`` (R,): of the pairs (neuron, probe example), those with w_s·x > 0.
@@ -116,7 +116,9 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class OnlineRun:
-    """Networks after a pass; ``scores`` (R, n) = f(x_t; a, W_t), each before its step; checkpoints.
+    """The networks after a pass, and what was measured on the way.
+
+    ``scores`` (R, n) are f(x_t; a, W_t), each example's before its own step.
 
     ``scores`` of examples that were drawn independently, undisturbed in x, estimate the average
     risk of the iterates (1/n) Σ_t L(W_t) without bias: L counts y f(x) ≤ 0 under the true label.
@@ -208,10 +210,11 @@ def _compiled_block(
     y: Float[ndarray, "runs k"],
     steps: Float[ndarray, "runs"],
 ) -> Float[ndarray, "runs k"]:
-    """The same on a CPU: ``_INNER`` steps at a time compiled, all else in BLAS.
+    """The same on a CPU: ``_INNER`` steps at a time are compiled, all else is done by BLAS.
 
-    The steps of the first half of a block reach the pre-activations of the second half by one
-    matrix product, and so on within each half: those of ``_INNER`` steps stay in the caches.
+    The effect of a block's first half on the pre-activations of its second half is added by one
+    matrix product, and so on within each half, until ``_INNER`` steps are left. Their arrays stay
+    in the caches.
     """
     gram = X @ X.T
     scores = np.empty(y.shape, W.dtype)

@@ -1,7 +1,7 @@
 """Compiled steps of blocked online SGD on two-layer ReLU nets.
 
-Inside a block the nets are known by their pre-activations alone: what a step adds to w_s is a
-multiple of its example x_k, so it adds that multiple of ⟨x_k, x_t⟩ to the pre-activation at x_t.
+Within a block only the nets' pre-activations are updated, not their weights: a step on example x_k
+adds a multiple of x_k to w_s, hence the same multiple of ⟨x_k, x_t⟩ to the pre-activation at x_t.
 """
 
 import math

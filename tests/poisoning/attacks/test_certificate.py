@@ -8,19 +8,20 @@ from hypothesis import strategies as st
 
 from poisoning.arrays import vstack
 from poisoning.attacks.certificate import certify_loss
-from poisoning.attacks.min_max import MinMaxSettings, min_max_poison
+from poisoning.attacks.min_max import MinMax, min_max_poison
 from poisoning.errors import SolverError
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import EmptySetError, project
 from poisoning.models.svm import train_svm
 
+COUNTS = "counts"
 LAMBDA, EPSILON, N = 0.05, 0.06, 150
 
 
 def dataset(kind, seed=0, d=12):
     rng = np.random.default_rng(seed)
     y = np.where(np.arange(N) % 3 == 0, 1.0, -1.0)
-    if kind == "integer":
+    if kind == COUNTS:
         X = rng.poisson(np.exp(0.4 * np.outer(y, rng.normal(size=d)) - 0.5)).astype(float)
         return sp.csr_array(X), y
     return 1.0 / (1.0 + np.exp(-rng.normal(size=(N, d)) - 0.5 * np.outer(y, rng.normal(size=d)))), y
@@ -42,7 +43,7 @@ def damage(X, y, X_poison, y_poison, weights):
     return (1.0 + weights.sum()) * solution.objective, solution.model.hinge(X, y).mean()
 
 
-@pytest.fixture(scope="module", params=["integer", "box01"])
+@pytest.fixture(scope="module", params=[COUNTS, "box01"])
 def certified(request):
     X, y, domain, feasible = game(request.param)
     return X, y, domain, feasible, certify_loss(X, y, LAMBDA, EPSILON, feasible)
@@ -86,7 +87,7 @@ def test_the_min_max_attack_stays_below_both_bounds():
     X, y, domain, feasible = game("box01")
     certificate = certify_loss(X, y, LAMBDA, EPSILON, feasible)
     made = min_max_poison(
-        X, y, LAMBDA, feasible, domain, MinMaxSettings(epsilon=EPSILON, burn_in=20.0, repeats=1),
+        X, y, LAMBDA, feasible, domain, MinMax(epsilon=EPSILON, burn_in=20.0, repeats=1),
         np.random.default_rng(0), clean=train_svm(X, y, LAMBDA).model,
     )  # fmt: skip
     size = len(made.poisoned.y)
@@ -107,7 +108,7 @@ def test_more_poison_and_wider_sets_have_higher_bounds():
 
 @pytest.mark.slow
 def test_same_problem_same_bits():
-    X, y, _, feasible = game("integer")
+    X, y, _, feasible = game(COUNTS)
     one, two = (certify_loss(X, y, LAMBDA, EPSILON, feasible) for _ in range(2))
     assert one.bound == two.bound and np.array_equal(one.weights, two.weights)
 

@@ -7,54 +7,44 @@ import pytest
 import scipy.sparse as sp
 
 from poisoning.attacks.decoy import find_decoys
-from poisoning.attacks.kkt import (
-    KKTSettings,
-    attempts,
-    clean_gradient,
-    kkt_attack,
-    loss_caps,
-    ratio_grid,
-)
+from poisoning.attacks.kkt import KKT, attempts, clean_gradient, loss_caps, ratio_grid
 from poisoning.datasets import fetch, load, prepare, split
-from poisoning.defenses.evaluation import FIVE, Evaluator
 from poisoning.errors import SolverError
 from poisoning.feasible.sets import FeasibleSet, InputDomain
+from poisoning.games.linear import LinearGame
+from poisoning.learners import SVM
 from poisoning.models.linear import LinearModel
 from poisoning.models.svm import train_svm
 
+COUNTS = "counts"
 LAMBDA = 0.05
-SETTINGS = KKTSettings(
-    epsilon=0.06, ratios=3, quantiles=(0.2, 0.4), decoy_repeats=(1, 4), opening=(0.4, 4)
-)
+ATTACK = KKT(epsilon=0.06, ratios=3, quantiles=(0.2, 0.4), decoy_repeats=(1, 4), opening=(0.4, 4))
 
 
 def dataset(kind, seed=0, n=260, d=25):
     rng = np.random.default_rng(seed)
     y = np.where(rng.random(n) < 0.4, 1.0, -1.0)
-    if kind == "integer":
+    if kind == COUNTS:
         X = rng.poisson(np.exp(0.4 * np.outer(y, rng.normal(size=d)) - 0.5)).astype(float)
     else:
         X = 1.0 / (1.0 + np.exp(-rng.normal(size=(n, d)) - 0.5 * np.outer(y, rng.normal(size=d))))
     train, test = slice(0, 200), slice(200, None)
-    X = sp.csr_array(X) if kind == "integer" else X
+    X = sp.csr_array(X) if kind == COUNTS else X
     return X[train], y[train], X[test], y[test]
 
 
-@pytest.fixture(scope="module", params=["integer", "box01"])
+def game_of(kind, **options):
+    return LinearGame(*dataset(kind), domain=kind, learner=SVM(LAMBDA), **options)
+
+
+@pytest.fixture(scope="module", params=[COUNTS, "box01"])
 def attacked(request):
-    X, y, X_test, y_test = dataset(request.param)
-    domain = InputDomain.of(request.param, X)
-    evaluator = Evaluator(X, y, X_test, y_test, LAMBDA)
-    seen = []
-    result = kkt_attack(
-        evaluator, domain, SETTINGS, np.random.default_rng(5),
-        progress=seen.append,
-    )  # fmt: skip
-    return evaluator, domain, result, seen
+    game = game_of(request.param)
+    return game, ATTACK(game, np.random.default_rng(5))
 
 
 def test_the_gradient_is_that_of_the_clean_loss():
-    X, y, _, _ = dataset("integer")
+    X, y, _, _ = dataset(COUNTS)
     rng = np.random.default_rng(1)
     model = LinearModel(0.2 * rng.normal(size=25), 0.1)  # no point of which lies on the hinge
     epsilon = 0.03
@@ -90,47 +80,46 @@ def test_ratios_span_the_budget_exactly_and_balance_the_intercept():
 
 
 def test_the_attack_returns_a_legal_attack_and_what_it_does(attacked):
-    evaluator, domain, result, _ = attacked
-    poisoned = result.poisoned
-    assert len(poisoned.y) == round(SETTINGS.epsilon * 200)
-    assert domain.contains(poisoned.X).all()
-    assert np.mean(poisoned.y == 1.0) * SETTINGS.epsilon == pytest.approx(
-        result.source.epsilon_plus
-    )
-    again = evaluator.evaluate(poisoned.X, poisoned.y)
-    assert again.minimum == result.evaluation.minimum
-    assert set(FIVE) <= set(result.evaluation.outcomes)
+    game, result = attacked
+    poison = result.poison
+    assert len(poison.y) == round(ATTACK.epsilon * 200)
+    assert game.domain.contains(poison.X).all()
+    assert np.mean(poison.y == 1.0) * ATTACK.epsilon == pytest.approx(result.source.epsilon_plus)
+    again = game.evaluate(poison.X, poison.y)
+    assert game.value(again) == result.value == game.value(result.outcomes)
+    assert set(result.outcomes) == {"none", *game.defenses}
+    assert result.errors == {name: outcome.test_error for name, outcome in again.items()}
+    assert result.seconds >= result.history[-1].seconds
 
 
 @pytest.mark.slow
 def test_the_winner_is_the_best_of_all_candidates_measured_in_full(attacked):
-    evaluator, domain, result, _ = attacked
-    X, y, lam = evaluator.X, evaluator.y, evaluator.lam
-    base = FeasibleSet.fit(X, y, domain)
-    data = X, y, evaluator.X_test, evaluator.y_test, lam
-    clean, (q, r) = evaluator.clean_svm.model, SETTINGS.opening
-    grid = find_decoys(*data, SETTINGS.quantiles, SETTINGS.decoy_repeats, clean=clean)
+    game, result = attacked
+    X, y, lam = game.X, game.y, game.lam
+    base = FeasibleSet.fit(X, y, game.domain)
+    data = X, y, game.X_test, game.y_test, lam
+    clean, (q, r) = game.clean_svm.model, ATTACK.opening
+    grid = find_decoys(*data, ATTACK.quantiles, ATTACK.decoy_repeats, clean=clean)
     opening, rest = np.random.default_rng(5).spawn(2)
     streams = zip(grid, rest.spawn(len(grid)), strict=True)
     tried = [pair for pair in streams if (pair[0].quantile, pair[0].repeats) != (q, r)]
     tried.append((find_decoys(*data, (q,), (r,), clean=clean)[0], opening))
-    found = [a for decoy, own in tried for a in attempts(X, y, lam, base, decoy, SETTINGS, own)]
-    values = [evaluator.evaluate(p.X, p.y).minimum for _, p in found if p is not None]
-    assert result.evaluation.minimum == max(values)
+    found = [a for decoy, own in tried for a in attempts(X, y, lam, base, decoy, ATTACK, own)]
+    values = [game.value(game.evaluate(p.X, p.y)) for _, p in found if p is not None]
+    assert result.value == max(values)
     assert len(result.history) == len(values)
     assert result.skipped == len(found) - len(values)
 
 
 def test_history_tells_the_order_and_what_was_measured(attacked):
-    _, _, result, seen = attacked
+    _, result = attacked
     tried = list(
         dict.fromkeys((c.source.decoy.quantile, c.source.decoy.repeats) for c in result.history)
     )
-    assert tried[0] == SETTINGS.opening
-    assert len(seen) == len(result.history)
+    assert tried[0] == ATTACK.opening
     seconds = [candidate.seconds for candidate in result.history]
     assert seconds == sorted(seconds)
-    best = result.evaluation.minimum
+    best = result.value
     assert max(c.minimum_error for c in result.history if c.complete) == best
     assert all(c.minimum_error <= best for c in result.history)
     assert any(not c.complete for c in result.history)
@@ -140,24 +129,16 @@ def test_history_tells_the_order_and_what_was_measured(attacked):
 
 
 def test_the_search_ends_when_enough_is_reached():
-    X, y, X_test, y_test = dataset("integer")
-    evaluator = Evaluator(X, y, X_test, y_test, LAMBDA)
-    domain = InputDomain.of("integer", X)
-    result = kkt_attack(evaluator, domain, SETTINGS, np.random.default_rng(5), enough=0.01)
+    result = ATTACK(game_of(COUNTS), np.random.default_rng(5), enough=0.01)
     assert len(result.history) == 1
-    assert result.evaluation.minimum >= 0.01
+    assert result.value >= 0.01
 
 
 @pytest.mark.slow
 def test_same_seed_same_attack():
-    X, y, X_test, y_test = dataset("integer")
-    domain = InputDomain.of("integer", X)
-    one, two = (
-        kkt_attack(Evaluator(X, y, X_test, y_test, LAMBDA), domain, SETTINGS, rng)
-        for rng in (np.random.default_rng(9), np.random.default_rng(9))
-    )
-    assert (one.poisoned.X != two.poisoned.X).nnz == 0
-    assert np.array_equal(one.poisoned.y, two.poisoned.y)
+    one, two = (ATTACK(game_of(COUNTS), rng) for rng in (np.random.default_rng(9), 9))
+    assert (one.poison.X != two.poison.X).nnz == 0
+    assert np.array_equal(one.poison.y, two.poison.y)
 
 
 def test_attempts_obey_the_decoy_constraints_before_rounding():
@@ -166,7 +147,7 @@ def test_attempts_obey_the_decoy_constraints_before_rounding():
     (decoy,) = find_decoys(X, y, X_test, y_test, LAMBDA, [0.3], [3], clean=clean)
     base = FeasibleSet.fit(X, y, InputDomain.of("box01", X))
     caps = dict(zip((1.0, -1.0), loss_caps(decoy.model, X, y, 90.0), strict=True))
-    found = attempts(X, y, LAMBDA, base, decoy, SETTINGS, np.random.default_rng(0))
+    found = attempts(X, y, LAMBDA, base, decoy, ATTACK, np.random.default_rng(0))
     assert len(found) in {3, 4}, "three ratios and the balancing one"
     assert [a.objective for a, _ in found] == sorted(a.objective for a, _ in found)
     for _, poisoned in found:
@@ -178,11 +159,8 @@ def test_attempts_obey_the_decoy_constraints_before_rounding():
 
 
 def test_an_epsilon_of_no_point_is_an_error():
-    X, y, X_test, y_test = dataset("integer")
-    domain, rng = InputDomain.of("integer", X), np.random.default_rng(0)
-    evaluator = Evaluator(X, y, X_test, y_test, LAMBDA)
-    with pytest.raises(ValueError, match="not a single one"):
-        kkt_attack(evaluator, domain, KKTSettings(epsilon=0.001), rng)
+    with pytest.raises(ValueError, match=r"epsilon 0\.001 of 200 points is not a single one"):
+        KKT(epsilon=0.001)(game_of(COUNTS), np.random.default_rng(0))
 
 
 def test_decoys_without_feasible_support_vectors_are_an_error():
@@ -190,22 +168,21 @@ def test_decoys_without_feasible_support_vectors_are_an_error():
     rng = np.random.default_rng(3)
     y = np.where(np.arange(260) % 2 == 0, 1.0, -1.0)
     X = rng.normal(size=(260, 2)) + y[:, None]
-    evaluator = Evaluator(X[:200], y[:200], X[200:], y[200:], LAMBDA)
-    narrow = KKTSettings(
+    game = LinearGame(X[:200], y[:200], X[200:], y[200:], domain="real", learner=SVM(LAMBDA))
+    narrow = KKT(
         radius_percentile=1e-3,
         loss_percentile=1e-3,
         quantiles=(0.2,),
         decoy_repeats=(1,),
         opening=(0.2, 1),
     )
-    domain = InputDomain.of("real", X)
     with pytest.raises(SolverError, match="raise its percentiles"):
-        kkt_attack(evaluator, domain, narrow, rng)
-    clean = evaluator.clean_svm.model
-    data = evaluator.X, evaluator.y, evaluator.X_test, evaluator.y_test, LAMBDA
+        narrow(game, rng)
+    clean = game.clean_svm.model
+    data = game.X, game.y, game.X_test, game.y_test, LAMBDA
     (decoy,) = find_decoys(*data, [0.2], [1], clean=clean)
-    base = FeasibleSet.fit(evaluator.X, evaluator.y, domain, 1e-3)
-    found = attempts(evaluator.X, evaluator.y, LAMBDA, base, decoy, narrow, rng)
+    base = FeasibleSet.fit(game.X, game.y, game.domain, 1e-3)
+    found = attempts(game.X, game.y, LAMBDA, base, decoy, narrow, rng)
     assert len(found) >= narrow.ratios, "every problem left out is told"
     assert all(poisoned is None for _, poisoned in found)
 
@@ -216,9 +193,10 @@ def test_three_percent_of_poison_does_17_percent_damage_to_real_mail(tmp_path):
     fetch("enron", tmp_path)
     prepare("enron", "real", tmp_path)
     part = split(load(tmp_path / "real" / "enron"), np.random.default_rng(0))
-    evaluator = Evaluator(part.X, part.y, part.X_test, part.y_test, 0.09)
-    settings = KKTSettings(quantiles=(0.4,), decoy_repeats=(8,))
-    domain = InputDomain.of("integer", part.X)
-    result = kkt_attack(evaluator, domain, settings, np.random.default_rng(0), enough=0.17)
-    assert len(result.poisoned.y) == 124
-    assert result.evaluation.minimum >= 0.17
+    game = LinearGame(
+        part.X, part.y, part.X_test, part.y_test, domain=COUNTS, learner=SVM(0.09)
+    )  # fmt: skip
+    attack = KKT(quantiles=(0.4,), decoy_repeats=(8,))
+    result = attack(game, np.random.default_rng(0), enough=0.17)
+    assert len(result.poison.y) == 124
+    assert result.value >= 0.17

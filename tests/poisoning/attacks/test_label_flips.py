@@ -9,14 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from poisoning.attacks.label_flips import alfa, cheapest, flippable, random_flips
+from poisoning.attacks.label_flips import (
+    Alfa,
+    RandomFlips,
+    alfa,
+    cheapest,
+    flippable,
+    random_flips,
+)
 from poisoning.datasets import fetch, load, prepare, split
-from poisoning.defenses.evaluation import Evaluator
+from poisoning.defenses import FIVE
+from poisoning.defenses.centroid import L2Defense
 from poisoning.errors import SolverError
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import EmptySetError
+from poisoning.games.linear import LinearGame
+from poisoning.learners import SVM, LogisticRegression
 from poisoning.models.svm import train_svm
 
+COUNTS = "counts"
 LAMBDA, EPSILON = 0.05, 0.06
 
 
@@ -28,7 +39,7 @@ def dataset(n=260, d=10, seed=0):
 
 
 X, Y, X_POOL, Y_POOL = dataset()
-DOMAIN = InputDomain.of("integer", sp.vstack([X, X_POOL], format="csr"))
+DOMAIN = InputDomain.of(COUNTS, sp.vstack([X, X_POOL], format="csr"))
 FEASIBLE = FeasibleSet.fit(X, Y, DOMAIN)
 CLEAN = train_svm(X, Y, LAMBDA).model
 
@@ -120,7 +131,7 @@ def test_alfa_gains_more_than_blind_flips():
 
 
 def test_points_outside_the_domain_are_left_out():
-    small = InputDomain.of("integer", X[:20])
+    small = InputDomain.of(COUNTS, X[:20])
     legal = small.contains(X_POOL)
     assert 0 < legal.sum() < len(Y_POOL)
     poisoned = random_flips(X_POOL, Y_POOL, 200, EPSILON, small, np.random.default_rng(0))
@@ -141,6 +152,37 @@ def test_rounds_that_run_out_are_an_error():
         run_alfa(max_rounds=1)
 
 
+def game(**options):
+    return LinearGame(X, Y, X_POOL, Y_POOL, **{"domain": DOMAIN, "learner": SVM(LAMBDA)} | options)
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_the_attacks_flip_the_test_data(constrained):
+    feasible = FEASIBLE if constrained else None
+    flips = RandomFlips(EPSILON, constrained=constrained)(game(), 3)
+    rng = np.random.default_rng(3)
+    expected = random_flips(X_POOL, Y_POOL, 200, EPSILON, DOMAIN, rng, feasible=feasible)
+    chosen = Alfa(EPSILON, constrained=constrained, copies=2)(game(), 0)
+    wanted = run_alfa(feasible=feasible, copies=2)
+    for result, poison in ((flips, expected), (chosen, wanted)):
+        assert rows(result.poison.X) == rows(poison.X)
+        assert np.array_equal(result.poison.y, poison.y)
+        outcomes = game().evaluate(poison.X, poison.y)
+        assert result.value == game().value(outcomes)
+        assert result.errors == {name: one.test_error for name, one in outcomes.items()}
+        assert len(result.history) == 1
+
+
+def test_random_flips_need_no_model_of_the_learner_and_alfa_does():
+    other = game(learner=LogisticRegression(LAMBDA), defenses=FIVE[:2])
+    assert set(RandomFlips(EPSILON)(other, 0).outcomes) == {"none", "l2", "slab"}
+    with pytest.raises(TypeError, match="learner must be SVM"):
+        Alfa(EPSILON)(other, 0)
+    for attack in (RandomFlips(0.001), Alfa(0.001)):
+        with pytest.raises(ValueError, match="not a single one"):
+            attack(game(), 0)
+
+
 @pytest.mark.real
 @pytest.mark.skipif("DATA_MIRROR" not in os.environ, reason="needs the real mails")
 def test_label_flips_do_little_to_real_mail(tmp_path):
@@ -148,13 +190,10 @@ def test_label_flips_do_little_to_real_mail(tmp_path):
     fetch("enron", tmp_path)
     prepare("enron", "real", tmp_path)
     part = split(load(tmp_path / "real" / "enron"), np.random.default_rng(0))
-    evaluator = Evaluator(part.X, part.y, part.X_test, part.y_test, 0.09)
-    domain = InputDomain.of("integer", part.X)
-    poisoned = alfa(
-        part.X, part.y, part.X_test, part.y_test, 0.09, 0.03, domain,
-        clean=evaluator.clean_svm.model,
-        feasible=FeasibleSet.fit(part.X, part.y, domain, slab_percentile=100.0),
+    mail = LinearGame(
+        part.X, part.y, part.X_test, part.y_test, domain=COUNTS, learner=SVM(0.09),
+        defenses=[L2Defense()],
     )  # fmt: skip
-    clean = evaluator.clean_svm.model.error(part.X_test, part.y_test)
-    error = evaluator.evaluate(poisoned.X, poisoned.y, ("l2",))["l2"].test_error
+    clean = mail.clean_svm.model.error(part.X_test, part.y_test)
+    error = Alfa(0.03, slab_percentile=100.0)(mail, 0).errors["l2"]
     assert clean + 0.005 < error < clean + 0.04

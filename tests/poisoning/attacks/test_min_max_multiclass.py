@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from poisoning.attacks.min_max import MinMax
 from poisoning.attacks.min_max_multiclass import (
-    MulticlassMinMaxSettings,
     WorstMulticlassPoints,
     class_balls,
     min_max_multiclass,
@@ -19,7 +19,8 @@ from poisoning.feasible.solver import EmptySetError
 from poisoning.models.multiclass_svm import MulticlassModel, train_multiclass_svm
 
 CLASSES, D = 4, 9
-SETTINGS = MulticlassMinMaxSettings(epsilon=0.1, repeats=4, burn_in=1.0, batch=50)
+COUNTS = "counts"
+SETTINGS = MinMax(epsilon=0.1, repeats=4, burn_in=1.0, batch=50)
 
 
 def blobs(seed=0, n=240):
@@ -121,7 +122,7 @@ def test_errors_name_the_cause(setting):
         min_max_multiclass(X, y, sets, clean, replace(SETTINGS, epsilon=1e-4), rng)
     with pytest.raises(ValueError, match="no points of class 4"):
         class_balls(X, y, 5, sets[0].domain, 95.0)
-    counts = InputDomain("integer", np.zeros(D), np.ones(D))
+    counts = InputDomain(COUNTS, np.zeros(D), np.ones(D))
     with pytest.raises(ValueError, match="counts need rounding"):
         min_max_multiclass(
             X, y, [replace(part, domain=counts) for part in sets], clean, SETTINGS, rng

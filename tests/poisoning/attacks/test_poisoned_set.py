@@ -5,7 +5,8 @@ import scipy.sparse as sp
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.feasible.sets import InputDomain
 
-COUNTS = InputDomain.of("integer", np.array([[3.0, 1.0], [0.0, 2.0]]))
+COUNT_KIND = "counts"
+COUNTS = InputDomain.of(COUNT_KIND, np.array([[3.0, 1.0], [0.0, 2.0]]))
 BOX = InputDomain.of("box01", np.zeros((1, 2)))
 
 
@@ -43,6 +44,11 @@ def test_the_budget_is_exact(rows):
 def test_labels_are_plus_or_minus_one():
     with pytest.raises(ValueError, match="labels"):
         poisoned(np.zeros((2, 2)), [1.0, 0.0])
+
+
+@pytest.mark.parametrize("label", [0, 3])
+def test_labels_of_more_classes_are_whole_numbers(label):
+    assert poisoned(np.zeros((2, 2)), [label, 1]).y.dtype.kind == "i"
 
 
 def test_rows_labels_and_features_must_fit():

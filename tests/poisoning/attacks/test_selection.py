@@ -6,40 +6,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poisoning.attacks.poisoned_set import PoisonedSet
-from poisoning.attacks.selection import CHEAPEST_FIRST, BestFirst
-from poisoning.defenses import spectrum
-from poisoning.defenses.evaluation import AttackedData, DefenseOutcome, Evaluator
+from poisoning.attacks.selection import BestFirst, select
+from poisoning.defenses import FIVE, spectrum
+from poisoning.defenses.detector import name_of
 from poisoning.feasible.sets import InputDomain
+from poisoning.feasible.solver import EmptySetError
+from poisoning.games.linear import AttackedGame, LinearGame, Outcome
+from poisoning.learners import SVM
 from poisoning.models.linear import LinearModel
 
+COUNTS = "counts"
+CHEAPEST_FIRST = ["l2", "slab", "loss", "knn", "svd"]
 TABLES = st.lists(st.lists(st.integers(0, 4), min_size=5, max_size=5), min_size=1, max_size=8)
 
 
-class Scripted(Evaluator):
-    """An evaluator whose errors stand in a table, and which counts what it is asked."""
+class Scripted(LinearGame):
+    """A game whose errors stand in a table, and which counts what it is asked."""
 
-    def __init__(self, table):
+    def __init__(self, table, defenses=FIVE):
         self.table, self.asked = table, []
+        self.defenses = {name_of(defense): defense for defense in defenses}
 
-    def attacked(self, X, y):
-        return _ScriptedData(self, int(X[0, 0]))
+    def attacked(self, X, y, *, exact=True, rng=None):
+        return _ScriptedGame(self, int(X[0, 0]))
 
 
-class _ScriptedData(AttackedData):
+class _ScriptedGame(AttackedGame):
     def __init__(self, parent, number):
         self.parent, self.number = parent, number
 
-    def outcome(self, name, rng=None):
+    def outcome(self, name):
         self.parent.asked.append((self.number, name))
         error = (
             self.parent.table[self.number][CHEAPEST_FIRST.index(name)] if name != "none" else 0.0
         )
-        return DefenseOutcome(float(error), 0.0, 0.0, 0.0, LinearModel(np.zeros(1), 0.0))
+        return Outcome(float(error), 0.0, 0.0, {}, LinearModel(np.zeros(1), 0.0))
 
 
 def candidate(number):
     X = np.array([[float(number)]])
-    domain = InputDomain("integer", np.array([0.0]), np.array([100.0]))
+    domain = InputDomain(COUNTS, np.array([0.0]), np.array([100.0]))
     return PoisonedSet(X, np.ones(1), 1, 1.0, domain)
 
 
@@ -47,12 +53,14 @@ def candidate(number):
 def test_the_winner_has_the_highest_minimum_and_is_the_first_of_equals(table):
     scripted = Scripted(table)
     search = BestFirst(scripted)
+    assert search.cheapest_first == CHEAPEST_FIRST
     for number in range(len(table)):
         assert search.offer(candidate(number)) == table[number][0]
     worth = [min(row) for row in table]
     winner = search.settle()
     assert winner == worth.index(max(worth))
     assert search.complete(winner)
+    assert search.first_error(winner) == table[winner][0]
     assert len(scripted.asked) == len(set(scripted.asked)), "nothing is measured twice"
     for number, row in enumerate(table):
         measured = len(search.outcomes[number])
@@ -76,22 +84,53 @@ def test_nothing_offered_nothing_chosen():
     assert BestFirst(Scripted([])).settle() is None
 
 
-def test_the_evaluation_is_that_of_the_evaluator():
+def test_a_source_without_poison_is_counted_and_none_at_all_is_an_error():
+    table = [[1, 1, 1, 1, 1], [3, 3, 2, 3, 3]]
+    sources = [("a", candidate(0)), ("b", None), ("c", candidate(1)), ("d", None)]
+    result = select(Scripted(table), sources, 0.0)
+    assert (result.source, result.value, result.skipped) == ("c", 2.0, 2)
+    assert [tried.source for tried in result.history] == ["a", "c"]
+    assert [tried.first_error for tried in result.history] == [1.0, 3.0]
+    assert set(result.outcomes) == {"none", *CHEAPEST_FIRST}
+    early = select(Scripted(table), sources, 0.0, enough=1.0)
+    assert (early.source, early.value, len(early.history)) == ("a", 1.0, 1)
+    with pytest.raises(EmptySetError, match="none of 2 problems"):
+        select(Scripted(table), [("b", None), ("d", None)], 0.0)
+
+
+def test_in_a_game_without_defenses_a_candidate_is_worth_its_undefended_error():
+    game = Scripted([], defenses=())
+    game.table = [[0.0], [0.0]]
+    result = select(game, [("a", candidate(0)), ("b", candidate(1))], 0.0)
+    assert (result.source, result.value, set(result.outcomes)) == ("a", 0.0, {"none"})
+
+
+def test_a_defense_that_names_no_cost_comes_last():
+    class Own:
+        def fit(self, X, y):
+            return self
+
+        def score(self, X, y):
+            return np.zeros(len(y))
+
+    assert BestFirst(Scripted([], (Own(), *FIVE))).cheapest_first == [*CHEAPEST_FIRST, "own"]
+
+
+def test_the_evaluation_is_that_of_the_game():
     rng = np.random.default_rng(0)
     y = np.where(np.arange(90) % 3 == 0, 1.0, -1.0)
     X = rng.poisson(1.0 + (y[:, None] > 0) * np.linspace(0, 2, 6), size=(90, 6)).astype(float)
-    evaluator = Evaluator(X[:60], y[:60], X[60:], y[60:], 0.05)
-    domain = InputDomain.of("integer", X[:60])
-    search = BestFirst(evaluator)
+    game = LinearGame(X[:60], y[:60], X[60:], y[60:], domain=COUNTS, learner=SVM(0.05))
+    search = BestFirst(game)
     for label in (1.0, -1.0):
         rows = np.repeat(X[:60][y[:60] == -label][:1], 3, axis=0)
-        search.offer(PoisonedSet(rows, np.full(3, label), 60, 0.05, domain))
+        search.offer(PoisonedSet(rows, np.full(3, label), 60, 0.05, game.domain))
     winner = search.settle()
     ours = search.evaluation(winner)
     poisoned = search.candidates[winner]
-    theirs = evaluator.evaluate(poisoned.X, poisoned.y)
-    assert set(ours.outcomes) == set(theirs.outcomes)
-    for name, outcome in theirs.outcomes.items():
+    theirs = game.evaluate(poisoned.X, poisoned.y)
+    assert set(ours) == set(theirs)
+    for name, outcome in theirs.items():
         assert ours[name].test_error == outcome.test_error
         assert ours[name].poison_removed == pytest.approx(outcome.poison_removed, nan_ok=True)
 
@@ -103,10 +142,10 @@ def test_the_winner_is_reported_behind_the_exact_svd(monkeypatch):
     X = rng.poisson(rates * rng.gamma(1.0, 1.0, (400, 1)), (400, 500)).astype(float)
     monkeypatch.setattr(spectrum, "_SMALL_BASIS", 0)
     monkeypatch.setattr(spectrum, "_MINUTES", 0.0)  # as if the data were as large as IMDB
-    evaluator = Evaluator(X, y, X[:50], y[:50], 0.05)
-    search = BestFirst(evaluator)
+    game = LinearGame(X, y, X[:50], y[:50], domain=COUNTS, learner=SVM(0.05))
+    search = BestFirst(game)
     rows = X[y < 0][:20]
-    search.offer(PoisonedSet(rows, np.ones(20), 400, 0.05, InputDomain.of("integer", X)))
+    search.offer(PoisonedSet(rows, np.ones(20), 400, 0.05, game.domain))
     winner = search.settle()
-    assert search.outcomes[winner]["svd"].svd_residual > spectrum.EXACT
-    assert search.evaluation(winner)["svd"].svd_residual <= spectrum.EXACT
+    assert search.outcomes[winner]["svd"].residual > spectrum.EXACT
+    assert search.evaluation(winner)["svd"].residual <= spectrum.EXACT

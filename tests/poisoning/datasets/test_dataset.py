@@ -43,7 +43,7 @@ def test_a_seed_decides_the_split():
 
 def test_a_split_of_a_sparse_set_stays_sparse():
     X = sp.csr_array(np.eye(10))
-    dataset = Dataset("sparse", "test", "integer", X, np.ones(10))
+    dataset = Dataset("sparse", "test", "counts", X, np.ones(10))
     assert sp.issparse(split(dataset, np.random.default_rng(0)).X_test)
 
 

@@ -37,14 +37,14 @@ def test_domains(prepared):
     domains = {name: dataset.domain for name, dataset in prepared.items()}
     assert domains == {
         "mnist": "box01", "fashion-mnist": "box01", "cifar-10": "box01",
-        "enron": "integer", "imdb": "integer",
+        "enron": "counts", "imdb": "counts",
         "dogfish": "real", "sarcos": "real", "landmine": "real",
     }  # fmt: skip
     for dataset in prepared.values():
         if dataset.domain == "box01":
             assert dataset.X.min() == 0.0
             assert dataset.X.max() == 1.0
-        if dataset.domain == "integer":
+        if dataset.domain == "counts":
             assert np.array_equal(dataset.X.data, np.rint(dataset.X.data))
             assert dataset.X.data.min() > 0
             assert len(dataset.vocabulary) == dataset.X.shape[1]

@@ -12,7 +12,7 @@ from poisoning.datasets.store import save
 from poisoning.errors import DataError
 
 COUNTS = sp.csr_array(np.array([[0, 2, 0], [1, 0, 300]], dtype=np.int32))
-TEXT = Content("integer", COUNTS, np.array([1.0, -1.0]), vocabulary=["a", "é", "ç"])
+TEXT = Content("counts", COUNTS, np.array([1.0, -1.0]), vocabulary=["a", "é", "ç"])
 ABOUT = {"name": "tiny", "variant": "test"}
 
 
@@ -22,7 +22,7 @@ def test_text_survives(tmp_path):
     assert isinstance(read.X, sp.csr_array)
     assert read.X.dtype == np.float64
     assert np.array_equal(read.X.toarray(), COUNTS.toarray())
-    assert (read.vocabulary, read.domain, read.X_test) == (["a", "é", "ç"], "integer", None)
+    assert (read.vocabulary, read.domain, read.X_test) == (["a", "é", "ç"], "counts", None)
     assert read.manifest["labels"] == {"-1": 1, "1": 1}
 
 
@@ -60,7 +60,7 @@ def test_the_manifest_holds_no_path(tmp_path):
 
 def test_the_digest_sees_every_part():
     def of(**changed):
-        fields = {"domain": "integer", "X": COUNTS, "y": TEXT.y, "vocabulary": TEXT.vocabulary}
+        fields = {"domain": "counts", "X": COUNTS, "y": TEXT.y, "vocabulary": TEXT.vocabulary}
         content = Content(**(fields | changed))
         return digest(content.arrays(), content.vocabulary)
 

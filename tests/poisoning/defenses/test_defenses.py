@@ -1,22 +1,25 @@
 """Each defense against a naive dense one, and the cut they share."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
-from poisoning.defenses.centroid import fit_l2, fit_slab
+from poisoning.defenses.centroid import L2Defense, SlabDefense
+from poisoning.defenses.data import CleanData, PoisonedData
 from poisoning.defenses.detector import keep_mask, sanitize, threshold
-from poisoning.defenses.filters import fit_none, fit_oracle, fit_random
-from poisoning.defenses.knn import InnerProducts, KNNDetector, fit_knn, nearest
+from poisoning.defenses.filters import OracleFilter, RandomFilter
+from poisoning.defenses.knn import KNNDefense, nearest
 from poisoning.defenses.knn_kernels import add_products, merge_smallest
-from poisoning.defenses.loss import fit_loss
-from poisoning.defenses.svd import distance_outside, fit_svd
+from poisoning.defenses.loss import LossDefense, signed_losses
+from poisoning.defenses.products import InnerProducts
+from poisoning.defenses.svd import SVDDefense, distance_outside
+from poisoning.learners import SVM, CrammerSingerSVM
 
 
 def words(seed=0, n=150, d=300):
@@ -61,11 +64,11 @@ def naive_knn(X, y):
 
 
 DEFENSES = {
-    "l2": (fit_l2, naive_l2),
-    "slab": (fit_slab, naive_slab),
-    "loss": (partial(fit_loss, lam=0.05), naive_loss),
-    "svd": (fit_svd, naive_svd),
-    "knn": (fit_knn, naive_knn),
+    "l2": (L2Defense(), naive_l2),
+    "slab": (SlabDefense(), naive_slab),
+    "loss": (LossDefense(SVM(0.05)), naive_loss),
+    "svd": (SVDDefense(), naive_svd),
+    "knn": (KNNDefense(), naive_knn),
 }
 
 
@@ -73,19 +76,19 @@ DEFENSES = {
 @pytest.mark.parametrize("layout", ["sparse", "dense"])
 def test_scores_are_those_of_the_naive_defense(name, layout):
     X, y = words()
-    fit, naive = DEFENSES[name]
+    defense, naive = DEFENSES[name]
     data = sp.csr_array(X) if layout == "sparse" else X
     tolerance = 2e-3 if name == "loss" else 1e-6
-    assert np.allclose(fit(data, y).score(data, y), naive(X, y), atol=tolerance)
+    assert np.allclose(defense.fit(data, y).score(data, y), naive(X, y), atol=tolerance)
 
 
 @pytest.mark.parametrize("name", DEFENSES)
 def test_scores_of_images_are_those_of_the_naive_defense(name):
     rng = np.random.default_rng(1)
     X, y = rng.random((80, 20)) ** 3, np.where(np.arange(80) % 2, 1.0, -1.0)
-    fit, naive = DEFENSES[name]
+    defense, naive = DEFENSES[name]
     tolerance = 2e-3 if name == "loss" else 1e-7
-    assert np.allclose(fit(X, y).score(X, y), naive(X, y), atol=tolerance)
+    assert np.allclose(defense.fit(X, y).score(X, y), naive(X, y), atol=tolerance)
 
 
 @pytest.mark.parametrize("name", DEFENSES)
@@ -150,19 +153,26 @@ def test_impossible_fractions_are_refused(remove):
 def test_filters():
     X, y = words(4)
     poisoned = np.arange(150) >= 120
-    assert sanitize(fit_none, X, y).all()
-    assert np.array_equal(sanitize(partial(fit_oracle, poisoned=poisoned), X, y), ~poisoned)
-    first, again = (
-        sanitize(partial(fit_random, rng=np.random.default_rng(5)), X, y) for _ in range(2)
-    )
+
+    def keep(defense, rng=None):
+        data = PoisonedData(
+            CleanData(X[~poisoned], y[~poisoned]), X[poisoned], y[poisoned], lambda: None, rng=rng
+        )
+        assert np.array_equal(data.poisoned, poisoned)
+        return keep_mask(defense.score_added(data), y, 0.05)
+
+    assert np.array_equal(keep(OracleFilter()), ~poisoned)
+    first, again = (keep(RandomFilter(), np.random.default_rng(5)) for _ in range(2))
     assert np.array_equal(first, again)
+    with pytest.raises(ValueError, match="give evaluate an rng"):
+        keep(RandomFilter())
     assert [(~first[y == label]).sum() for label in (1.0, -1.0)] == [2, 5]
 
 
 def test_slab_needs_both_classes():
     X, _ = words()
     with pytest.raises(ValueError, match="both classes"):
-        fit_slab(X, np.ones(150))
+        SlabDefense().fit(X, np.ones(150))
 
 
 def test_points_inside_the_subspace_score_exactly_zero():
@@ -174,17 +184,17 @@ def test_points_inside_the_subspace_score_exactly_zero():
 
 def test_knn_of_fewer_points_than_neighbours_is_infinite():
     X = np.eye(4)
-    assert np.all(np.isinf(fit_knn(X, np.ones(4)).score(X, np.ones(4))))
+    assert np.all(np.isinf(KNNDefense().fit(X, np.ones(4)).score(X, np.ones(4))))
 
 
 def test_knn_survives_data_too_large_for_exact_float32():
     X, y = words(7)
     X[3, 0], X[4, 0] = 5001.0, 5000.0
     data = sp.csr_array(X)
-    assert np.allclose(fit_knn(data, y).score(data, y), naive_knn(X, y), atol=1e-6)
+    assert np.allclose(KNNDefense().fit(data, y).score(data, y), naive_knn(X, y), atol=1e-6)
     fractional = sp.csr_array(X / 7.0)
     assert np.allclose(
-        fit_knn(fractional, y).score(fractional, y), naive_knn(X / 7.0, y), atol=1e-6
+        KNNDefense().fit(fractional, y).score(fractional, y), naive_knn(X / 7.0, y), atol=1e-6
     )
 
 
@@ -199,7 +209,7 @@ def test_neighbours_may_be_gathered_in_pieces():
     best = np.full((150, 6), np.inf)
     for piece in (X[:70], X[70:]):
         nearest(X, InnerProducts(piece), np.ones(len(piece), dtype=np.int64), best)
-    whole = KNNDetector(InnerProducts(X), 5).score(X, y)
+    whole = KNNDefense(5).fit(X, y).score(X, y)
     assert np.allclose(np.sqrt(np.maximum(best[:, -1], 0.0)), whole)
 
 
@@ -221,11 +231,58 @@ def test_kernels_do_what_plain_numpy_does():
 
 def test_equal_inputs_reach_equal_sparse_and_dense_masks():
     X, y = words(11)
-    for fit, _ in DEFENSES.values():
-        assert np.array_equal(sanitize(fit, X, y), sanitize(fit, sp.csr_array(X), y))
+    for defense, _ in DEFENSES.values():
+        assert np.array_equal(sanitize(defense, X, y), sanitize(defense, sp.csr_array(X), y))
 
 
 def test_l2_serves_more_than_two_classes():
     X, _ = words(12)
     y = (np.arange(150) % 4).astype(float)
-    assert np.allclose(fit_l2(X, y).score(X, y), naive_l2(X, y))
+    assert np.allclose(L2Defense().fit(X, y).score(X, y), naive_l2(X, y))
+
+
+def test_sanitizing_leaves_the_defense_as_it_was():
+    X, y = words(13)
+    for defense in (L2Defense(), SlabDefense(), LossDefense(SVM(0.05)), SVDDefense(), KNNDefense()):
+        before = dict(vars(defense))
+        sanitize(defense, X, y)
+        assert vars(defense) == before
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_knn_counts_other_points_only(k):
+    X, y = words(14, n=60)
+    X = X[:-9]
+    scores = KNNDefense(k).fit(X, y[:-9]).score(X, y[:-9])
+    distances = np.linalg.norm(X[:, None] - X[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert np.allclose(scores, np.sort(distances, axis=1)[:, k - 1], atol=1e-6)
+
+
+def test_the_tail_decides_how_many_singular_vectors_there_are():
+    X, y = words(15)
+    ranks = [SVDDefense(tail).fit(X, y).basis_.shape[1] for tail in (0.2, 0.05, 0.01)]
+    assert ranks[0] < ranks[1] < ranks[2]
+    assert np.allclose(SVDDefense().fit(X, y).score(X, y), naive_svd(X, y), atol=1e-6)
+
+
+def test_the_loss_of_more_classes_is_that_of_the_nearest_rival():
+    rng = np.random.default_rng(16)
+    y = np.arange(90) % 3
+    X = np.eye(3)[y] + 0.3 * rng.normal(size=(90, 3))
+    scorer = LogisticRegression(C=10.0).fit(X, y)
+    scores = scorer.decision_function(X)
+    expected = []
+    for own, row in zip(y, scores, strict=True):
+        expected.append(1.0 - row[own] + max(np.delete(row, own)))
+    assert np.allclose(signed_losses(scorer, X, y), expected)
+    model = CrammerSingerSVM().fit(X, y)
+    assert np.allclose(signed_losses(model, X, y), model.losses(X, y))
+
+
+def test_the_loss_defense_needs_a_learner_that_decides():
+    X, y = words(17)
+    with pytest.raises(ValueError, match=r"needs a learner: LossDefense\(SVM\(\)\)"):
+        sanitize(LossDefense(), X, y)
+    with pytest.raises(TypeError, match="KNeighborsClassifier"):
+        sanitize(LossDefense(KNeighborsClassifier()), X, y)

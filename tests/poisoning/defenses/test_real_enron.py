@@ -8,8 +8,9 @@ import scipy.sparse as sp
 
 from poisoning.datasets import fetch, load, prepare, split
 from poisoning.defenses.detector import sanitize
-from poisoning.defenses.evaluation import FIVE, Evaluator
-from poisoning.defenses.svd import fit_svd
+from poisoning.defenses.svd import SVDDefense
+from poisoning.games.linear import LinearGame
+from poisoning.learners import SVM
 
 pytestmark = [
     pytest.mark.real,
@@ -28,18 +29,20 @@ def mail(tmp_path_factory):
 
 def test_defenses_cost_little_and_the_svd_update_is_exact(mail):
     """Clean error 2.9 % (Table 1 of Koh et al. 2021); 124 poisoned rows, 62 of them distinct."""
-    evaluator = Evaluator(mail.X, mail.y, mail.X_test, mail.y_test, 0.09)
-    clean = evaluator.evaluate(mail.X[:0], mail.y[:0])
-    for name in ("none", *FIVE):
-        assert 0.015 < clean[name].test_error < 0.05
+    data = mail.X, mail.y, mail.X_test, mail.y_test
+    game = LinearGame(*data, domain="counts", learner=SVM(0.09))
+    clean = game.evaluate(mail.X[:0], mail.y[:0])
+    assert len(clean) == 6
+    for outcome in clean.values():
+        assert 0.015 < outcome.test_error < 0.05
 
     rng = np.random.default_rng(0)
     rate = mail.X.mean(axis=0)
     distinct = np.floor(2.0 * rate) + (rng.random((62, len(rate))) < (2.0 * rate) % 1.0)
     P, labels = sp.csr_array(np.repeat(distinct, 2, axis=0)), np.repeat([1.0, -1.0], 62)
-    found = evaluator.evaluate(P, labels, ["svd"])["svd"]
+    found = game.attacked(P, labels).outcome("svd")
     X, y = sp.vstack([mail.X, P], format="csr"), np.r_[mail.y, labels]
-    keep = sanitize(fit_svd, X, y)
+    keep = sanitize(SVDDefense(), X, y)
     removed = 1.0 - keep[: len(mail.y)][mail.y > 0.0].mean()
     assert found.poison_removed == pytest.approx(1.0 - keep[len(mail.y) :].mean())
-    assert found.clean_removed_positive == pytest.approx(removed)
+    assert found.clean_removed_by_label[1.0] == pytest.approx(removed)

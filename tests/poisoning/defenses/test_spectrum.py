@@ -6,7 +6,8 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from poisoning.defenses import spectrum as module
-from poisoning.defenses.evaluation import Evaluator
+from poisoning.defenses.centroid import L2Defense
+from poisoning.defenses.filters import Together
 from poisoning.defenses.spectrum import (
     EXACT,
     ROUGH,
@@ -16,6 +17,9 @@ from poisoning.defenses.spectrum import (
     rank_for,
     update_pays,
 )
+from poisoning.defenses.svd import SVDDefense
+from poisoning.games.linear import LinearGame
+from poisoning.learners import SVM
 
 TAIL = 0.05
 
@@ -185,21 +189,26 @@ def test_rough_updates_are_for_large_data_only():
 
 
 @pytest.mark.parametrize("kind", ["exact", "rough", "afresh"])
-def test_the_evaluator_says_how_exact_its_singular_vectors_are(kind, monkeypatch):
+def test_the_game_says_how_exact_its_singular_vectors_are(kind, monkeypatch):
     monkeypatch.setattr(module, "_SMALL_BASIS", 1_500 if kind == "exact" else 0)
     monkeypatch.setattr(module, "_MINUTES", 0.0 if kind == "rough" else np.inf)
     X = MATRICES["words"]
     y = np.where(np.arange(400) % 2, 1.0, -1.0)
     rng = np.random.default_rng(5)
     P = np.floor(X.mean(0) + rng.random((40, X.shape[1])))
-    evaluator = Evaluator(sp.csr_array(X), y, sp.csr_array(X), y, 0.1)
-    found = evaluator.evaluate(sp.csr_array(P), np.ones(40), ["l2", "svd"])
-    assert found["l2"].svd_residual == 0.0
+    data = sp.csr_array(X)
+    game = LinearGame(
+        data, y, data, y, domain="counts", learner=SVM(0.1),
+        defenses=[L2Defense(), SVDDefense(), Together([L2Defense(), SVDDefense()])],
+    )  # fmt: skip
+    poison = sp.csr_array(P), np.ones(40)
+    found = game.attacked(*poison, exact=False)
+    assert found.outcome("l2").residual == found.outcome("none").residual == 0.0
     low, high = (EXACT, ROUGH) if kind == "rough" else (0.0, EXACT)
-    assert low <= found["svd"].svd_residual <= high
-    precise = evaluator.attacked(sp.csr_array(P), np.ones(40), exact=True)
-    assert precise.svd_residual <= EXACT
-    keep = evaluator.attacked(sp.csr_array(P), np.ones(40)).keep("svd")
+    assert low <= found.outcome("svd").residual <= high
+    assert found.outcome("all").residual == 0.0 or kind != "exact"
+    assert game.evaluate(*poison)["svd"].residual <= EXACT
+    keep = found.keep("svd")
     scores = np.square(np.vstack([X, P])).sum(1) - exact(np.vstack([X, P]))[2]
     labels = np.r_[y, np.ones(40)]
     for label in (-1.0, 1.0):

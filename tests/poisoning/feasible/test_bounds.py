@@ -9,7 +9,7 @@ from poisoning.feasible.bounds import linear_lower_bounds
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import minimise_linear
 
-KINDS = ("integer", "box01", "nonnegative", "real")
+KINDS = ("counts", "box01", "nonnegative", "real")
 
 
 def problem(kind, seed, d=10):
@@ -17,7 +17,7 @@ def problem(kind, seed, d=10):
     y = np.where(np.arange(60) % 3 == 0, 1.0, -1.0)
     X = rng.poisson(np.exp(rng.normal(size=d)), size=(60, d)).astype(float) + 0.1 * rng.random()
     X = {
-        "integer": np.floor(X), "box01": X / X.max(), "nonnegative": X, "real": X - 1.0
+        "counts": np.floor(X), "box01": X / X.max(), "nonnegative": X, "real": X - 1.0
     }[kind]  # fmt: skip
     part = FeasibleSet.fit(X, y, InputDomain.of(kind, X)).positive
     theta = rng.normal(size=d)
@@ -49,12 +49,12 @@ def test_no_feasible_point_falls_below(seed, kind):
 
 
 def test_a_multiplier_on_an_absent_end_bounds_nothing():
-    part, C, _ = problem("integer", 0)
+    part, C, _ = problem("counts", 0)
     multipliers = np.tile([0.1, 0.0, 1.0], (3, 1))  # the last row has no upper end
     assert np.all(linear_lower_bounds(C, part, multipliers) == -np.inf)
 
 
 def test_a_negative_multiplier_of_the_ball_is_refused():
-    part, C, _ = problem("integer", 0)
+    part, C, _ = problem("counts", 0)
     with pytest.raises(ValueError, match="must not be negative"):
         linear_lower_bounds(C, part, np.full((3, 3), -1.0))

@@ -60,7 +60,7 @@ def test_a_share_is_a_fraction():
         budget(0.03, 100, 1.5)
 
 
-@pytest.mark.parametrize("kind", ["box01", "integer"])
+@pytest.mark.parametrize("kind", ["box01", "counts"])
 def test_realised_points_are_in_the_domain(kind):
     domain = InputDomain.of(kind, np.ones((1, 3)))
     x = np.array([0.25, 1.0 + 1e-12, 0.0])

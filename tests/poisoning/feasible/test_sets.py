@@ -28,14 +28,14 @@ def test_the_envelope_is_the_largest_of_its_linear_pieces(values):
 
 def test_counts_are_capped_where_the_data_end():
     X, _ = counts()
-    domain = InputDomain.of("integer", sp.csr_array(X))
+    domain = InputDomain.of("counts", sp.csr_array(X))
     np.testing.assert_array_equal(domain.upper, X.max(axis=0))
-    np.testing.assert_array_equal(domain.upper, InputDomain.of("integer", X).upper)
+    np.testing.assert_array_equal(domain.upper, InputDomain.of("counts", X).upper)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, sp.csr_array])
 def test_containment_is_exact_row_by_row(kind):
-    domain = InputDomain.of("integer", np.array([[3.0, 1.0]]))
+    domain = InputDomain.of("counts", np.array([[3.0, 1.0]]))
     X = kind(np.array([[0.0, 0.0], [3.0, 1.0], [0.5, 0.0], [0.0, 2.0], [-1.0, 0.0]]))
     assert domain.contains(X).tolist() == [True, True, False, False, False]
     box = InputDomain.of("box01", np.zeros((1, 2)))
@@ -51,7 +51,7 @@ def test_a_sparse_matrix_needs_a_domain_with_zero():
 
 
 @pytest.mark.parametrize(
-    ("kind", "row"), [("integer", [0.5]), ("box01", [1.5]), ("nonnegative", [-0.1])]
+    ("kind", "row"), [("counts", [0.5]), ("box01", [1.5]), ("nonnegative", [-0.1])]
 )
 def test_clean_data_outside_their_domain_are_refused(kind, row):
     with pytest.raises(ValueError, match="Row 1 of the clean data"):
@@ -60,7 +60,7 @@ def test_clean_data_outside_their_domain_are_refused(kind, row):
 
 def test_ball_and_slab_hold_the_fraction_asked_for():
     X, y = counts(n=400)
-    fitted = FeasibleSet.fit(X, y, InputDomain.of("integer", X), 80.0, 70.0)
+    fitted = FeasibleSet.fit(X, y, InputDomain.of("counts", X), 80.0, 70.0)
     for label, part in ((1.0, fitted.positive), (-1.0, fitted.negative)):
         mine = X[y == label]
         distances = np.linalg.norm(mine - mine.mean(axis=0), axis=1)
@@ -73,15 +73,15 @@ def test_ball_and_slab_hold_the_fraction_asked_for():
 
 def test_sparse_and_dense_data_give_the_same_set():
     X, y = counts()
-    dense = FeasibleSet.fit(X, y, InputDomain.of("integer", X))
-    sparse = FeasibleSet.fit(sp.csr_array(X), y, InputDomain.of("integer", sp.csr_array(X)))
+    dense = FeasibleSet.fit(X, y, InputDomain.of("counts", X))
+    sparse = FeasibleSet.fit(sp.csr_array(X), y, InputDomain.of("counts", sp.csr_array(X)))
     assert dense.positive.radius == pytest.approx(sparse.positive.radius)
     np.testing.assert_allclose(dense.negative.lower, sparse.negative.lower)
 
 
 def test_decoy_rows_are_support_vectors_of_bounded_loss():
     X, y = counts()
-    base = FeasibleSet.fit(X, y, InputDomain.of("integer", X))
+    base = FeasibleSet.fit(X, y, InputDomain.of("counts", X))
     theta, bias, caps = np.linspace(-0.5, 0.5, 6), 0.3, (0.4, 0.7)
     fitted = base.under_decoy(theta, bias, caps)
     for label, cap, part in ((1.0, 0.4, fitted.positive), (-1.0, 0.7, fitted.negative)):
@@ -94,7 +94,7 @@ def test_decoy_rows_are_support_vectors_of_bounded_loss():
 
 def test_the_square_of_a_count_point_is_the_mean_over_its_roundings():
     X, y = counts()
-    part = FeasibleSet.fit(X, y, InputDomain.of("integer", X)).positive
+    part = FeasibleSet.fit(X, y, InputDomain.of("counts", X)).positive
     x = np.array([0.3, 1.0, 0.0, 2.5, 0.9, 1.1])
     rounded = randomised_rounding(x, 20_000, np.random.default_rng(1)).toarray()
     mean = np.mean(np.sum((rounded - part.centre) ** 2, axis=1))
@@ -103,14 +103,14 @@ def test_the_square_of_a_count_point_is_the_mean_over_its_roundings():
 
 def test_violation_is_zero_inside_and_names_the_worst_outside():
     X, y = counts()
-    part = FeasibleSet.fit(X, y, InputDomain.of("integer", X)).positive
+    part = FeasibleSet.fit(X, y, InputDomain.of("counts", X)).positive
     assert part.violation(np.round(part.centre)) == 0.0
     assert part.violation(np.full(6, -2.0)) >= 2.0
 
 
 def test_a_percentile_out_of_range_and_a_missing_class_are_refused():
     X, y = counts()
-    domain = InputDomain.of("integer", X)
+    domain = InputDomain.of("counts", X)
     with pytest.raises(ValueError, match="percentile"):
         FeasibleSet.fit(X, y, domain, 0.95e3)
     with pytest.raises(ValueError, match="both classes"):

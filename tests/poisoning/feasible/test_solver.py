@@ -12,7 +12,7 @@ from poisoning.feasible import reference, solver
 from poisoning.feasible.sets import ClassSet, FeasibleSet, InputDomain
 from poisoning.feasible.solver import EmptySetError, _Dual, match_gradient, minimise_linear, project
 
-KINDS = ("integer", "box01", "nonnegative", "real")
+KINDS = ("counts", "box01", "nonnegative", "real")
 # Problem (17)'s objective is small beside Clarabel's default absolute tolerance.
 TIGHT = {"tol_gap_abs": 1e-10}
 SEEDS = st.integers(0, 2**32 - 1)
@@ -21,7 +21,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 def data(kind, rng, n=60, d=12):
     y = np.where(np.arange(n) % 3 == 0, 1.0, -1.0)
     rate = np.exp(rng.normal(size=d)) * np.where(y[:, None] > 0, 1.5, 1.0)
-    if kind == "integer":
+    if kind == "counts":
         X = rng.poisson(0.7 * rate).astype(float)
         X[:, 0] = 0.0  # a word that never occurs
     elif kind == "box01":
@@ -120,7 +120,7 @@ def test_a_gradient_that_poison_can_cancel_is_cancelled(kind):
 
 
 def test_a_class_without_weight_has_no_point_and_no_say():
-    feasible, g, _ = problem("integer", 3)
+    feasible, g, _ = problem("counts", 3)
     impossible = feasible.positive.with_row(np.zeros_like(g), 1.0, 2.0)
     solution = match_gradient(g, 0.0, 0.03, FeasibleSet(impossible, feasible.negative))
     assert not solution.points[0].any()
@@ -129,7 +129,7 @@ def test_a_class_without_weight_has_no_point_and_no_say():
 
 
 def test_both_weights_zero_is_refused():
-    feasible, g, _ = problem("integer", 3)
+    feasible, g, _ = problem("counts", 3)
     with pytest.raises(ValueError, match="must be positive"):
         match_gradient(g, 0.0, 0.0, feasible)
 
@@ -148,7 +148,7 @@ def test_an_empty_set_is_proved_empty(kind):
 
 
 def test_a_warm_start_changes_the_work_and_not_the_answer():
-    feasible, g, _ = problem("integer", 7, d=60)
+    feasible, g, _ = problem("counts", 7, d=60)
     cold = match_gradient(g, 0.02, 0.01, feasible)
     warm = match_gradient(1.001 * g, 0.02, 0.01, feasible, start=cold.multipliers)
     again = match_gradient(1.001 * g, 0.02, 0.01, feasible)
@@ -177,7 +177,7 @@ def test_a_proximal_step_that_gets_stuck_is_a_detour(kind, monkeypatch):
 
 
 def test_the_passes_of_one_step_are_limited(monkeypatch):
-    feasible, g, _ = problem("integer", 7, d=60)
+    feasible, g, _ = problem("counts", 7, d=60)
     monkeypatch.setattr(solver, "_PASSES", 3)
     monkeypatch.setattr(solver, "_OUTER_STEPS", 2)
     with pytest.raises(SolverError, match="duality gap"):
@@ -185,7 +185,7 @@ def test_the_passes_of_one_step_are_limited(monkeypatch):
 
 
 def test_same_problem_same_bits():
-    feasible, g, _ = problem("integer", 8)
+    feasible, g, _ = problem("counts", 8)
     one, two = (match_gradient(g, 0.02, 0.01, feasible) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(one.points, two.points, strict=True))
 

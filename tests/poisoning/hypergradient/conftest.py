@@ -7,8 +7,8 @@ import torch
 
 from poisoning.hypergradient.logistic import Logistic
 from poisoning.hypergradient.mlp import MLP
-from poisoning.hypergradient.module import Module
 from poisoning.hypergradient.problem import Objective, Problem, Rows
+from tests.poisoning.hypergradient.autograd import Module
 
 D, N, M, FROZEN, V = 7, 31, 5, 1, 9
 
@@ -31,7 +31,6 @@ MODELS = {
     "mlp": MLP((4, 3), 0.01),
     "relu": MLP((6,), 0.0),
     "mlp by autograd": network((D, 4, 3, 1), torch.nn.LeakyReLU(0.01)),
-    "smooth": network((D, 3, 1), torch.nn.Tanh()),
 }
 
 

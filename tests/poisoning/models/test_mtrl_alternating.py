@@ -25,7 +25,7 @@ def test_it_comes_near_the_minimum_and_never_rises(loss):
     assert np.all(np.diff(found.objectives) <= 1e-12)
     assert -1e-12 <= found.objectives[-1] / exact.objective - 1.0 <= 2e-3
     assert found.objectives[-1] == pytest.approx(
-        float(objective(data, loss, 0.01, 0.01, found.W)), rel=1e-9
+        objective(data, loss, 0.01, 0.01, found.W), rel=1e-9
     )
     assert found.Omega == pytest.approx(relationship(found.W), abs=1e-9)
 

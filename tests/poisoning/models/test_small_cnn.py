@@ -126,16 +126,6 @@ def test_evaluation_counts_every_example_once():
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_patience_ends_a_training_that_gains_nothing(digits):
-    train, validation, test = digits
-    model = softmax_regression(64, 10, 0)
-    record = train_classifier(
-        model, train, validation, test, rate=1e-9, epochs=50, seed=0, patience=4
-    )
-    assert len(record.train_loss) == 5
-    assert early_stopped(1.0 - record.validation_accuracy, 4) == 0
-
-
 @pytest.mark.parametrize(
     ("criterion", "patience", "kept"),
     [

@@ -1,4 +1,4 @@
-"""Any differentiable torch module, by automatic differentiation.
+"""The reference of the tests: any differentiable torch module, by automatic differentiation.
 
 Let g(w, X) = (∇_w, ∇_X) of the data term. Second derivatives are symmetric, so the pull-back of
 (v, Ẋ) through g is (Hv + (∇_w∇_X)Ẋ, (∇_X∇_w)ᵀv + ∇²_X Ẋ): for Ẋ = 0 both products of Alg. 1 come
@@ -69,14 +69,10 @@ class Module(Model):
         problem: Problem,
         state: Float[Tensor, "K p"],
         v: Float[Tensor, "J K p"],
-        moved: Float[Tensor, "J K free d"] | None = None,
     ) -> tuple[Float[Tensor, "J K p"], Float[Tensor, "J K free d"]]:
         """Reverse over reverse."""
         gradients = partial(self._gradients, problem)
         shift = problem.poison.new_zeros(len(v), *problem.poison.shape)
-        if moved is not None:
-            shift[:, :, problem.frozen :] = moved
-
         _, back, _loss = vjp(gradients, state, problem.poison, has_aux=True)
         Hv, cross = vmap(back)((v, shift))
         return Hv.detach(), cross[:, :, problem.frozen :].detach()

@@ -1,0 +1,82 @@
+"""Clean data with poison added, as a defense meets it.
+
+An attacker who chooses among hundreds of candidates adds each to the same clean data. What a
+defense finds out about the clean data alone is kept with them (:meth:`CleanData.remember`), and
+so is what several defenses ask of one candidate.
+"""
+
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from numpy import ndarray
+
+from poisoning.arrays import Matrix, distinct_rows, to_dense, vstack
+from poisoning.defenses.products import InnerProducts
+
+Known = TypeVar("Known")
+
+
+class CleanData:
+    """The clean training data ``X`` (n, d), ``y`` (n,), and what is known of them."""
+
+    def __init__(self, X: Matrix, y: Shaped[ndarray, "n"]) -> None:
+        self.X, self.y = X, y
+        self._known: dict[Hashable, Any] = {}
+
+    def remember(self, key: Hashable, find: Callable[[], Known]) -> Known:
+        """What ``find`` returned the first time it was asked for under ``key``."""
+        if key not in self._known:
+            self._known[key] = find()
+        return self._known[key]
+
+    @property
+    def products(self) -> InnerProducts:
+        """Inner products with every clean row."""
+        return self.remember("products", lambda: InnerProducts(self.X))
+
+
+class PoisonedData:
+    """Clean data and the poison ``X_poison`` (r, d), ``y_poison`` (r,), clean points first.
+
+    ``X`` (n + r, d), ``y`` (n + r,) are what the defender sees, ``poisoned`` (n + r,) what it
+    does not. ``undefended`` returns the model that the defender's learner makes of all of it.
+    ``exact``: whether scores must be exact; otherwise a defense may approximate where exactness
+    takes minutes, and says in ``residuals``, by its id, how far off it may be. ``rng`` is for
+    defenses that draw at random.
+    """
+
+    def __init__(
+        self,
+        clean: CleanData,
+        X_poison: Matrix,
+        y_poison: Shaped[ndarray, "r"],
+        undefended: Callable[[], Any],
+        *,
+        exact: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.clean, self.X_poison, self.undefended = clean, X_poison, undefended
+        self.exact, self.rng = exact, rng
+        self.X = vstack([clean.X, X_poison]) if X_poison.shape[0] else clean.X
+        self.y = np.concatenate([clean.y, y_poison])
+        self.poisoned: Bool[ndarray, "m"] = np.arange(len(self.y)) >= len(clean.y)
+        self.residuals: dict[int, float] = {}
+
+    @cached_property
+    def distinct(self) -> tuple[Matrix, Int[ndarray, "u"], Int[ndarray, "r"]]:
+        """The distinct poisoned rows, their copies, and which of them each poisoned row is."""
+        return distinct_rows(vstack([self.clean.X[:0], self.X_poison]))
+
+    @cached_property
+    def cross(self) -> Float[ndarray, "n u"]:
+        """x·p for every clean row x and every distinct poisoned row p."""
+        return np.ascontiguousarray(self.clean.products(self.distinct[0]).T)
+
+    @cached_property
+    def inner(self) -> Float[ndarray, "u u"]:
+        """p·q for all distinct poisoned rows."""
+        P = self.distinct[0]
+        return to_dense(P @ P.T)

@@ -1,0 +1,52 @@
+"""How much to remove: the fraction p of a defense, chosen on data put aside.
+
+A defender who does not know how much of its data is poison can put some of it aside, poison
+included, and keep the p whose model errs least there. Nothing tells it which of the points put
+aside are poison.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from numpy import ndarray
+from sklearn.base import clone
+
+from poisoning.arrays import Matrix
+from poisoning.defenses.detector import Defense, equipped, keep_mask
+
+ASIDE = 5  # one point in so many is put aside
+
+
+def removal_by_validation(
+    defense: Defense,
+    learner: Any,
+    X: Matrix,
+    y: Shaped[ndarray, "n"],
+    removals: Sequence[float],
+    rng: int | np.random.Generator,
+) -> tuple[float, Any]:
+    """The best p of ``removals``, and the learner behind the defense with that p, on all data.
+
+    ``X`` (n, d), ``y`` (n,) are what the defender received. A fifth of it, drawn by ``rng``, is put
+    aside; for every p the defense cleans the rest, and the model of what is left is tested on the
+    fifth. Of equal errors the first p wins.
+    """
+    order = np.random.default_rng(rng).permutation(len(y))
+    aside, rest = order[: len(y) // ASIDE], order[len(y) // ASIDE :]
+    defense = equipped(defense, learner)
+
+    def trained(
+        X: Matrix, y: Shaped[ndarray, "m"], scores: Float[ndarray, "m"], remove: float
+    ) -> Any:
+        keep = keep_mask(scores, y, remove)
+        return clone(learner).fit(X[keep], y[keep])
+
+    scores = defense.fit(X[rest], y[rest]).score(X[rest], y[rest])
+    errors = [
+        np.mean(trained(X[rest], y[rest], scores, p).predict(X[aside]) != y[aside])
+        for p in removals
+    ]
+    best = removals[int(np.argmin(errors))]
+    return best, trained(X, y, defense.fit(X, y).score(X, y), best)

@@ -1,0 +1,1 @@
+"""What attacker and defender both know, and what an attack is worth."""

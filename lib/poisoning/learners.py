@@ -1,0 +1,202 @@
+"""The solvers of :mod:`poisoning.models` as scikit-learn classifiers.
+
+Each is ``fit``, ``decision_function`` and ``predict``; the mathematics is in the module that each
+names.
+"""
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy import ndarray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from poisoning.arrays import Matrix
+from poisoning.models.linear import LinearModel
+from poisoning.models.logistic import train_logistic
+from poisoning.models.multiclass_svm import MulticlassModel, train_multiclass_svm
+from poisoning.models.sgd import train_one_pass
+from poisoning.models.svm import train_svm
+
+
+class _TwoClasses(ClassifierMixin, BaseEstimator):
+    """A linear classifier of two classes; a decision of exactly 0 counts as the higher label."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "_TwoClasses":
+        """Train on ``X`` (n, d), dense or sparse, with labels ``y`` (n,) of two kinds.
+
+        ``sample_weight`` (n,) ≥ 0: an example of weight k counts as k copies.
+
+        Raises:
+            ValueError: the data are not as said; λ is not above 0.
+            SolverError: the tolerance is not reached.
+        """
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) != 2:
+            raise ValueError(
+                f"Only binary classification is supported by {type(self).__name__}: y has "
+                f"{len(self.classes_)} class{'es' if len(self.classes_) > 1 else ''}."
+            )
+        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        X = sp.csr_array(X) if sp.issparse(X) else X
+        self._train(X, np.where(codes == 1, 1.0, -1.0), weights)
+        return self
+
+    def _train(self, X: Matrix, y: ndarray, weights: ndarray | None) -> None:
+        raise NotImplementedError
+
+    def _keep(self, model: LinearModel, iterations: int = 1) -> None:
+        self.coef_, self.intercept_ = model.theta[None, :], np.array([model.bias])
+        self.n_iter_ = iterations
+
+    def decision_function(self, X: Any) -> ndarray:
+        """θ·x + b for every row of ``X`` (n, d)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
+        X = sp.csr_array(X) if sp.issparse(X) else X
+        return LinearModel(self.coef_[0], float(self.intercept_[0])).decision(X)
+
+    def predict(self, X: Any) -> ndarray:
+        """A label of ``classes_`` for every row of ``X`` (n, d)."""
+        higher = self.decision_function(X) >= 0.0
+        return self.classes_[higher.astype(np.int64)]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.input_tags.sparse = True
+        return tags
+
+
+class SVM(_TwoClasses):
+    """min λ/2 ‖(θ, b)‖² + mean of max(0, 1 − y(θ·x + b)), certified; :mod:`poisoning.models.svm`.
+
+    ``lam`` is λ; ``tol`` the duality gap as a fraction of the objective at which training ends,
+    and ``max_epochs`` the passes after which it gives up. Fitted: ``coef_`` (1, d), ``intercept_``
+    (1,), ``classes_``, and ``solution_``, with dual variables and certificate.
+    """
+
+    def __init__(self, lam: float = 0.01, *, tol: float = 1e-6, max_epochs: int = 20_000) -> None:
+        self.lam = lam
+        self.tol = tol
+        self.max_epochs = max_epochs
+
+    def _train(
+        self, X: Matrix, y: ndarray, weights: ndarray | None, start: ndarray | None = None
+    ) -> None:
+        self.solution_ = train_svm(
+            X, y, self.lam, weights=weights, alpha0=start, tol=self.tol, max_epochs=self.max_epochs
+        )
+        self._keep(self.solution_.model, self.solution_.epochs)
+
+    def fit_added(self, X: Matrix, y: ndarray, sample_weight: ndarray, clean: "SVM") -> "SVM":
+        """``fit`` with labels −1 and +1, starting from ``clean``, fitted to the first rows.
+
+        A game calls it for clean data with poison behind them; weights are 0 or 1.
+        """
+        known = clean.solution_.alpha
+        start = np.zeros(len(y))
+        start[: len(known)] = known * (len(known) / sample_weight.sum())
+        self.classes_, self.n_features_in_ = clean.classes_, X.shape[1]
+        self._train(X, y, sample_weight, start)
+        return self
+
+
+class LogisticRegression(_TwoClasses):
+    """min λ/2 ‖(θ, b)‖² + mean of log(1 + exp(−y(θ·x + b))); :mod:`poisoning.models.logistic`.
+
+    ``lam`` is λ, ``tol`` the norm of the gradient at which training ends, ``max_iterations`` when
+    it gives up. Fitted: ``coef_`` (1, d), ``intercept_`` (1,), ``classes_``, ``solution_``.
+    """
+
+    def __init__(self, lam: float = 0.01, *, tol: float = 1e-8, max_iterations: int = 500) -> None:
+        self.lam = lam
+        self.tol = tol
+        self.max_iterations = max_iterations
+
+    def _train(self, X: Matrix, y: ndarray, weights: ndarray | None) -> None:
+        self.solution_ = train_logistic(
+            X, y, self.lam, weights=weights, tol=self.tol, max_iterations=self.max_iterations
+        )
+        self._keep(self.solution_.model, self.solution_.iterations)
+
+
+class OnePassSVM(_TwoClasses):
+    """One pass of stochastic gradient descent on the SVM's objective; :mod:`poisoning.models.sgd`.
+
+    ``lam`` is λ; ``seed`` shuffles the examples; ``average``: the mean of all iterates, not the
+    last one.
+    """
+
+    def __init__(self, lam: float = 0.01, *, seed: int = 0, average: bool = False) -> None:
+        self.lam = lam
+        self.seed = seed
+        self.average = average
+
+    def fit(self, X: Any, y: Any) -> "OnePassSVM":
+        """Train on ``X`` (n, d), dense or sparse, with labels ``y`` (n,) of two kinds."""
+        return super().fit(X, y)
+
+    def _train(self, X: Matrix, y: ndarray, weights: ndarray | None) -> None:
+        self._keep(train_one_pass(X, y, self.lam, seed=self.seed, average=self.average))
+
+
+class CrammerSingerSVM(ClassifierMixin, BaseEstimator):
+    """Crammer & Singer's multi-class hinge, by AdaGrad; :mod:`poisoning.models.multiclass_svm`.
+
+    It regularises by stopping after ``passes`` over the data, so that an example of weight 2 is not
+    two copies: it takes no weights. ``batch`` examples share a step of length ``step``.
+    ``random_state``, a seed or a ``numpy.random.Generator``, shuffles them. Fitted: ``coef_`` (k,
+    d), ``classes_``. There is no intercept.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch: int = 20,
+        step: float = 0.02,
+        passes: int = 3,
+        random_state: int | np.random.Generator | None = 0,
+    ) -> None:
+        self.batch = batch
+        self.step = step
+        self.passes = passes
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> "CrammerSingerSVM":
+        """Train on ``X`` (n, d) with labels ``y`` (n,) of at least two kinds."""
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"CrammerSingerSVM needs two classes, y has 1 class: {self.classes_[0]}."
+            )
+        self.coef_ = train_multiclass_svm(
+            X, codes.astype(np.int64), len(self.classes_), np.random.default_rng(self.random_state),
+            batch=self.batch, step=self.step, passes=self.passes,
+        ).theta  # fmt: skip
+        self.n_iter_ = self.passes
+        return self
+
+    def decision_function(self, X: Any) -> ndarray:
+        """θ_j·x for every row of ``X`` and class j; with two classes their difference."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        scores = X @ self.coef_.T
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X: Any) -> ndarray:
+        """The label of the highest score; the lower label of equals."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return self.classes_[np.argmax(X @ self.coef_.T, axis=1)]
+
+    def losses(self, X: ndarray, y: ndarray) -> ndarray:
+        """max(0, 1 − θ_y·x + max_{j≠y} θ_j·x) of every example; Eq. (34) of Koh et al. 2021."""
+        check_is_fitted(self)
+        return MulticlassModel(self.coef_).losses(X, np.searchsorted(self.classes_, y))

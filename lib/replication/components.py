@@ -1,0 +1,58 @@
+"""Attacks, defenses, learners and data sets that a knob names: ``my_attack.Mine(epsilon=0.1)``.
+
+A component is the path of a class or a function, called with keyword arguments that are literals.
+It may lie in an installed package or in a file of one's own below ``lib/``: then its code belongs
+to the fingerprint of every notebook whose knobs name it.
+"""
+
+import ast
+import importlib
+import re
+from typing import Any
+
+PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(\(.*\))?")
+
+
+class ComponentError(ValueError):
+    """A component that cannot be made; one sentence."""
+
+
+def place(text: str) -> tuple[str, str, dict[str, Any]]:
+    """Module, name and arguments of a component.
+
+    Raises:
+        ComponentError: the text is not of the form ``package.module.Class(name=literal, …)``.
+    """
+    try:
+        node = ast.parse(text, mode="eval").body
+        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+        if call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError
+        module, _, name = ast.unparse(call.func).rpartition(".")
+        if not PATTERN.fullmatch(f"{module}.{name}"):
+            raise ValueError
+        return module, name, {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ComponentError(
+            f"{text!r} names no class or function: write its path, such as my_attack.Mine(k=3), "
+            "with keyword arguments that are literals, or without any."
+        ) from None
+
+
+def made(text: str) -> Any:
+    """The object that the class or function makes.
+
+    Raises:
+        ComponentError: there is no such module or name, or it refuses the arguments.
+    """
+    module, name, arguments = place(text)
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise ComponentError(f"{text!r}: {module} cannot be imported ({error}).") from error
+    if not callable(getattr(found, name, None)):
+        raise ComponentError(f"{text!r}: there is no class or function {name} in {module}.")
+    try:
+        return getattr(found, name)(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ComponentError(f"{text!r} cannot be made: {error}.") from error

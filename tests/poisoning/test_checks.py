@@ -1,0 +1,101 @@
+"""What is accepted from outside, and in which form it goes on; refusals are in test_linear too."""
+
+import jaxtyping
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from poisoning import checks
+
+
+@pytest.fixture(autouse=True)
+def unchecked():
+    """As users have it: no type checker refuses an argument before the library does."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+X = np.array([[0.0, 2.0, 0.0], [1.0, 0.0, 3.0]])
+
+
+def test_arrays_that_are_right_are_returned_as_they_are():
+    assert checks.matrix(X, "X") is X
+    sparse = sp.csr_array(X)
+    assert checks.matrix(sparse, "X") is sparse
+    y = np.array([1.0, -1.0])
+    assert checks.labels(y, "y", 2) is y
+
+
+@pytest.mark.parametrize(
+    "dtype", [bool, np.int8, np.uint16, np.int64, np.float16, np.float32, ">f8"]
+)
+def test_real_numbers_of_every_type_become_float64(dtype):
+    taken = checks.matrix((X != 0).astype(dtype), "X")
+    assert taken.dtype == np.float64 and taken.dtype.isnative
+    assert np.array_equal(taken, X != 0)
+
+
+def test_rows_lie_one_after_another():
+    for array in (np.asfortranarray(X), X.repeat(2, axis=0)[::2], X[:, ::-1]):
+        taken = checks.matrix(array, "X")
+        assert taken.flags.c_contiguous
+        assert np.array_equal(taken, array)
+
+
+def test_sparse_matrices_become_canonical_with_short_indices_and_the_caller_keeps_his():
+    rough = sp.csr_array(
+        (np.array([1.0, 2.0, 1.0, 3.0]), np.array([2, 1, 2, 0]), np.array([0, 3, 4])), (2, 3)
+    )
+    rough.indices, rough.indptr = rough.indices.astype(np.int64), rough.indptr.astype(np.int64)
+    before = [part.copy() for part in (rough.data, rough.indices, rough.indptr)]
+    taken = checks.matrix(rough, "X")
+    assert isinstance(taken, sp.csr_array)
+    assert taken.has_canonical_format and taken.indices.dtype == taken.indptr.dtype == np.int32
+    assert np.array_equal(taken.toarray(), [[0, 2, 2], [3, 0, 0]])
+    after = (rough.data, rough.indices, rough.indptr)
+    assert all(
+        np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(after, before, strict=True)
+    )
+
+
+def test_labels_are_signs_or_numbers_of_classes():
+    signs = checks.labels([1, -1, 1], "y", 3)
+    assert signs.dtype == np.float64
+    numbers = checks.labels(np.array([0.0, 2.0, 1.0]), "y", 3)
+    assert numbers.dtype == np.int64 and numbers.tolist() == [0, 2, 1]
+    assert len(checks.labels([], "y", 0)) == 0
+
+
+@pytest.mark.parametrize("y", [[0.5, 1], [-1, 0], [-2, 1], [1e300, 1], [2.0**40, 1]])
+def test_other_labels_are_refused(y):
+    with pytest.raises(ValueError, match=r"^y must be -1 and \+1 for two classes, or 0 to k - 1"):
+        checks.labels(y, "y", 2)
+
+
+def test_as_many_rows_and_columns_as_asked_for():
+    with pytest.raises(ValueError, match=r"^A must have at least 3 rows, it has 2\.$"):
+        checks.matrix(X, "A", rows=3)
+    with pytest.raises(
+        ValueError, match=r"^A must have 4 columns like the clean data, it has 3\.$"
+    ):
+        checks.matrix(sp.csr_array(X), "A", columns=4)
+    assert checks.matrix(X[:0], "A", rows=0).shape == (0, 3)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 0.05, np.float32(0.5), np.int64(0), 0.999])
+def test_a_fraction(value):
+    found = checks.fraction(value, "remove")
+    assert type(found) is float and found == value
+
+
+@pytest.mark.parametrize("value", [1, -0.1, np.nan, np.inf, "0.1", None, True, np.True_, [0.1], 1j])
+def test_no_fraction(value):
+    with pytest.raises(ValueError, match=r"^remove must be a number in \[0, 1\), not .*\.$"):
+        checks.fraction(value, "remove")
+
+
+def test_a_generator_is_itself_and_a_seed_makes_one():
+    rng = np.random.default_rng(0)
+    assert checks.generator(rng, "rng") is rng
+    assert checks.generator(3, "rng").random() == np.random.default_rng(3).random()

@@ -1,0 +1,57 @@
+"""Attacks, defenses, learners and data sets of others, named by a knob."""
+
+import pytest
+
+from replication.components import ComponentError, made, place
+from replication.schemas import schema
+
+
+def test_a_component_is_made_with_its_arguments():
+    forest = made("sklearn.ensemble.IsolationForest(n_estimators=7, bootstrap=True)")
+    assert (forest.n_estimators, forest.bootstrap) == (7, True)
+    assert made("collections.OrderedDict") == {}
+    assert place("a.b.C(x=[1, 2], y='z')") == ("a.b", "C", {"x": [1, 2], "y": "z"})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("IsolationForest", "names no class or function"),
+        ("a.b.C(1)", "names no class or function"),
+        ("a.b.C(x=open('f'))", "names no class or function"),
+        ("a.b.C(**x)", "names no class or function"),
+        ("__import__('os').system('ls')", "names no class or function"),
+        ("a b", "names no class or function"),
+        ("", "names no class or function"),
+        ("no_such_module.C", "no_such_module cannot be imported"),
+        ("collections.NoSuch", "there is no class or function NoSuch in collections"),
+        ("sklearn.ensemble.IsolationForest(trees=3)", "cannot be made"),
+    ],
+)
+def test_what_cannot_be_made_is_one_sentence(text, told):
+    with pytest.raises(ComponentError, match=told) as refusal:
+        made(text)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_settings_of_an_attack_are_read_without_importing_it():
+    """By name, its bases' first; kinds, lists and None as the class declares them."""
+    from dataclasses import fields
+
+    from poisoning.attacks.influence import Influence
+    from poisoning.attacks.kkt import KKT
+    from poisoning.attacks.label_flips import Alfa
+    from poisoning.attacks.min_max import MinMax
+
+    for attack in (KKT, MinMax, Influence, Alfa):
+        found = schema(attack.__name__)
+        own = {f.name: f.metadata for f in fields(attack) if "kind" in f.metadata}
+        assert set(found) == set(own)
+        for name, declared in found.items():
+            about = own[name]
+            assert declared == (about["kind"], about["many"], about["none"])
+
+
+def test_there_is_no_such_attack():
+    with pytest.raises(KeyError):
+        schema("NoSuchAttack")
