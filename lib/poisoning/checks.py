@@ -82,9 +82,11 @@ def fraction(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> floa
     return float(value)
 
 
-def generator(rng: Any, name: str) -> np.random.Generator:
-    """The generator itself, or a new one from a seed."""
+def generator(rng: Any, name: str = "rng") -> np.random.Generator:
+    """The generator itself, or a new one from a seed. None is neither: it could not be repeated."""
     try:
+        if rng is None:
+            raise TypeError
         return np.random.default_rng(rng)
     except (TypeError, ValueError):
         raise TypeError(

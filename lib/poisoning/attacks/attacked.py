@@ -30,7 +30,11 @@ class Attacked(Generic[Source]):
 
     @property
     def errors(self) -> dict[str, float]:
-        """Test error by the name of a defense."""
+        """Test error by the name of a defense.
+
+        Raises ``AttributeError`` in a game that does not measure errors, such as
+        :class:`~poisoning.games.multi_task.MultiTaskGame`.
+        """
         return {name: outcome.test_error for name, outcome in self.outcomes.items()}
 
 

@@ -33,6 +33,7 @@ from poisoning.attacks.label_flips import flippable
 from poisoning.attacks.limits import WithinLimits
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.attacks.selection import select
+from poisoning.checks import generator
 from poisoning.feasible.rounding import budget, realise
 from poisoning.feasible.sets import ClassSet, FeasibleSet
 from poisoning.feasible.solver import project
@@ -132,7 +133,7 @@ class Influence(WithinLimits):
             feasible = _continuous(feasible)
         shares = self.positive_shares if start is None else (None,)
         runs = list(product(shares, self.step_sizes))
-        streams = np.random.default_rng(rng).spawn(len(runs))
+        streams = generator(rng).spawn(len(runs))
         candidates = (
             iterate
             for (share, step_size), stream in zip(runs, streams, strict=True)

@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 
 from poisoning.attacks.attacked import Attack, Attacked
+from poisoning.checks import generator
 from poisoning.errors import SolverError
 from poisoning.games.linear import LinearGame
 from poisoning.settings import COUNT, Settings, setting
@@ -49,7 +50,7 @@ class Iterated(Settings):
     def play(self, game: LinearGame, rng: int | np.random.Generator) -> Iterator[Attacked]:
         """Algorithm 1, round by round. No round is sure to be better than the one before."""
         last: Attacked | None = None
-        for stream in np.random.default_rng(rng).spawn(self.rounds):
+        for stream in generator(rng).spawn(self.rounds):
             now = game if last is None else game.against(last.poison)
             try:
                 if last is not None and hasattr(self.attack, "resume"):

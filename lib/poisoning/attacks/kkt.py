@@ -25,6 +25,7 @@ from poisoning.attacks.decoy import Decoy, likely_first
 from poisoning.attacks.limits import WithDecoys
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.attacks.selection import select
+from poisoning.checks import generator
 from poisoning.errors import SolverError
 from poisoning.feasible.rounding import budget, realise
 from poisoning.feasible.sets import FeasibleSet
@@ -77,7 +78,7 @@ class KKT(WithDecoys):
         game.poison_size(self.epsilon)
         feasible = game.feasible(self.radius_percentile, self.slab_percentile)
         decoys = likely_first(
-            game, self.quantiles, self.decoy_repeats, self.opening, np.random.default_rng(rng)
+            game, self.quantiles, self.decoy_repeats, self.opening, generator(rng)
         )
         candidates = (
             attempt

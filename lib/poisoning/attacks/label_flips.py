@@ -22,6 +22,7 @@ from poisoning.attacks.attacked import Attacked
 from poisoning.attacks.limits import WithinLimits
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.attacks.selection import select
+from poisoning.checks import generator
 from poisoning.errors import SolverError
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import EmptySetError
@@ -171,7 +172,7 @@ class RandomFlips(_Flips):
         begun = perf_counter()
         poisoned = random_flips(
             game.X_test, game.y_test, game.n, self.epsilon, game.domain,
-            np.random.default_rng(rng), feasible=self._feasible(game),
+            generator(rng), feasible=self._feasible(game),
         )  # fmt: skip
         return select(game, [("flip", poisoned)], begun)
 

@@ -26,6 +26,7 @@ from poisoning.attacks.min_max_multiclass import ClassesSource, play_classes
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.attacks.selection import select
 from poisoning.attacks.worst_point import WorstPointSearch
+from poisoning.checks import generator
 from poisoning.feasible.rounding import realise
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import EmptySetError
@@ -88,7 +89,7 @@ class MinMax(WithDecoys):
         poisoned point, ``TypeError`` if the game's learner is not the one that is modelled: SVM for
         two classes, CrammerSingerSVM for more.
         """
-        begun, rng = perf_counter(), np.random.default_rng(rng)
+        begun, rng = perf_counter(), generator(rng)
         game.poison_size(self.epsilon)
         if not game.binary:
             return select(game, play_classes(game, self, rng), begun, enough=enough)

@@ -14,6 +14,7 @@ from numpy import ndarray
 from sklearn.base import clone
 
 from poisoning.arrays import Matrix
+from poisoning.checks import generator
 from poisoning.defenses.detector import Defense, equipped, keep_mask
 
 ASIDE = 5  # one point in so many is put aside
@@ -33,7 +34,7 @@ def removal_by_validation(
     aside; for every p the defense cleans the rest, and the model of what is left is tested on the
     fifth. Of equal errors the first p wins.
     """
-    order = np.random.default_rng(rng).permutation(len(y))
+    order = generator(rng).permutation(len(y))
     aside, rest = order[: len(y) // ASIDE], order[len(y) // ASIDE :]
     defense = equipped(defense, learner)
 

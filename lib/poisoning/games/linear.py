@@ -62,7 +62,7 @@ class LinearGame:
     fraction ``remove`` of every class.
 
     Evaluations against one game share what they find out about the clean data. No answer depends
-    on what was asked before.
+    on what was asked before; the arrays must not be changed meanwhile.
 
     Raises ``ValueError`` or ``TypeError`` for an argument that is not as said; the sentence names
     it.
@@ -143,7 +143,7 @@ class LinearGame:
 
         Algorithm 1: the defender's detector has seen an attack, and its centroids have moved.
         """
-        return self._like(_modelled=(poison.X, poison.y))
+        return self._like(_modelled=self.checked(poison.X, poison.y))
 
     def _like(self, **changes: Any) -> "LinearGame":
         other = object.__new__(type(self))
