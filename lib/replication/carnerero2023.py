@@ -75,7 +75,7 @@ def ranges(knobs: dict[str, Any]) -> dict[str, LamRange]:
 
 def logistic_settings(knobs: dict[str, Any], name: str) -> MinimaxBilevel:
     """The block ``carnerero2023.attack`` for one data set."""
-    recipe = knobs[name.replace("-", "_")]
+    recipe = knobs["recipes"][name]
     return MinimaxBilevel(
         batch=round(knobs["batch"] * knobs["n_train"]),
         batches=knobs["batches"],
@@ -91,7 +91,7 @@ def logistic_settings(knobs: dict[str, Any], name: str) -> MinimaxBilevel:
 
 def logistic_policies(knobs: dict[str, Any], name: str) -> dict[str, Policy]:
     """All λ policies of Section V-B; the λ of ``-cv`` is replaced by that of cross-validation."""
-    recipe = knobs[name.replace("-", "_")]
+    recipe = knobs["recipes"][name]
     policies = {"none": Policy(fixed=NO_REGULARISATION)}
     for penalty in ("l2", "l1"):
         policies[f"{penalty}-large"] = Policy(penalty, recipe[f"large_{penalty}"])
@@ -103,7 +103,7 @@ def logistic_policies(knobs: dict[str, Any], name: str) -> dict[str, Policy]:
 def logistic_unit(notebook: Notebook, name: str, pool: Pool, repeat: int) -> dict[str, Any]:
     """The arguments of :func:`run_trial` for one repeat of Figure 2."""
     knobs = notebook.shared("carnerero2023/attack")
-    recipe = knobs[name.replace("-", "_")]
+    recipe = knobs["recipes"][name]
     policies = logistic_policies(knobs, name)
     grids = {
         f"{penalty}-cv": tuple(
@@ -136,7 +136,7 @@ def sized_unit(
     and as plain flips.
     """
     knobs = notebook.shared("carnerero2023/attack")
-    share = knobs[name.replace("-", "_")]["validation"]
+    share = knobs["recipes"][name]["validation"]
     sizes = Sizes(knobs["n_train"], even(factor * share * knobs["n_train"]), knobs["n_test"])
     unit = logistic_unit(notebook, name, pool, repeat)
     played = {policy: unit["policies"][policy] for policy in policies}
@@ -145,10 +145,10 @@ def sized_unit(
     }  # fmt: skip
 
 
-def by_data_set(plan: Sequence[tuple[str, int]], trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    """Trials in groups, by the names in ``plan``, pairs of a data set and a repeat."""
+def by_data_set(trials: Mapping[tuple[str, int], Trial]) -> dict[str, list[Trial]]:
+    """Trials by data set; they come by data set and repeat."""
     found: dict[str, list[Trial]] = {}
-    for (name, _), trial in zip(plan, trials, strict=True):
+    for (name, _), trial in trials.items():
         found.setdefault(name, []).append(trial)
     return found
 
@@ -157,10 +157,13 @@ def logistic_trials(notebook: Notebook) -> dict[str, list[Trial]]:
     """All repeats on every data set: the units that ``logistic`` and others have in common."""
     knobs = notebook.shared("carnerero2023/attack")
     names = [name for name in knobs["datasets"] if notebook.available(name)]
-    plan = [(name, i) for name in names for i in range(knobs["repeats"])]
     pools = {name: load_pool(notebook, name) for name in names}
-    units = [logistic_unit(notebook, name, pools[name], i) for name, i in plan]
-    return by_data_set(plan, notebook.map(run_trial, units, "logistic regression"))
+    units = {
+        (name, i): logistic_unit(notebook, name, pools[name], i)
+        for name in names
+        for i in range(knobs["repeats"])
+    }
+    return by_data_set(notebook.map(run_trial, units, "logistic regression"))
 
 
 def variants(settings: MinimaxBilevel) -> dict[str, MinimaxBilevel]:
@@ -190,14 +193,13 @@ def run_variants(
     ``trials``: what was found with these settings as they are, of the same draws or more.
     """
     found = {name: {AS_ABOVE: trials[name][: len(group)]} for name, group in units.items()}
-    plan, varied = [], []
-    for name, group in units.items():
-        for unit in group:
-            for label, settings in variants(unit["settings"]).items():
-                plan.append((name, label))
-                varied.append(unit | {"settings": settings})
-    outcomes = notebook.map(run_trial, varied, "sensitivity")
-    for (name, label), trial in zip(plan, outcomes, strict=True):
+    varied = {
+        (name, label, i): unit | {"settings": settings}
+        for name, group in units.items()
+        for i, unit in enumerate(group)
+        for label, settings in variants(unit["settings"]).items()
+    }
+    for (name, label, _), trial in notebook.map(run_trial, varied, "sensitivity").items():
         found[name].setdefault(label, []).append(trial)
     return found
 

@@ -130,8 +130,6 @@ class Notebook:
         """``{key: function(**arguments)}``, in parallel; see :class:`replication.units.Units`."""
         if self._units is None:
             self._units = Units(self.name, self.params.workers)
-        if not isinstance(units, Mapping):
-            return self._units.map(function, units, label)
         results = self._units.map(function, list(units.values()), label)
         return dict(zip(units, results, strict=True))
 

@@ -111,6 +111,8 @@ KINDS = {
 def knob(kind: str) -> Any:
     """The type and the field of a knob, from ``Fraction``, ``list[Count, 2]``, ``Literal['a']``.
 
+    ``dict[Step]`` gives a step to each data set by name.
+
     ``KKT.epsilon`` is the setting of that name of the attack ``KKT``, with its range; ``KKT`` a
     mapping of such settings, of which those that are left out have the attack's own defaults. A
     list has at least one entry, or as many as the second number says, and at most the third.
@@ -123,8 +125,8 @@ def knob(kind: str) -> Any:
     except (SyntaxError, LookupError, ValueError, AttributeError):
         names = ", ".join(KINDS)
         raise ParameterError(
-            f"{kind!r} is no kind of knob: use one of {names}, Literal['a', 'b'], list[…], an "
-            "attack's class such as KKT, or a setting of one such as KKT.epsilon."
+            f"{kind!r} is no kind of knob: use one of {names}, Literal['a', 'b'], list[…], dict[…],"
+            " an attack's class such as KKT, or a setting of one such as KKT.epsilon."
         ) from None
 
 
@@ -146,6 +148,10 @@ def _knob(node: ast.expr) -> Any:
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
             first, *limits = _parts(inner)
             return _list(_entry(first), [ast.literal_eval(limit) for limit in limits] or [1])
+        case ast.Subscript(value=ast.Name(id="dict"), slice=inner):
+            kind, field = _knob(inner)
+            says = f"a mapping of data sets, each to {field.description}"
+            return dict[str, Annotated[kind, field]], Field(min_length=1, description=says)
     raise ValueError
 
 
@@ -211,8 +217,7 @@ SHARED = {
         "n_train": "Examples", "n_test": "Examples", "batch": "Fraction", "batches": "Count",
         "hyperiterations": "Count", "rule": "Literal['decayed', 'adaptive']", "lam_step": "Step",
         "l2": "Range", "l1": "Range", "cv_points": "Count", "epochs": "Count",
-        "sensitivity_draws": "SensitivityDraws", "mnist": "Recipe", "fashion_mnist": "Recipe",
-        "cifar_10": "Recipe",
+        "sensitivity_draws": "SensitivityDraws", "recipes": "dict[Recipe]",
     },
 }  # fmt: skip
 """Their knobs, block by block; a notebook asks for one with ``notebook.shared``."""

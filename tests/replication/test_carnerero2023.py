@@ -76,4 +76,7 @@ def test_the_lead_of_the_later_layers_is_their_growth_beyond_the_first_layers():
 def test_trials_are_grouped_by_their_data_set():
     plan = [("a", 0), ("b", 0), ("a", 1)]
     one, two, three = (trial(np.zeros((7, 1)) + k, np.zeros((7, 1, 3))) for k in range(3))
-    assert carnerero2023.by_data_set(plan, [one, two, three]) == {"a": [one, three], "b": [two]}
+    assert carnerero2023.by_data_set(dict(zip(plan, [one, two, three], strict=True))) == {
+        "a": [one, three],
+        "b": [two],
+    }

@@ -59,10 +59,6 @@ class TwoLayerNets:
         """f(x; a, W) of every example under every network."""
         return self._outputs(X)[0]
 
-    def active_fractions(self, X: Float[Array, "n d"]) -> Float[Array, "runs"]:
-        """The share of pairs (neuron, example) with w_s·x > 0, for every network."""
-        return self._outputs(X)[1]
-
     def input_gradients(self, X: Float[Array, "n d"]) -> Float[Array, "runs n d"]:
         """∇_x f(x) = m^{-1/2} Σ_s a_s 1[w_s·x > 0] w_s for every example and network."""
         xp = array_namespace(self.W)

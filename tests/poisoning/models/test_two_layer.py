@@ -156,9 +156,6 @@ def test_input_gradients_are_those_of_autograd():
     for run in range(2):
         (gradient,) = torch.autograd.grad(scores[run].sum(), inputs, retain_graph=True)
         assert np.allclose(nets.input_gradients(X)[run], gradient.numpy())
-    assert nets.active_fractions(X) == pytest.approx(
-        (np.einsum("rmd,nd->rnm", nets.W, X) > 0.0).mean(axis=(1, 2))
-    )
 
 
 def test_a_net_is_the_same_in_either_precision():
