@@ -158,7 +158,7 @@ def test_a_notebook_brings_the_kinds_of_its_knobs(inside):
         ('x: "Fractoin" = 0.1', "no kind of knob: use one of Fraction"),
         ("x = 0.1", "must give a knob its kind"),
         ('x: "list[Count" = 1', "no kind of knob"),
-        ('x: "dict[Count]" = 1', "no kind of knob"),
+        ('x: "set[Count]" = 1', "no kind of knob"),
         ("print(1)", "must give a knob its kind"),
     ],
 )

@@ -122,7 +122,7 @@ class PolicyOutcome:
 
 
 class BilevelGame:
-    """What attacker and defender both know.
+    """Learned hyperparameters: what attacker and defender both know.
 
     ``X`` (n, d) and ``y`` (n,) of −1 and +1 are the clean training data, ``X_val`` (v, d) and
     ``y_val`` (v,) the trusted validation data, ``X_test`` and ``y_test`` those that errors are

@@ -51,7 +51,7 @@ class Outcome:
 
 
 class LinearGame:
-    """What attacker and defender both know.
+    """A linear classifier behind defenses: what attacker and defender both know.
 
     ``X`` (n, d), dense or sparse, and ``y`` (n,), −1 and +1 or 0 … k − 1, are the clean training
     data, ``X_test`` (m, d), ``y_test`` (m,) those that errors are measured on. ``domain`` says

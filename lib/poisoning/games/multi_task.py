@@ -86,7 +86,7 @@ class MultiTaskOutcome:
 
 
 class MultiTaskGame:
-    """What attacker and learner both know.
+    """Several tasks learned together: what attacker and learner both know.
 
     ``tasks`` are the clean training sets, a pair (X_i, y_i) for each of m tasks: X_i (n_i, f) has
     the f features that all tasks share, y_i (n_i,) real targets for the ``loss`` "square", or −1

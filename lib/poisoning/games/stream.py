@@ -26,7 +26,7 @@ from poisoning.models.oracle_sgd import (
 
 @dataclass(frozen=True)
 class StreamGame:
-    """What attacker and learner both know: ``StreamGame(problem, n=1000)``.
+    """A poisoned oracle, what attacker and learner both know: ``StreamGame(problem, n=1000)``.
 
     ``problem`` is a :class:`~poisoning.models.oracle_sgd.ConvexProblem`, ``n`` the number of steps,
     each with an example of its own, ``step`` is η; None for R/(G√n), which balances the theorem's

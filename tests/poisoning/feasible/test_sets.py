@@ -54,7 +54,7 @@ def test_a_sparse_matrix_needs_a_domain_with_zero():
     ("kind", "row"), [("counts", [0.5]), ("box01", [1.5]), ("nonnegative", [-0.1])]
 )
 def test_clean_data_outside_their_domain_are_refused(kind, row):
-    with pytest.raises(ValueError, match="Row 1 of the clean data"):
+    with pytest.raises(ValueError, match=f"domain {kind!r}: row 1 of the clean data"):
         InputDomain.of(kind, np.array([[1.0], row]))
 
 
