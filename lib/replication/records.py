@@ -165,15 +165,6 @@ def _member(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(info, content)
 
 
-def read_about(path: Path) -> dict[str, Any]:
-    """What a file says of a result, without the result's arrays.
-
-    Raises:
-        DamagedError: the file holds no record.
-    """
-    return _open(path)[0]
-
-
 def read(path: Path, find: Callable[[str, str], type] = load_class) -> tuple[dict[str, Any], Any]:
     """What :func:`write` wrote: ``about`` and ``result``.
 
@@ -181,7 +172,7 @@ def read(path: Path, find: Callable[[str, str], type] = load_class) -> tuple[dic
         DamagedError: the file holds no record.
         RecordError: a class is gone.
     """
-    about, arrays = _open(path, with_arrays=True)
+    about, arrays = _open(path)
     tree = about.pop("result")
     try:
         return about, unpack(tree, arrays, find)
@@ -198,15 +189,14 @@ _UNREADABLE = (
 """What ``zipfile`` and ``numpy.lib.format`` raise for bytes that are not theirs."""
 
 
-def _open(path: Path, with_arrays: bool = False) -> tuple[dict[str, Any], list[np.ndarray]]:
+def _open(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     try:
         with zipfile.ZipFile(path) as archive:
             about = json.loads(archive.read("record.json"))
             if not isinstance(about, dict) or "result" not in about:
                 raise ValueError("no result")
-            count = len(archive.namelist()) - 1 if with_arrays else 0
             arrays = []
-            for number in range(count):
+            for number in range(len(archive.namelist()) - 1):
                 with archive.open(f"{number}.npy") as member:
                     arrays.append(np.lib.format.read_array(member, allow_pickle=False))
             return about, arrays

@@ -84,7 +84,7 @@ def test_a_unit_is_run_again_when_the_solvers_change(own_cache, monkeypatch):
 def test_a_record_says_what_was_computed_by_which_code_and_where(own_cache):
     _, made = mapped(draw, [{"seed": 7, "log": str(own_cache / "log")}], label="draws")
     (row,) = made.rows
-    about = records.read_about(units.unit_file(row["key"]))
+    about, _ = records.read(units.unit_file(row["key"]))
     assert about["function"] == "draw"
     assert about["notebook"] == "koh2021/kkt"
     assert len(about["commit"]) == 40

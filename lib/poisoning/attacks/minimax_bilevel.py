@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from poisoning import checks
 from poisoning.attacks.attacked import Attacked
 from poisoning.games.bilevel import NO_REGULARISATION, BilevelGame
 from poisoning.hypergradient.learning import HyperparameterLearning, Starts, adapted, learn
@@ -101,7 +102,7 @@ class MinimaxBilevel(HyperparameterLearning):
         Raises what :meth:`play` raises.
         """
         begun = perf_counter()
-        rng = np.random.default_rng(rng)
+        rng = checks.generator(rng)
         poison = self.play(game, rng)
         seconds = perf_counter() - begun
         points, labels, replaced = poison.at(self.batches)
@@ -124,7 +125,7 @@ class MinimaxBilevel(HyperparameterLearning):
             raise ValueError(
                 "the implicit method needs a finite lambda: without one, w* may not exist"
             )
-        rng = np.random.default_rng(rng)
+        rng = checks.generator(rng)
         replaced = rng.permutation(n)[:m]
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         # Without duplicates within a batch; batches may share points when D_val is small.

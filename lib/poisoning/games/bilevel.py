@@ -303,7 +303,7 @@ class BilevelGame:
 
         See :func:`poisoning.hypergradient.cross_validation.cross_validate`.
         """
-        training, rng = self.training, np.random.default_rng(rng)
+        training, rng = self.training, checks.generator(rng)
         return cross_validate(
             self.model, self.clean, penalty, grid, training.epochs, training.rate, rng, self.dtype
         )
@@ -326,7 +326,7 @@ class BilevelGame:
         lam = exponents.first.clone()
         live = torch.nonzero(exponents.learned).squeeze(1)
         if len(live):
-            generator = _generator(np.random.default_rng(rng))
+            generator = _generator(checks.generator(rng))
             starts = Starts(self.model, len(lam), self.learning.method, generator, points)
             clean = self.remaining(replaced)
             learning = self.learning
@@ -356,7 +356,7 @@ class BilevelGame:
         of the policies; without it they are learned on this poison, see :meth:`learn`. ``rng``
         draws networks' initial parameters.
         """
-        rng = np.random.default_rng(rng)
+        rng = checks.generator(rng)
         if lam is None:
             lam = self.learn(points, labels, replaced=replaced, rng=rng)
         points, labels = self._poison(points, labels)

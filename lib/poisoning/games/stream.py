@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.models.oracle_sgd import (
     ConvexProblem,
     OraclePoison,
@@ -65,7 +66,7 @@ class StreamGame:
         whatever the poison.
         """
         return poisoned_sgd(
-            self.problem, self.n, self.eta, self.trials, np.random.default_rng(rng), poison
+            self.problem, self.n, self.eta, self.trials, checks.generator(rng), poison
         )
 
     def value(self, run: OracleRun) -> float:

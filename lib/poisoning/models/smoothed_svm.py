@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from jaxtyping import Float
 from numpy import ndarray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import expit
 
 from poisoning.arrays import Matrix, squared_norms, to_dense
@@ -89,23 +90,15 @@ class Curvature:
         """Conjugate gradients, preconditioned by the diagonal, to ‖Hv − g‖ ≤ 1e-10 ‖g‖."""
         squares = self.rows.multiply(self.rows) if sp.issparse(self.rows) else self.rows**2
         diagonal = self.lam + np.append(squares.T @ self.curvatures, self.curvatures.sum())
-        v = np.zeros_like(g)
-        residual = g.copy()
-        p = z = residual / diagonal
-        rz = residual @ z
-        allowed = _CG_TOLERANCE * float(np.linalg.norm(g))
-        for _ in range(_CG_STEPS):
-            if np.linalg.norm(residual) <= allowed:
-                return v
-            Hp = self.product(p)
-            step = rz / (p @ Hp)
-            v = v + step * p
-            residual = residual - step * Hp
-            z = residual / diagonal
-            rz, previous = residual @ z, rz
-            p = z + (rz / previous) * p
-        raise SolverError(
-            f"inverse Hessian ({len(self.curvatures)} rows, lambda {self.lam:g}): conjugate "
-            f"gradients leave {np.linalg.norm(residual):.1e}, tolerance {allowed:.1e}; raise the "
-            "smoothing or lambda"
-        )
+        shape = g.size, g.size
+        hessian = LinearOperator(shape, matvec=self.product, dtype=g.dtype)
+        by_diagonal = LinearOperator(shape, matvec=lambda r: r / diagonal, dtype=g.dtype)
+        v, steps = cg(hessian, g, rtol=_CG_TOLERANCE, maxiter=_CG_STEPS, M=by_diagonal)
+        if steps:
+            left, size = np.linalg.norm(self.product(v) - g), np.linalg.norm(g)
+            raise SolverError(
+                f"inverse Hessian ({len(self.curvatures)} rows, lambda {self.lam:g}): conjugate "
+                f"gradients leave {left:.1e}, tolerance {_CG_TOLERANCE * size:.1e}; raise the "
+                "smoothing or lambda"
+            )
+        return v
