@@ -7,8 +7,8 @@
         print(attack, attack(game, rng=0).value)
     game.evaluate(my_points, my_labels)
 
-What stands in ``__all__`` is imported when it is first used: games and learners need scikit-learn,
-which takes a second to import, and some need torch.
+The names in ``__all__`` are imported at first use: games and learners need scikit-learn, which
+takes a second to import, and some need torch.
 """
 
 from importlib import import_module

@@ -16,7 +16,7 @@ Matrix: TypeAlias = ndarray | sp.csr_array
 
 
 def vstack(matrices: list[Matrix]) -> Matrix:
-    """Rows of the first matrix, then of the next; sparse if the first is sparse."""
+    """The matrices stacked row-wise, in order; sparse if the first is sparse."""
     if sp.issparse(matrices[0]):
         return sp.vstack([sp.csr_array(m) for m in matrices], format="csr")
     return np.vstack([to_dense(m) for m in matrices])
@@ -46,7 +46,7 @@ def squared_distances(X: Matrix, centre: Float[ndarray, "d"]) -> Float[ndarray, 
 
 
 def distinct_rows(X: Matrix) -> tuple[Matrix, Int[ndarray, "u"], Int[ndarray, "r"]]:
-    """The distinct rows in order of appearance, their copies, and the place of every row."""
+    """The distinct rows in order of appearance, their numbers of copies, and every row's index."""
     if sp.issparse(X):
         X = X.copy()
         X.sum_duplicates()

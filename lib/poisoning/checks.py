@@ -1,7 +1,7 @@
-"""What games accept: every array that an outsider passes in is checked here, once.
+"""Checks of the arguments of games: every array that a user passes is checked here, once.
 
-A refusal is a ``ValueError`` or ``TypeError`` of one sentence that names the argument, the value
-and what would be right.
+An invalid argument raises ``ValueError`` or ``TypeError`` with one sentence that names the
+argument, its value and what would be valid.
 """
 
 from typing import Any
@@ -18,9 +18,9 @@ _MOST_CLASSES = 2**31
 def matrix(X: Any, name: str, *, columns: int | None = None, rows: int = 1) -> Matrix:
     """A float64 data matrix, one example per row: an ``ndarray`` or a canonical ``csr_array``.
 
-    Arrays that are right already, and C-contiguous or with 32-bit indices, are returned as they
-    are; the caller's are never changed.
-    ``columns``: how many there must be. ``rows``: how many there must be at least.
+    An array that already has this form, C-contiguous or with 32-bit indices, is returned without a
+    copy. The caller's array is never changed. ``columns`` is the required number of columns,
+    ``rows`` the least number of rows.
     """
     if sp.issparse(X):
         X = _canonical(X, name)
@@ -44,7 +44,7 @@ def matrix(X: Any, name: str, *, columns: int | None = None, rows: int = 1) -> M
 def labels(y: Any, name: str, rows: int) -> ndarray:
     """Labels of ``rows`` examples: float64 of −1 and +1, or int64 of 0 … k − 1.
 
-    Which of the two the game plays with is for the caller to decide.
+    The caller decides which of the two kinds the game needs.
     """
     y = _dense(y, name, 1)
     if len(y) != rows:
@@ -83,7 +83,7 @@ def fraction(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> floa
 
 
 def generator(rng: Any, name: str = "rng") -> np.random.Generator:
-    """The generator itself, or a new one from a seed. None is neither: it could not be repeated."""
+    """The generator itself, or a new one from a seed; None, not being reproducible, is refused."""
     try:
         if rng is None:
             raise TypeError

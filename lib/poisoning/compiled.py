@@ -1,13 +1,12 @@
 """``njit`` for all kernels, with a cache of compiled code that is safe for several processes.
 
-Two things about numba's own cache would let one kernel silently run as another:
+With numba's own cache one kernel can silently run in place of another, for two reasons:
 
-* It links what it kept by name and argument types. Closures of one function share a name, so that
-two
-  processes may keep different ones under the same (numba issue 10486). Here a closure is given a
-  name of its own.
-* It announces code under a file name before the file is written, which another process may have
-  filled with something else meanwhile. Here code is written first, to a file that nobody else uses.
+* numba identifies cached code by name and argument types. Closures of one function share a name, so
+  two processes may cache different closures under it (numba issue 10486). Here every closure has
+  its own name.
+* numba enters a file name in its index before it writes the file; meanwhile another process may
+  write other code to that file. Here code is written first, to a file that no other process uses.
 
 Code is compiled again when any kernel's source changes: kernels call each other across files.
 """
@@ -21,13 +20,13 @@ from typing import Any
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-_APART = 60  # bits: two files practically never draw the same number
+_APART = 60  # random bits in a file name: two files practically never get the same one
 
 
 def njit(*, name: str = "", **options: Any) -> Callable[[Callable], Any]:
     """``numba.njit(**options)``, cached on disk.
 
-    ``name``: what a closure is called, different from all others; it says what was closed over.
+    ``name``: the name of a closure, unique to the values that it closes over.
     """
     options.pop("cache", None)
 
@@ -42,7 +41,7 @@ def njit(*, name: str = "", **options: Any) -> Callable[[Callable], Any]:
 
 
 class _Cache(FunctionCache):
-    """numba's cache of one function, in files of our own kind."""
+    """numba's cache of one function, stored in files of the class :class:`_File`."""
 
     def __init__(self, function: Callable) -> None:
         super().__init__(function)
@@ -54,11 +53,11 @@ class _Cache(FunctionCache):
 
 
 class _File(IndexDataCacheFile):
-    """Code is written first, under a name of its own, and announced then."""
+    """Cache files in which code is written, under a unique name, before the index refers to it."""
 
     def __init__(self, **where: Any) -> None:
         super().__init__(**where)
-        self._version = f"{numba.__version__}, written first"  # what numba kept is not read
+        self._version = f"{numba.__version__}, written first"  # numba's own files are not read
 
     def save(self, key: Any, data: Any) -> None:
         name = self._data_name(randbits(_APART))

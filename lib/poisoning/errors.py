@@ -2,8 +2,8 @@
 
 
 class SolverError(RuntimeError):
-    """A solver stopped short: the message names the problem, residual, tolerance and remedy."""
+    """A solver did not converge: the message names the problem, residual, tolerance and remedy."""
 
 
 class DataError(RuntimeError):
-    """Data could not be had, or are not what they claim to be; one sentence."""
+    """Data are missing, or differ from what was registered; the message is one sentence."""

@@ -1,7 +1,7 @@
 """The solvers of :mod:`poisoning.models` as scikit-learn classifiers.
 
-Each is ``fit``, ``decision_function`` and ``predict``; the mathematics is in the module that each
-names.
+Each has ``fit``, ``decision_function`` and ``predict``; the mathematics is in the module that its
+docstring names.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ class _TwoClasses(ClassifierMixin, BaseEstimator):
         ``sample_weight`` (n,) ≥ 0: an example of weight k counts as k copies.
 
         Raises:
-            ValueError: the data are not as said; λ is not above 0.
+            ValueError: the data do not have this form, or λ ≤ 0.
             SolverError: the tolerance is not reached.
         """
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
@@ -75,8 +75,8 @@ class _TwoClasses(ClassifierMixin, BaseEstimator):
 class SVM(_TwoClasses):
     """min λ/2 ‖(θ, b)‖² + mean of max(0, 1 − y(θ·x + b)), certified; :mod:`poisoning.models.svm`.
 
-    ``lam`` is λ; ``tol`` the duality gap as a fraction of the objective at which training ends,
-    and ``max_epochs`` the passes after which it gives up. Fitted: ``coef_`` (1, d), ``intercept_``
+    ``lam`` is λ; ``tol`` the duality gap as a fraction of the objective at which training ends, and
+    ``max_epochs`` the passes after which training fails. Fitted: ``coef_`` (1, d), ``intercept_``
     (1,), ``classes_``, and ``solution_``, with dual variables and certificate.
     """
 
@@ -94,9 +94,9 @@ class SVM(_TwoClasses):
         self._keep(self.solution_.model, self.solution_.epochs)
 
     def fit_added(self, X: Matrix, y: ndarray, sample_weight: ndarray, clean: "SVM") -> "SVM":
-        """``fit`` with labels −1 and +1, starting from ``clean``, fitted to the first rows.
+        """``fit`` with labels −1 and +1, warm-started from ``clean``, which fits the first rows.
 
-        A game calls it for clean data with poison behind them; weights are 0 or 1.
+        Games call it on clean data followed by poison, with weights 0 or 1.
         """
         known = clean.solution_.alpha
         start = np.zeros(len(y))
@@ -109,8 +109,9 @@ class SVM(_TwoClasses):
 class LogisticRegression(_TwoClasses):
     """min λ/2 ‖(θ, b)‖² + mean of log(1 + exp(−y(θ·x + b))); :mod:`poisoning.models.logistic`.
 
-    ``lam`` is λ, ``tol`` the norm of the gradient at which training ends, ``max_iterations`` when
-    it gives up. Fitted: ``coef_`` (1, d), ``intercept_`` (1,), ``classes_``, ``solution_``.
+    ``lam`` is λ, ``tol`` the norm of the gradient at which training ends, ``max_iterations`` the
+    iterations after which it fails. Fitted: ``coef_`` (1, d), ``intercept_`` (1,), ``classes_``,
+    ``solution_``.
     """
 
     def __init__(self, lam: float = 0.01, *, tol: float = 1e-8, max_iterations: int = 500) -> None:
@@ -128,8 +129,8 @@ class LogisticRegression(_TwoClasses):
 class OnePassSVM(_TwoClasses):
     """One pass of stochastic gradient descent on the SVM's objective; :mod:`poisoning.models.sgd`.
 
-    ``lam`` is λ; ``seed`` shuffles the examples; ``average``: the mean of all iterates, not the
-    last one.
+    ``lam`` is λ; ``seed`` determines the order of the examples; with ``average`` the model is the
+    mean of all iterates, not the last one.
     """
 
     def __init__(self, lam: float = 0.01, *, seed: int = 0, average: bool = False) -> None:
@@ -148,10 +149,10 @@ class OnePassSVM(_TwoClasses):
 class CrammerSingerSVM(ClassifierMixin, BaseEstimator):
     """Crammer & Singer's multi-class hinge, by AdaGrad; :mod:`poisoning.models.multiclass_svm`.
 
-    It regularises by stopping after ``passes`` over the data, so that an example of weight 2 is not
-    two copies: it takes no weights. ``batch`` examples share a step of length ``step``.
-    ``random_state``, a seed or a ``numpy.random.Generator``, shuffles them. Fitted: ``coef_`` (k,
-    d), ``classes_``. There is no intercept.
+    The only regularisation is to stop after ``passes`` over the data. An example of weight 2 would
+    then differ from two copies, so there are no sample weights. ``batch`` examples share a step of
+    length ``step``. ``random_state``, a seed or a ``numpy.random.Generator``, shuffles them.
+    Fitted: ``coef_`` (k, d), ``classes_``. There is no intercept.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class CrammerSingerSVM(ClassifierMixin, BaseEstimator):
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any) -> ndarray:
-        """The label of the highest score; the lower label of equals."""
+        """The label of the highest score; of equal scores the lower label."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return self.classes_[np.argmax(X @ self.coef_.T, axis=1)]

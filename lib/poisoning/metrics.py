@@ -19,7 +19,7 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
-        """Half the interval's length; NaN, which is drawn as nothing, for a single repeat."""
+        """Half the interval's length; NaN, for which plots draw no bar, for a single repeat."""
         return float("nan") if self.ci95 is None else (self.ci95[1] - self.ci95[0]) / 2.0
 
 

@@ -1,7 +1,7 @@
 """Settings of attacks: frozen fields, each with its kind, its range and its meaning.
 
-A :class:`Kind` is a type with bounds and the words that name it in a refusal. ``params.yaml`` is
-checked by the same kinds, so that a range stands in one place.
+A :class:`Kind` is a type with bounds and its description for error messages. ``params.yaml`` is
+checked by the same kinds, so that every range is defined once.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 
 
 class Kind(NamedTuple):
-    """The values a setting may take, and what completes "it must be …" and "a list of …"."""
+    """The values a setting may take, and phrases that complete "it must be" and "a list of"."""
 
     type: Any
     one: str
@@ -104,7 +104,7 @@ class Settings:
 
 
 def described(about: Any) -> str:
-    """What completes "it must be …" for a field made by :func:`setting`."""
+    """The phrase that completes "it must be" for a field made by :func:`setting`."""
     kind: Kind = about["kind"]
     says = f"a sequence of {kind.many or kind.one}" if about["many"] else kind.one
     return f"{says}, or None" if about["none"] else says

@@ -32,7 +32,7 @@ LABELS = {
     "l1-learned": "λ learned, L1",
     "l1-layers": "λ per layer, L1",
 }
-"""Names of policies as pictures show them."""
+"""Names of policies in figures."""
 
 COLOURS = {
     "none": "#111111",
@@ -41,13 +41,13 @@ COLOURS = {
     "learned": "#20639b",
     "layers": "#d98324",
 }
-"""By what follows the penalty in a policy's name."""
+"""Colours of curves by the part of a policy's name that follows the penalty."""
 
 AS_ABOVE = "as above"
 """The variant in which nothing is varied."""
 
 Quantities: TypeAlias = Mapping[str, np.ndarray]
-"""What claims are judged by: a number per repeat, or one for all, by name."""
+"""The numbers that claims are judged by, by name: one per repeat, or one for all."""
 
 LEARNED = ("l2-learned", "l1-learned")
 WITH_FLIPS = ("none", "l2-large", "l1-large", *LEARNED)
@@ -190,7 +190,7 @@ def run_variants(
 ) -> dict[str, dict[str, list[Trial]]]:
     """Units of :func:`run_trial` by data set, under every variant of their settings.
 
-    ``trials``: what was found with these settings as they are, of the same draws or more.
+    ``trials`` are the results under unchanged settings, for the same draws or more.
     """
     found = {name: {AS_ABOVE: trials[name][: len(group)]} for name, group in units.items()}
     varied = {
@@ -207,7 +207,7 @@ def run_variants(
 def logistic_variants(
     notebook: Notebook, trials: Mapping[str, list[Trial]]
 ) -> dict[str, dict[str, list[Trial]]]:
-    """The first of ``trials`` as they are, and under every variant: by data set and variant."""
+    """The first of ``trials``, unchanged and under every variant: by data set and variant."""
     draws = notebook.shared("carnerero2023/attack")["sensitivity_draws"]
     units: dict[str, list[dict[str, Any]]] = {}
     for name in trials:
@@ -229,7 +229,7 @@ def network_policies(large_l2: float, large_l1: float) -> dict[str, Policy]:
 
 
 def network_quantities(group: Sequence[Trial]) -> dict[str, np.ndarray]:
-    """What is asked of networks, per repeat, beside :func:`policy_quantities`.
+    """Quantities of networks, per repeat, in addition to :func:`policy_quantities`.
 
     ``layers-relief`` is how much of the unregularised rise one λ per layer saves, ``layers-save``
     and ``layers-against-one`` compare it with a single λ, ``dead`` says whether a large λ leaves an
@@ -237,7 +237,8 @@ def network_quantities(group: Sequence[Trial]) -> dict[str, np.ndarray]:
     later layers is their mean growth less the first layer's. ``early-later-first`` is the lead
     after the first batch, ``later-first`` that at the middle budget, ``first-catches-up`` how much
     of the early lead is gone at the largest, ``evened-out`` by how much the gap between the layers'
-    λ narrows from the first batch to the last. ``-flips`` says the same of plain flips.
+    λ narrows from the first batch to the last. The suffix ``-flips`` marks the same quantity under
+    plain flips.
     """
     names = group[0].names
     error = {p: np.array([t.error[t.row(p)] for t in group]) for p in names}
@@ -270,7 +271,7 @@ def network_quantities(group: Sequence[Trial]) -> dict[str, np.ndarray]:
 
 
 def policy_quantities(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
-    """What is asked of logistic regression and of networks alike (Sections V-B1, V-C), per repeat.
+    """Quantities of logistic regression and of networks (Sections V-B1, V-C), per repeat.
 
     ``rise`` is the test error at the largest budget above that without poison, ``relief`` how much
     of the unregularised rise a λ saves, ``optimised`` what the hypergradients add to plain flips,

@@ -1,9 +1,9 @@
 """A run of a notebook that compares units with what is on record instead of computing them all.
 
-:mod:`replication.verify` writes a plan and starts the notebook; this is its other half, in the
-notebook's process. Two kinds of plan: **verify** computes the named units from nothing and stops
-when the last of them is compared. **adopt** goes through the whole notebook under changed code,
-computes a sample, and answers every other unit from the record that had its place before.
+:mod:`replication.verify` writes a plan and starts the notebook; this module carries the plan out in
+the notebook's process. Two kinds of plan: **verify** computes the named units from nothing and
+stops when the last of them is compared. **adopt** goes through the whole notebook under changed
+code, computes a sample, and takes every other unit from the record that was at its place before.
 """
 
 import json
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class Compared(Exception):  # noqa: N818 - nothing went wrong
-    """All units that were asked for have been compared; the rest of the notebook can wait."""
+    """All units of the plan have been compared; the rest of the notebook is not run."""
 
 
 class NoRecordError(LookupError):
-    """A unit that is on no record would have to be computed; one sentence."""
+    """A unit without a record would have to be computed; one sentence."""
 
 
 def place(label: str, index: int) -> str:
-    """What a plan calls a unit: which of the calls under a label it is."""
+    """The name of a unit in a plan: its label, and its number among the calls under this label."""
     return f"{label} {index}"
 
 
 def answer(units: "Sequence[Unit]", runner: "Units") -> list[Any]:
-    """Results of ``units``, from records but for those that the plan wants computed."""
+    """Results of ``units`` from records; those that the plan selects are computed and compared."""
     plan = json.loads(Path(os.environ[paths.CHECK_VARIABLE]).read_text(encoding="utf-8"))
     report = Path(plan["report"])
     known = [_known(unit, plan) for unit in units]

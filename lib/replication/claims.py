@@ -4,10 +4,10 @@ A claim of a paper carries up to three rules, written before the run (or else it
 ``direction`` (an effect is there), ``ordering`` (quantities rank as the paper says) and
 ``magnitude`` (our number is near the paper's). All hold: replicated. Some: partial. None: not
 replicated. A fourth, ``sensitivity`` (the effect survives the least favourable of the settings
-tried), can only take away: where it fails what would be replicated is partial. So does noise: a
-difference that a direction or an ordering rests on has to be wider than its 95 % interval. Of two
-metrics that is √(h₁² + h₂²) of their half widths, too wide if they are paired; a claim on paired
-repeats had better name their difference.
+tried), can only lower a verdict: if it fails, "replicated" becomes "partial". Noise has the same
+effect: a difference that a direction or an ordering relies on has to exceed the half width of its
+95 % interval. For two metrics this is √(h₁² + h₂²) of their half widths, too wide if they are
+paired; a claim on paired repeats should name a metric of their difference.
 """
 
 import argparse
@@ -218,7 +218,7 @@ def _runs(profile: str, claim: Claim) -> dict[str, Any] | None:
         return None
     used = [pair for run in runs for pair in run["data"].items()]
     return {
-        "data": dict(sorted(used, key=lambda pair: pair[1] == "standin")),  # last, hence never lost
+        "data": dict(sorted(used, key=lambda pair: pair[1] == "standin")),  # a stand-in overrides
         "metrics": dict(ChainMap(*(run["metrics"] for run in runs))),
     }
 

@@ -1,8 +1,8 @@
 """Attacks, defenses, learners and data sets that a knob names: ``my_attack.Mine(epsilon=0.1)``.
 
 A component is the path of a class or a function, called with keyword arguments that are literals.
-It may lie in an installed package or in a file of one's own below ``lib/``: then its code belongs
-to the fingerprint of every notebook whose knobs name it.
+It lies in an installed package or in a file below ``lib/``. In the second case its code belongs to
+the fingerprint of every notebook whose knobs name it.
 """
 
 import ast
@@ -43,7 +43,7 @@ def made(text: str) -> Any:
     """The object that the class or function makes.
 
     Raises:
-        ComponentError: there is no such module or name, or it refuses the arguments.
+        ComponentError: there is no such module or name, or it does not accept the arguments.
     """
     module, name, arguments = place(text)
     try:

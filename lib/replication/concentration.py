@@ -1,4 +1,4 @@
-"""Experiments of Section 3 of Koh et al. 2021: poison in company, and attacks of two points."""
+"""Experiments of Section 3 of Koh et al. 2021: copies of poison, and attacks of two points."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -35,7 +35,7 @@ def looks_normal(
 def flipped_pool(
     X: Matrix, y: Float[ndarray, "n"]
 ) -> tuple[Int[ndarray, "p"], Float[ndarray, "p"]]:
-    """Rows that, label flipped, still look normal in their new class; and those labels."""
+    """Rows that look normal in the other class, and their flipped labels."""
     centres = {label: column_mean(X[y == label]) for label in (1.0, -1.0)}
     direction = centres[1.0] - centres[-1.0]
     rows = []
@@ -76,7 +76,7 @@ def kkt_in_company(
     """What each defense removes of one KKT attack, and its test error, by the number of copies.
 
     ``degrees``: "1", "2" … copies of each rounded point, or "all". Of the ratios of one decoy the
-    most even is taken. None if the decoy is out of reach.
+    one nearest to 1 : 1 is used. None if no ratio has poison.
     """
     game = game_on_split(dataset, rng, lam, remove)
     test = game.X_test, game.y_test
@@ -84,7 +84,7 @@ def kkt_in_company(
     (decoy,) = find_decoys(game.X, game.y, *test, lam, [0.4], [8], clean=clean)
     found = {}
     for copies in degrees:
-        # "all" is more than any attack has, which a setting would refuse.
+        # "all": 1000, the largest value of the setting, is more than the points of any attack.
         settings = KKT(epsilon, repeats=1000 if copies == "all" else int(copies))
         feasible = game.feasible(settings.radius_percentile, settings.slab_percentile)
         stream = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def collapse(
     lam: float,
     epsilon: float,
 ) -> dict[str, float | int]:
-    """Theorem 1, tried: train under a random attack and under its two-point version, compare.
+    """A test of Theorem 1: train under a random attack and under its two-point version, compare.
 
     "parameter change": the relative change of (θ, b). "clean-trained change": that of θ if the
     attack is left out, for comparison. "weight after" is what the two points weigh that replace

@@ -1,4 +1,4 @@
-"""What every number rests on beside its notebook: seeds, data sets by name, rounding."""
+"""Conventions of all notebooks: seeds, data sets by name, rounding."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from poisoning.datasets import Dataset, binary
 from poisoning.datasets import load as load_dataset
 
 if TYPE_CHECKING:
-    # A second to import, which the pipeline's commands can spare.
+    # A second to import; the pipeline's commands do not need it.
     from poisoning.metrics import Estimate
 
 PAIRS = {"mnist-1-7": ("mnist", 7, 1)}
@@ -18,7 +18,7 @@ PAIRS = {"mnist-1-7": ("mnist", 7, 1)}
 
 
 def whole_set(name: str) -> str:
-    """The prepared data set that ``name``, perhaps two classes of it, is read from."""
+    """The prepared data set that contains ``name``, which may be two classes of it."""
     return PAIRS.get(name, (name,))[0]
 
 

@@ -20,7 +20,7 @@ def oracle_trials(
 
 
 def pair_trials(n: int, total: float, trials: int, seed: int) -> tuple[list[float], float]:
-    """Mean excess risks of F₊ and of F₋ under the shift that makes them alike; the upper bound.
+    """Mean excess risks of F₊ and F₋ under the shift that makes them alike; the upper bound.
 
     Both see the same noise. With an even budget ε is ``total``/n.
     """
@@ -34,7 +34,7 @@ def pair_trials(n: int, total: float, trials: int, seed: int) -> tuple[list[floa
 class CleanLabelTrials:
     """A group of trials under perturbed examples.
 
-    ``excess_risk`` is its mean, ``spent`` the mean over trials of Σ‖ζ_i‖, what reached the oracle.
+    ``excess_risk`` is its mean, ``spent`` the mean over trials of the oracle's poison Σ‖ζ_i‖.
     ``ratio`` (3,): 5 % quantile, median and 95 % quantile of ‖ζ_i‖/‖δ_i‖ where δ_i is not zero.
     """
 

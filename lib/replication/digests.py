@@ -1,4 +1,4 @@
-"""One hash for all: of code, of knobs, of arguments."""
+"""The hash function for code, knobs and arguments."""
 
 import hashlib
 from collections.abc import Iterable

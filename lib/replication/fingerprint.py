@@ -1,7 +1,8 @@
-"""What a result is computed with: every definition that its code reaches, by name and content.
+"""Fingerprints: a hash of every definition that a result's code reaches, by name and content.
 
-A comment, a docstring, a type hint, another place for a function: the fingerprint stays. Another
-operator in a helper three calls away: exactly the notebooks that reach it get another.
+A change of a comment, a docstring, a type hint or a function's place leaves a fingerprint as it is.
+A changed operator, even in a helper three calls away, changes the fingerprints of exactly those
+notebooks that reach it.
 
     python -m replication.fingerprint                       all notebooks
     python -m replication.fingerprint koh2021/kkt           one, definition by definition
@@ -42,7 +43,7 @@ DOES_NOT_COUNT = {
     "replication.project": "this",
     "replication.syntax": "this",
 }
-"""Modules whose own text decides no number, and why. What they lead to counts all the same.
+"""Modules whose own text affects no number, and why. Definitions that they use still count.
 
 Within other modules, messages of errors, docstrings, type hints and names of progress bars do not
 count either (:mod:`replication.syntax`), nor do a notebook's cells tagged ``figure``.
@@ -51,7 +52,7 @@ count either (:mod:`replication.syntax`), nor do a notebook's cells tagged ``fig
 
 @dataclass(frozen=True)
 class Part:
-    """One definition that counts: where it lies and the hash of what it says."""
+    """One definition that counts: its place and the hash of its content."""
 
     module: str
     name: str
@@ -63,10 +64,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The parts of a notebook or a unit, and what else they tell without being run.
+    """The parts of a notebook or a unit, and further facts that are read from their text.
 
-    ``strings`` are literals of the notebook itself, ``shared`` the blocks of knobs that it asks
-    for, ``device`` whether it asks for the device; ``refused`` is what cannot be followed.
+    ``strings`` are literals of the notebook itself, ``shared`` the blocks of knobs that it reads,
+    ``device`` whether it reads the device; ``refused`` lists code that cannot be followed.
     """
 
     parts: tuple[Part, ...]
@@ -77,7 +78,7 @@ class Fingerprint:
 
     @cached_property
     def value(self) -> str:
-        """One hash for all parts; where they lie is no part of it."""
+        """One hash for all parts, independent of their places."""
         return digest(sorted({f"{part.name} {part.digest}" for part in self.parts}))
 
     @property
@@ -106,7 +107,7 @@ class Reader:
         self.project = project
 
     def notebook(self, name: str) -> Fingerprint:
-        """All that the cells of a notebook run, but for those that only draw."""
+        """All that the cells of a notebook run, except those that only draw."""
         table, run = self.project.notebook_table(name)
         roots = [
             (f"cell {number}", normalise([statement], table, "", self.project))

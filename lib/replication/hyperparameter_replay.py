@@ -1,8 +1,8 @@
-"""λ learned once more on finished poison, to tell the attacker's steps from the learner's.
+"""λ learned again on finished poison, to separate the learner's steps from the attacker's.
 
 The outer rule of Alg. 2 moves both players of Eq. (3), the poison and λ. Here the poison that an
 attack ends with is no longer changed: λ is learned on it from its start by each rule, and set to
-every value of a grid. Differences between the rules are then the learner's alone.
+every value of a grid. Differences between the rules then come from the learner alone.
 """
 
 from collections.abc import Mapping, Sequence

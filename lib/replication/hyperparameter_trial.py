@@ -15,7 +15,7 @@ from poisoning.attacks.minimax_bilevel import MinimaxBilevel
 from poisoning.games.bilevel import BilevelGame, FinalTraining, Policy, PolicyOutcome
 
 FLIPS = "-flips"
-"""What is added to a policy's name where its poison is not optimised."""
+"""The suffix of a policy's name where its poison is not optimised."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +165,7 @@ def run_trial(
     state = attack_rng.bit_generator.state
     parts = []
     for played, attack in attacks:
-        attack_rng.bit_generator.state = state  # the flips are the clones that were optimised
+        attack_rng.bit_generator.state = state  # so that the flips are the same clones
         parts.append(_measured(game.with_policies(played), attack, attack_rng, tests, top))
     exponents = max(part["lam"].shape[2] for part in parts)
     for part in parts:  # flips of tied policies alone have one exponent where others have more

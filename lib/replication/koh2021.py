@@ -39,7 +39,7 @@ LABELS = {
     "kkt": "KKT",
     "minmax": "min-max",
 }
-"""Names of attacks as pictures show them; in metrics they are the keys."""
+"""Names of attacks in figures; metrics use the keys."""
 
 NAMES = tuple(name_of(defense) for defense in FIVE)
 """The five defenses by the names of metrics."""
@@ -51,7 +51,7 @@ def attacks(knobs: dict[str, Any], dataset: str = "enron", **changes: Any) -> di
     """Every attack as the block ``koh2021.suite`` of ``params.yaml`` sets it, by name.
 
     Settings of the block itself hold for each attack that has them, those below an attack's name
-    for it alone, and those below a data set's name for that set. ``changes`` go before all.
+    for it alone, and those below a data set's name for that set. ``changes`` override all of these.
     """
     special = knobs.get(dataset, {})
     found = {}
@@ -92,10 +92,10 @@ def attack_on_split(
     *,
     blind: bool = False,
 ) -> Attacked | None:
-    """One attack on one random split: the unit of work that notebooks share.
+    """One attack on one random split: the unit of work that several notebooks share.
 
-    None if nothing that it could play is feasible. ``blind`` hides the test data from the attacker,
-    also in the outcomes (Section 6.1).
+    None if no poison is feasible. ``blind`` hides the test data from the attacker, also in the
+    outcomes (Section 6.1).
     """
     game = game_on_split(dataset, split_rng, lam, remove)
     try:
@@ -113,10 +113,10 @@ def meet_defenders(
     remove: float,
     rng: np.random.Generator | None = None,
 ) -> dict[str, tuple[float, float, dict[float, float]]]:
-    """Poison made elsewhere, behind a defender's learner and defenses.
+    """The effect of given poison behind a defender's learner and defenses.
 
-    By defense, "none" too: test error, share of the poison removed, and of the clean points of
-    each class. ``poisoned`` None is no poison.
+    By defense, "none" included: test error, share of the poison removed, and share of the clean
+    points of each class removed. ``poisoned`` None is no poison.
     """
     game = game_on_split(dataset, split_rng, 0.0, remove, learner=learner, defenses=defenses)
     X, y = (game.X[:0], game.y[:0]) if poisoned is None else (poisoned.X, poisoned.y)
@@ -128,11 +128,11 @@ def meet_defenders(
 
 @dataclass(frozen=True)
 class BesideFilters:
-    """An attack, and what frames it.
+    """The outcomes of an attack, and those of baselines.
 
-    ``filters``: outcomes of a blind and of a perfect filter of its poison. ``clean_error`` is that
-    without poison. ``excess`` (2, d): by how much the mean of the poison of a class, +1 and −1, is
-    above the mean of the class's clean points; 0 for a class without poison.
+    ``filters``: outcomes of a blind and of a perfect filter of its poison. ``clean_error`` is the
+    test error without poison. ``excess`` (2, d): by how much the mean of the poison of a class, +1
+    and −1, is above the mean of the class's clean points; 0 for a class without poison.
     """
 
     attacked: Attacked
@@ -142,7 +142,7 @@ class BesideFilters:
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
-        """Behind no defense, the five, and the two filters."""
+        """Outcomes without a defense, behind the five, and behind the two filters."""
         return self.attacked.outcomes | self.filters
 
 

@@ -1,8 +1,8 @@
-"""Fingerprints of functions that are running: a unit's code, be it of the library or a notebook.
+"""Fingerprints of imported functions: the code of a unit, in the library or in a notebook.
 
-A function of the library counts by what its module's text says. One of a notebook may have been
-edited since the file was saved: it counts by the source that was run, the functions beside it that
-it names, and the values of the constants that it reads.
+A function of the library is identified by its module's text. A function of a notebook may have been
+edited since the file was saved. It is identified by the source that was run, the functions of the
+notebook that it names, and the values of the constants that it reads.
 """
 
 import ast
@@ -68,7 +68,7 @@ class Coder:
         return self._beside(thing)
 
     def _beside(self, thing: Any) -> str:
-        """A function or class of a notebook, with what it names beside it."""
+        """A function or class of a notebook, with the notebook's definitions that it names."""
         table, values = Table("__main__"), {}
         namespace = _namespace(thing)
         queue: list[tuple[str, Any]] = [(thing.__name__, thing)]
@@ -100,7 +100,7 @@ class Coder:
         values: dict[str, str],
         queue: list[tuple[str, Any]],
     ) -> None:
-        """File what a name of a notebook stands for."""
+        """Record what a name of a notebook stands for."""
         if isinstance(value, ModuleType):
             table.imports[name] = value.__name__
         elif isinstance(value, FunctionType | type) and value.__module__ == home:
@@ -117,7 +117,7 @@ class Coder:
                 ) from None
 
     def _lambda(self, function: LambdaType) -> str:
-        """A lambda's source cannot be told from its neighbours on the line; its code can."""
+        """A lambda by its bytecode: its source cannot be separated from the rest of the line."""
         code, beside = function.__code__, function.__globals__
         values = [beside[name] for name in code.co_names if name in beside]
         values += [cell.cell_contents for cell in function.__closure__ or ()]
@@ -140,7 +140,7 @@ _STANDARD = sysconfig.get_paths()["stdlib"]
 
 
 def _globals_read(node: ast.stmt) -> set[str]:
-    """The names that a definition reads from around it; its own locals are none of them."""
+    """The names that a definition reads from its surroundings, without its own locals."""
     found: set[str] = set()
     tables = [symtable.symtable(ast.unparse(node), "unit", "exec")]
     while tables:

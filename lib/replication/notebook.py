@@ -1,4 +1,4 @@
-"""What a notebook calls: its data, its seeds, and where its figures and numbers go."""
+"""The interface of notebooks: data, seeds, units of work, figures and numbers."""
 
 import json
 import os
@@ -22,21 +22,21 @@ from replication.conventions import generator, load, metric_record, rounded, who
 from replication.units import Units, write_table
 
 HEADLINE = ("clean", "baseline", "attacked", "defended", "limit", "paper")
-"""What the numbers in ``headline.json`` may be called; few, for DVC gives each a column."""
+"""The names allowed in ``headline.json``; few, because DVC shows each as a column."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 VERDICTS = ("replicated", "partial", "failed")
-"""What the scorecard counts instead; failed is short for not replicated."""
+"""The names in the scorecard's ``headline.json``; failed is short for not replicated."""
 
 
 class Notebook:
     """One run of one notebook: ``Notebook("koh2021/kkt", profile)``.
 
     In the pipeline, figures, tables and metrics are written below
-    ``results/<profile>/<paper>/<section>/``. A notebook that somebody opens and runs writes below
-    ``results/lab/`` and shows the pipeline's figure beside its own.
-    ``metrics.json`` holds no time; every measured second goes to ``timings.json``.
+    ``results/<profile>/<paper>/<section>/``. A notebook run by hand writes below ``results/lab/``
+    and shows the pipeline's figure beside its own. ``metrics.json`` holds no time; every measured
+    second goes to ``timings.json``.
     """
 
     def __init__(self, name: str, profile: str) -> None:
@@ -45,7 +45,7 @@ class Notebook:
         self.params = params.load(profile)
         self.source = self.params.profiles[profile].data
         self.folder = paths.section_results(profile, name)
-        self._device = "cpu"  # unless the notebook asks
+        self._device = "cpu"  # unless the notebook reads ``device``
         self._data: dict[str, str] = {}
         self._digests: dict[str, str] = {}
         self._shared: dict[str, dict[str, Any]] = {}
@@ -60,7 +60,7 @@ class Notebook:
     def device(self) -> str:
         """Where torch solvers run: the knob ``device``, ``auto`` being cuda where there is one.
 
-        What a notebook was told goes to its ``provenance.json``.
+        The device that a notebook has read is recorded in its ``provenance.json``.
         """
         self._device = self.params.device
         if self._device == "auto":
@@ -73,8 +73,8 @@ class Notebook:
         """The prepared data set of this profile: the real one, or its stand-in.
 
         Raises:
-            DataError: it has not been prepared, the sentence says how to; or the pipeline's stage
-                does not depend on it, since its name stands neither in the notebook nor among
+            DataError: it has not been prepared, and the message says how to; or the pipeline's
+                stage does not depend on it, since its name stands neither in the notebook nor among
                 its knobs.
         """
         whole = whole_set(name)
@@ -92,7 +92,7 @@ class Notebook:
         return dataset
 
     def own(self, component: str) -> Dataset:
-        """A data set that a knob names: what the function of this path returns.
+        """The data set that a function returns, whose path is given by a knob.
 
         Raises:
             ComponentError: there is no such function, or it returns something else.
@@ -108,7 +108,7 @@ class Notebook:
         return found
 
     def available(self, name: str) -> bool:
-        """Whether the data set can be loaded (a data set that cannot be had is "not run")."""
+        """Whether the data set can be loaded; claims on a missing data set are "not run"."""
         return (paths.dataset(self.source, whole_set(name)) / "manifest.json").is_file()
 
     def shared(self, block: str) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class Notebook:
         return self._shared[block]
 
     def rng(self, *setting: str | int, section: str | None = None) -> np.random.Generator:
-        """A generator of its own for every setting and repeat.
+        """An independent generator for every setting and repeat.
 
         ``section`` names the block of knobs that the randomness belongs to, by default this
         notebook's: notebooks that run the same units of a shared block find them in the cache.
@@ -134,7 +134,7 @@ class Notebook:
         return dict(zip(units, results, strict=True))
 
     def metric(self, name: str, value: float | int | Estimate, n: int = 1) -> None:
-        """Record one number under the name other tools read."""
+        """Record one number in ``metrics.json``."""
         estimate = value if isinstance(value, Estimate) else Estimate(float(value), None, n)
         self._metrics[name] = metric_record(estimate)
 
@@ -200,7 +200,7 @@ class Notebook:
         here too, and the notebook says so.
 
         Raises:
-            ValueError: a number that is called otherwise than :data:`HEADLINE` allows.
+            ValueError: a number has a name that is not in :data:`HEADLINE`.
         """
         numbers = {}
         for key, value in headline.items():
@@ -233,7 +233,7 @@ class Notebook:
             plotting.stamp(figure, "stand-in data")
 
     def _show_pipelines(self, part: str) -> None:
-        """By hand: what the pipeline has drawn, beside what was drawn just now."""
+        """In a run by hand, show the pipeline's figure beside the new one."""
         file = paths.pipeline_results(self.profile, self.name) / part
         if not paths.in_pipeline() and file.is_file():
             from IPython.display import HTML, Image, display
@@ -242,7 +242,7 @@ class Notebook:
             display(Image(filename=file))
 
     def _compare(self, numbers: dict[str, float]) -> None:
-        """By hand: the headline beside the pipeline's."""
+        """In a run by hand, show the headline beside the pipeline's."""
         from IPython.display import display
 
         file = paths.pipeline_results(self.profile, self.name) / "headline.json"

@@ -1,8 +1,8 @@
 """``params.yaml``: every knob, its kind and its range; checked before any compute.
 
-A knob is a plain value, or a mapping ``{quick: …, paper: …}`` (and ``demo:`` where it differs
-from quick). What kind of value a knob takes stands in its notebook, in the cell of parameters:
-``epsilon: "Fraction" = 0.03``; for blocks that several notebooks share, it stands here.
+A knob is a plain value, or a mapping ``{quick: …, paper: …}`` (and ``demo:`` where it differs from
+quick). The kind of a knob's values is declared in its notebook, in the cell of parameters:
+``epsilon: "Fraction" = 0.03``; for blocks that several notebooks share, it is declared here.
 ``python -m replication.params`` checks the whole file for every profile.
 """
 
@@ -105,7 +105,7 @@ KINDS = {
     ),
     "Range": Kind(ExponentRange, "a mapping with start, low and high"),
 }
-"""What a knob can be, by the name that a cell of parameters uses."""
+"""The kinds of knobs, by the names that cells of parameters use."""
 
 
 def knob(kind: str) -> Any:
@@ -135,7 +135,7 @@ def _knob(node: ast.expr) -> Any:
         case ast.Name(id=name) if name in KINDS:
             return KINDS[name].type, Field(description=KINDS[name].one)
         case ast.Name(id=name):
-            # What is left out has the attack's own default.
+            # Settings that are left out have the attack's own default.
             fields = {key: _of_attack(one, default=None) for key, one in schema(name).items()}
             model = create_model(name, __base__=Knobs, **fields)
             says = f"a mapping of {', '.join(fields)}"
@@ -220,7 +220,7 @@ SHARED = {
         "sensitivity_draws": "SensitivityDraws", "recipes": "dict[Recipe]",
     },
 }  # fmt: skip
-"""Their knobs, block by block; a notebook asks for one with ``notebook.shared``."""
+"""Their knobs, block by block; a notebook reads a block with ``notebook.shared``."""
 
 
 # Notebooks' own blocks ------------------------------------------------------------------------
@@ -374,11 +374,11 @@ _AMBIGUOUS = re.compile(
     r"[-+]?0[0-9_]+|[-+]?0[obx][0-9a-fA-F_]+|[-+]?[0-9]+(:[0-9]{1,2})+(\.[0-9]*)?"
     r"|[-+]?[0-9]+_[0-9_.]*|(?i:yes|no|on|off|y|n)"
 )
-"""Plain words that YAML 1.1 and 1.2, hence two of its readers, take for different things."""
+"""Plain words that readers of YAML 1.1 and of YAML 1.2 interpret differently."""
 
 
 def read_yaml(path: Path) -> Any:
-    """A file of YAML 1.2, which is what DVC reads and writes; what readers disagree on is refused.
+    """The content of a YAML 1.2 file, as DVC reads it; words that YAML 1.1 reads otherwise raise.
 
     Raises:
         ParameterError: the file cannot be read, has a key twice, or a word with two meanings.
@@ -422,7 +422,7 @@ def _words(node: Node | None) -> list[ScalarNode]:
 
 
 def _sentence(model: type[Params], error: ValidationError, profile: str, file: str) -> str:
-    # A misspelt knob is both unknown and missing: only the first says what happened.
+    # A misspelt knob is both unknown and missing: only the first error names the cause.
     problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     location = [str(part) for part in problem["loc"] if part != "[key]"]
     name = ".".join(location)
@@ -464,7 +464,8 @@ def check() -> None:
     """Check ``params.yaml`` for every profile.
 
     Raises:
-        ParameterError: it is bad; if git knows another version, the sentence says how to get back.
+        ParameterError: it is invalid; if git has another version, the message says how to restore
+            it.
     """
     try:
         load_all()
@@ -476,7 +477,7 @@ def check() -> None:
 
 
 def main() -> int:
-    """Check ``params.yaml`` for every profile; print one sentence and return 1 if it is bad."""
+    """Check ``params.yaml`` for every profile; print one sentence and return 1 if it is invalid."""
     try:
         check()
     except ParameterError as error:

@@ -1,11 +1,11 @@
-"""Where everything lies; no other module builds these paths."""
+"""All paths of the project; no other module builds them."""
 
 import os
 from pathlib import Path
 
 
 def _root() -> Path:
-    """The project that this file lies in; installed elsewhere, the one we are called from."""
+    """The project that this file lies in or, if it is installed elsewhere, the current folder."""
     own = Path(__file__).parents[2]
     return own if (own / "params.yaml").is_file() else Path.cwd()
 
@@ -19,20 +19,20 @@ FINGERPRINTS = ROOT / "results" / "fingerprints.json"
 PIPELINE = ROOT / "dvc.yaml"
 
 USED = "used.json"
-"""What only the notebook knows of its inputs, on its way to ``provenance.json``."""
+"""The file in which a notebook lists inputs that the runner adds to ``provenance.json``."""
 
 RESULTS_VARIABLE = "POISON_RESULTS"
 CACHE_VARIABLE = "POISON_CACHE"
 PROGRESS_VARIABLE = "POISON_PROGRESS"
 DATA_VARIABLE = "POISON_DATA"
-"""The data sets that the runner's stage depends on, by commas."""
+"""The data sets that the runner's stage depends on, separated by commas."""
 
 CHECK_VARIABLE = "POISON_CHECK"
 """A plan of units to compare with what is on record; see :mod:`replication.checking`."""
 
 
 def in_pipeline() -> bool:
-    """Whether the runner has started this process, and not a person who opened a notebook."""
+    """Whether the runner has started this process; False for a notebook opened by hand."""
     return RESULTS_VARIABLE in os.environ
 
 
@@ -47,7 +47,7 @@ def section_results(profile: str, name: str) -> Path:
 
 
 def pipeline_results(profile: str, name: str) -> Path:
-    """What the pipeline has computed of one notebook."""
+    """The folder of the pipeline's results of one notebook."""
     return ROOT / "results" / profile / name
 
 
@@ -57,7 +57,7 @@ def dataset(source: str, name: str) -> Path:
 
 
 def cache() -> Path:
-    """What can be computed again."""
+    """The folder of files that can be computed again."""
     return ROOT / ".cache"
 
 

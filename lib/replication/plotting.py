@@ -26,12 +26,12 @@ def use_style() -> None:
 
 def save(figure: Figure, file: Path) -> None:
     """Write a PNG without a date or a version in it."""
-    figure.draw_without_rendering()  # a legend beside its axes finds its place the second time
+    figure.draw_without_rendering()  # only the second drawing places a legend beside its axes
     figure.savefig(file, metadata={"Software": None})
 
 
 def stamp(figure: Figure, text: str) -> None:
-    """Write ``text`` across the figure: nobody shall take it for the real experiment."""
+    """Write ``text`` across the figure, so that it is not mistaken for the real experiment."""
     figure.text(
         0.5,
         0.5,
@@ -70,7 +70,7 @@ def bars_with_paper(
         )  # fmt: skip
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel(f"test error ({unit})")
-    axes.set_ylim(bottom=0.0, auto=True)  # the top still adapts to neighbours that share it
+    axes.set_ylim(bottom=0.0, auto=True)  # the top still adapts to axes that share it
     axes.grid(axis="x", visible=False)
     axes.legend(frameon=False, loc="upper right")
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """``items`` one by one, while the terminal or the log that started the run is told."""
+    """``items`` one by one, with reports to the terminal or the log that started the run."""
     with stream() as target:
         if target.isatty():
             yield from tqdm(items, total=total, desc=label, file=target, leave=False)
@@ -38,7 +38,7 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 @contextmanager
 def stream() -> Iterator[TextIO]:
-    """Where progress is told: the terminal that started the run, never a notebook's outputs."""
+    """Where progress is written: the terminal that started the run, never a notebook's outputs."""
     target = os.environ.get(paths.PROGRESS_VARIABLE)
     if target is None:
         yield sys.stderr

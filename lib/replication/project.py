@@ -35,7 +35,7 @@ class RevisionError(ValueError):
 
 
 class Project(Resolver):
-    """Modules and notebooks of one state of the project, read when they are asked for."""
+    """Modules and notebooks of one state of the project, read at their first use."""
 
     def __init__(self, files: dict[str, str]) -> None:
         """``files``: the text of every file below ``lib/`` and ``notebooks/``, by its path."""
@@ -113,7 +113,7 @@ class Project(Resolver):
             target = table.imports[name]
             found = self.resolve(".".join([target, *parts[used + 1 :]]))
             if found is None:
-                return None  # handed on from outside the project
+                return None  # re-exported from outside the project
             return found[0], found[1] - len(target.split(".")) + used + 1
         homes = self._homes(module)
         if name in homes:
@@ -186,11 +186,11 @@ class Project(Resolver):
         return read_cells(self.files[f"notebooks/{notebook}.ipynb"])
 
     def notebook_table(self, notebook: str) -> tuple[Table, list[tuple[int, ast.stmt]]]:
-        """A notebook as a module, and the statements that run whether somebody asks or not.
+        """A notebook as a module, and the statements that always run.
 
         Each of these comes with the number of its cell. Cells that only draw, and the cell of
-        parameters, are left out. Statements that merely give a name to a function, a class or
-        a literal are definitions and count where they are named.
+        parameters, are left out. Statements that merely give a name to a function, a class or a
+        literal are definitions and count where they are used.
         """
         counted = [c for c in self.cells(notebook) if not c.tags & {FIGURE, PARAMETERS}]
         every = [(cell.number, statement) for cell in counted for statement in cell.body]

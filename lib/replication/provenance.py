@@ -1,4 +1,4 @@
-"""What a result was computed from and on."""
+"""The code, knobs, data and machine that a result was computed with."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from replication import paths
 VERSIONS = ("numpy", "scipy", "scikit-learn", "numba", "torch", "cvxpy", "matplotlib", "dvc")
 
 _OWN_RECORD = ("results", "dvc.lock", "params.yaml")
-"""What does not make a tree dirty: what runs write, and the knobs, which every record holds."""
+"""Files that never make a tree dirty: outputs of runs, and the knobs, which records hold."""
 
 
 def provenance(
@@ -28,8 +28,8 @@ def provenance(
 ) -> dict[str, Any]:
     """Where one run's result comes from; it differs from run to run and is no DVC output.
 
-    ``units``: what the records of its units say. A result that was read back in seconds names
-    the commits, and the CPU seconds, of those who computed it.
+    ``units``: what the records of its units say. A result that was read back in seconds names the
+    commits, and the CPU seconds, of the runs that computed it.
     """
     return {
         **tree_state(),

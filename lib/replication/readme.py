@@ -1,6 +1,6 @@
 """The README's results, written from ``results/``: ``python -m replication.readme``.
 
-No number in the README is typed; a test holds the two together.
+No number in the README is typed by hand; a test compares the README with the results.
 """
 
 import json

@@ -1,7 +1,8 @@
-"""Values as bytes: what a unit of work is asked, digested; what it returned, kept in one file.
+"""Storage of values: a digest of a unit's arguments, and one file with the unit's result.
 
 Numbers, strings, lists, tuples, dicts, arrays, sparse matrices and dataclasses of these are kept to
-the last bit, without pickle: a class is found again by its name, wherever it lies by then.
+the last bit, without pickle: a class is found by its name, also after it has moved to another
+module.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ import scipy.sparse as sp
 from replication.digests import digest
 
 KIND = "#"
-"""The key that marks what JSON has no word for."""
+"""The key that marks values of types that JSON lacks."""
 
 BEGINNING = (1980, 1, 1, 0, 0, 0)
 """The earliest date that a zip archive can record."""
@@ -37,11 +38,11 @@ Tree = Any
 
 
 class RecordError(TypeError):
-    """A value of a kind that cannot be kept, or a file that holds none; one sentence."""
+    """A value whose type cannot be kept, or a file without a record; one sentence."""
 
 
 class DamagedError(RecordError):
-    """A file that nobody can make a record of, whatever the code."""
+    """A file that no version of the code can read as a record."""
 
 
 def pack(value: Any) -> tuple[Tree, list[np.ndarray]]:
@@ -186,7 +187,7 @@ _UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error,
     zipfile.BadZipFile,
 )  # fmt: skip
-"""What ``zipfile`` and ``numpy.lib.format`` raise for bytes that are not theirs."""
+"""What ``zipfile`` and ``numpy.lib.format`` raise on bytes of another format."""
 
 
 def _open(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -265,7 +266,7 @@ class Digester:
             yield f"set {sorted(self.digest(item) for item in value)}"
         elif value is None or isinstance(value, bool | int | float | str | complex):
             yield f"{type(value).__name__} {value!r}"
-        elif hasattr(value, "__dict__") and _is_own(value):  # somebody's own defense, say
+        elif hasattr(value, "__dict__") and _is_own(value):  # for example a user's own defense
             self.classes.add(type(value))
             yield f"object {type(value).__qualname__}"
             yield from self._texts(vars(value))
@@ -323,7 +324,7 @@ class Comparison:
 
 
 def compare(one: Any, other: Any) -> Comparison:
-    """Two results of one unit; what is called seconds is no part of a result."""
+    """Two results of one unit; fields named "seconds" are ignored."""
     gaps = list(_gaps(one, other, "result"))
     if not gaps:
         return Comparison(True, 0.0, "")

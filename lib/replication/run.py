@@ -1,8 +1,8 @@
 """Run one notebook: ``python -m replication.run koh2021/kkt --profile demo``.
 
-Results appear under ``results/<profile>/<paper>/<section>/`` only when the notebook has run to
-its end: a failed or killed run leaves nothing half-written, and what it has finished of its units
-is read back by the next.
+Results appear under ``results/<profile>/<paper>/<section>/`` only when the notebook has run to its
+end: a failed or killed run leaves nothing half-written, and the next run reads back the units that
+it has finished.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-# jsonschema would parse a grammar of addresses for seconds, at every start; notebooks hold none.
+# At every start jsonschema would spend seconds on a grammar of URLs that notebooks do not need.
 sys.modules.setdefault("rfc3987_syntax", None)
 
 import nbformat
@@ -83,7 +83,7 @@ def run_notebook(name: str, profile: str) -> Path:
 
 
 def compare_units(name: str, profile: str, plan: Path) -> None:
-    """Execute a notebook for the sake of its units alone; see :mod:`replication.checking`.
+    """Execute a notebook only to compare its units; see :mod:`replication.checking`.
 
     Raises:
         NotebookError: a cell failed; ``cause`` is the name of the error.
@@ -117,7 +117,7 @@ def _checked(name: str, loaded: params.Params, profile: str) -> tuple[Path, dict
 
 @contextmanager
 def _alone(what: str) -> Iterator[None]:
-    """Nobody else runs ``what`` meanwhile; who comes second waits."""
+    """Hold the lock of ``what``, for which other processes wait."""
     folder = paths.cache() / "locks"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def _alone(what: str) -> Iterator[None]:
 
 @contextmanager
 def _staging() -> Iterator[Path]:
-    """A folder to work in that is gone afterwards, even if a signal ends the run.
+    """A working folder that is removed afterwards, even if a signal ends the run.
 
     Folders of runs that were killed outright are removed by the next.
     """
@@ -158,7 +158,7 @@ def _staging() -> Iterator[Path]:
 
 @contextmanager
 def _ended_by(number: signal.Signals) -> Iterator[None]:
-    """Turn a signal into an exception, so that what was begun is cleared away."""
+    """Turn a signal into an exception, so that temporary files are removed."""
 
     def end(*_: Any) -> NoReturn:
         raise SystemExit(128 + number)
@@ -175,7 +175,7 @@ def _ended_by(number: signal.Signals) -> Iterator[None]:
 
 
 def _end_children() -> None:
-    """Stop the kernel and its workers, who would compute on for nobody."""
+    """Stop the kernel and its workers, which would otherwise go on computing."""
     children = psutil.Process().children(recursive=True)
     for child in children:
         try:
@@ -205,7 +205,7 @@ def _execute(
     output = staging / source.name
     variables = {
         paths.RESULTS_VARIABLE: str(staging),
-        # Units of work are the parallelism: a worker with its own BLAS threads slows them all.
+        # Units of work run in parallel: BLAS threads within a worker would slow down all of them.
         **{name: os.environ.get(name, "1") for name in THREAD_VARIABLES},
         "JUPYTER_PATH": _before("JUPYTER_PATH", _own_kernel(staging)),
         # The project's own packages, also where the environment was made for another copy of it.
@@ -214,7 +214,7 @@ def _execute(
     terminal = Path(f"/proc/{os.getpid()}/fd/2")
     if terminal.exists() and paths.PROGRESS_VARIABLE not in os.environ:
         variables[paths.PROGRESS_VARIABLE] = str(terminal)
-    # It knows fewer kinds of parameters than our notebooks have, and checks nothing that we do not.
+    # papermill warns of kinds of parameters that it does not know; we check all parameters.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         with _environment(variables):
@@ -225,7 +225,7 @@ def _execute(
                 kernel_name="python3",
                 cwd=paths.ROOT,
                 progress_bar=sys.stderr.isatty(),
-                # It warns of its own port, and calls it an error when it is stopped.
+                # The kernel warns of its own port, and logs an error when it is stopped.
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )
     except PapermillExecutionError as error:
@@ -243,7 +243,7 @@ def _execute(
 
 
 def _before(variable: str, folder: Path) -> str:
-    """A search path with ``folder`` ahead of what it holds."""
+    """The search path in ``variable`` with ``folder`` in front."""
     return os.pathsep.join(filter(None, (str(folder), os.environ.get(variable))))
 
 
@@ -282,8 +282,8 @@ def _replace(folder: Path, target: Path) -> None:
 def keep_small_units(target: Path) -> None:
     """Copy a paper result's small units to where git keeps them; drop those that no result has.
 
-    Where all take more than :data:`KEPT_IN_ALL` bytes, those that are computed again soonest for
-    their size go.
+    Where all take more than :data:`KEPT_IN_ALL` bytes, those with the least computing time per byte
+    are dropped.
     """
     kept = paths.kept_units()
     kept.mkdir(parents=True, exist_ok=True)
@@ -305,8 +305,8 @@ def keep_small_units(target: Path) -> None:
 def strip_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Drop what differs from run to run and from place to place.
 
-    Times, random cell ids, papermill's own records; and in what was printed the project's folder,
-    which a warning names. Parameters are shown once, as they were given.
+    These are times, random cell ids and papermill's own records, and the path of the project's
+    folder in printed warnings. Parameters are shown once, as they were given.
     """
     notebook.metadata.pop("papermill", None)
     tags = [set(cell.metadata.get("tags", ())) for cell in notebook.cells]
@@ -335,7 +335,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        # The cell that was running failed by it, which nobody has to be told.
+        # asyncio would report that the running cell failed by the interrupt.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         print("interrupted: finished units are kept, the next run goes on there.", file=sys.stderr)
         return 130

@@ -1,8 +1,8 @@
-"""The settings of attacks as their files declare them, read without importing what they compute.
+"""The settings of attacks as their files declare them, read without importing these files.
 
 ``params.yaml`` is checked before any stage runs, and importing an attack takes seconds. Its
 settings are fields ``name: type = setting(default, KIND, "meaning")`` of a class in
-``lib/poisoning/attacks``, and a name is looked up there: an attack that somebody adds is found.
+``lib/poisoning/attacks``, and a name is looked up there: an attack that a user adds is found.
 """
 
 import ast
@@ -14,7 +14,7 @@ from poisoning import settings
 
 
 class Declared(NamedTuple):
-    """A field: its kind, whether it takes several values, and whether None is one."""
+    """A field: its kind, whether it takes several values, and whether None is allowed."""
 
     kind: settings.Kind
     many: bool

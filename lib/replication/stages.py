@@ -1,4 +1,4 @@
-"""The pipeline, derived: ``dvc.yaml`` from the notebooks, and what each stage depends on.
+"""The pipeline, derived from the notebooks: ``dvc.yaml`` and what each stage depends on.
 
     python -m replication.stages                  write dvc.yaml (after adding a notebook)
     python -m replication.stages --fingerprints   write results/fingerprints.json (DVC runs this)
@@ -27,8 +27,8 @@ from replication.provenance import tracked_notebooks
 from replication.syntax import Reference
 
 PYTHON = "PYTHONPATH=lib python"
-"""Whose packages a stage runs: those of the tree that it is run in, which ``dvc exp run --temp``
-makes a copy of, and not those that the environment was made for."""
+"""A stage imports the packages of the tree that it runs in, which may be a copy made by ``dvc exp
+run --temp``, and not those of the tree that the environment was made for."""
 
 REGISTRY = "lib/poisoning/datasets/sources.yaml"
 
@@ -46,7 +46,7 @@ class Needs:
     data: dict[str, tuple[str, ...]]
 
     def knobs_digest(self, profile: str) -> str:
-        """Changes when a knob that the notebook uses changes in this profile."""
+        """A digest of the knobs that the notebook uses in this profile."""
         return digest([json.dumps(self.knobs[profile], sort_keys=True)])
 
 
@@ -60,7 +60,7 @@ class Pipeline:
 
     @cached_property
     def notebooks(self) -> list[str]:
-        """Those that git knows, and those that have a block of knobs."""
+        """The notebooks that git tracks, and those that have a block of knobs."""
         known = tracked_notebooks()
         found = self.reader.project.notebooks
         return [n for n in found if known is None or n in known or self._has_block(n)]
@@ -96,7 +96,7 @@ class Pipeline:
                 knobs[profile]["components"] = own
             words = set(code.strings) | set(_words(knobs[profile]))
             sets = {whole_set(word) for word in words if word in {*registry(), *PAIRS}}
-            # Who has a set that nobody can verify prepares it by hand.
+            # A data set that cannot be verified is prepared by hand, so no stage depends on it.
             data[profile] = tuple(sorted(s for s in sets if source(s).verifiable))
         return Needs(name, code, knobs, data)
 
@@ -111,7 +111,7 @@ class Pipeline:
         return found
 
     def data_code(self, origin: str, name: str) -> str:
-        """The fingerprint of what prepares a data set: its own parser or stand-in, no other's."""
+        """The fingerprint of the code that prepares a data set: its own parser or stand-in only."""
         tables = {
             "real": Reference("poisoning.datasets.parse", "PARSERS"),
             "standin": Reference("poisoning.datasets.standins", "STANDINS"),
@@ -278,7 +278,7 @@ def _scorecard(others: list[str]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write ``dvc.yaml``, or the fingerprints; one sentence and 1 where a knob is bad."""
+    """Write ``dvc.yaml`` or the fingerprints; print one sentence, return 1 for an invalid knob."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fingerprints", action="store_true", help="write what stages depend on")
     options = parser.parse_args(arguments)
@@ -301,7 +301,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _write(path: Any, text: str) -> None:
-    """Leave a file alone that says the same already."""
+    """Write the file unless it has this text already."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")

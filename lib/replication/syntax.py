@@ -1,9 +1,9 @@
-"""What a piece of Python says, apart from how it is written: the alphabet of fingerprints.
+"""Normalised Python: the content of code apart from how it is written, for fingerprints.
 
 A module is read as a table of its top-level definitions, a notebook as one long module. Every
-definition is normalised: comments, docstrings, formatting, type hints and messages of errors go,
-and each name that leads to another definition is replaced by a :class:`Reference`, so that a
-definition reads the same wherever it, or what it uses, lies.
+definition is normalised: comments, docstrings, formatting, type hints and messages of errors are
+removed, and each name that leads to another definition is replaced by a :class:`Reference`, so that
+its text does not depend on where it, or a definition that it uses, lies.
 """
 
 import ast
@@ -50,10 +50,10 @@ class Definition:
 
 @dataclass(frozen=True)
 class Normalised:
-    """A definition's text without what does not count, and where it leads.
+    """A definition's text without the parts that do not count, and the definitions it leads to.
 
     ``imported`` are the modules that it imports by itself, ``strings`` its string constants,
-    ``shared`` the blocks of knobs that it asks a notebook for, ``device`` whether it asks for the
+    ``shared`` the blocks of knobs that it reads from a notebook, ``device`` whether it reads the
     device; ``refused`` says what cannot be followed without running the code.
     """
 
@@ -68,7 +68,7 @@ class Normalised:
 
 @dataclass
 class Table:
-    """A module, or a notebook: what its names mean, and what merely importing it does."""
+    """A module, or a notebook: the meaning of its names, and the effects of importing it."""
 
     module: str
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def read_statements(module: str, statements: Iterable[ast.stmt], package: str) -
 
 
 def _enter(table: Table, statement: ast.stmt, package: str) -> None:
-    """File one top-level statement: it binds a name, imports, or has an effect."""
+    """Add one top-level statement: it binds a name, imports, or has an effect."""
     match statement:
         case ast.Import() | ast.ImportFrom():
             aliases, modules = imported_names(statement, package)
@@ -109,7 +109,7 @@ def _enter(table: Table, statement: ast.stmt, package: str) -> None:
         case ast.If() if _is_main(statement.test):
             pass
         case ast.If() if ast.unparse(statement.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            pass  # what only hints name
+            pass  # names used in type hints only
         case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
             inner = Table(table.module)
             for child in ast.iter_child_nodes(statement):
@@ -289,7 +289,7 @@ class _Normaliser(ast.NodeTransformer):
         self.refused.append(f"{self.table.module}, line {getattr(node, 'lineno', '?')}: {why}")
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """A call; those whose effect hangs on the state of a module are refused."""
+        """A call; calls whose effect depends on the state of a module are refused."""
         function = node.func
         name = function.id if isinstance(function, ast.Name) else None
         attribute = function.attr if isinstance(function, ast.Attribute) else None
@@ -365,17 +365,17 @@ class _Normaliser(ast.NodeTransformer):
     # What does not count ----------------------------------------------------------------------
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        """Docstrings go."""
+        """Remove a docstring."""
         return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        """The message of an error goes, with what it is made from."""
+        """Remove the message of an error, with the expressions in it."""
         if isinstance(node.exc, ast.Call):
             node.exc.args = [a for a in node.exc.args if not _is_message(a)]
         return self.generic_visit(node)
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        """So does that of an assertion."""
+        """Remove the message of an assertion."""
         node.msg = None
         return self.generic_visit(node)
 
@@ -400,7 +400,7 @@ class _Normaliser(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        """A hint goes; in a class the field stays, in a model that checks types its hint too."""
+        """Remove a hint; a class keeps the field, a model that checks types also the hint."""
         self._check_stores([node.target], node)
         in_class = bool(self.scopes) and self.scopes[-1][0] == "class"
         if not in_class:
@@ -502,7 +502,8 @@ def _bound(body: Sequence[ast.stmt], package: str) -> dict[str, str | None]:
             case (
                 ast.Lambda() | ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp()
             ):
-                # Their own names are theirs; what := binds inside is the function's.
+                # Their own names are local to them; a name that := binds inside belongs to the
+                # function.
                 names |= {n.target.id: None for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
                 continue
             case ast.Name(ctx=ast.Store() | ast.Del()):
@@ -538,7 +539,7 @@ def _marker(annotation: ast.expr) -> str:
 
 
 def _copied(node: Any) -> Any:
-    """A tree of its own to rewrite; ``copy.deepcopy`` takes five times as long."""
+    """A copy of a tree; ``copy.deepcopy`` takes five times as long."""
     if isinstance(node, list):
         return [_copied(item) for item in node]
     if not isinstance(node, ast.AST):
@@ -551,7 +552,7 @@ def _copied(node: Any) -> Any:
 def normalise(
     statements: Sequence[ast.stmt], table: Table, package: str, resolver: Resolver
 ) -> Normalised:
-    """Statements of one module, without what does not count, and what they lead to."""
+    """Statements of one module without the parts that do not count, and what they lead to."""
     worker = _Normaliser(table, package, resolver)
     kept = [worker.visit(_copied(statement)) for statement in statements]
     text = "\n".join(ast.dump(node, annotate_fields=False) for node in kept if node is not None)
@@ -593,7 +594,7 @@ def read_cells(text: str) -> list[Cell]:
 
 
 def is_plain(statement: ast.stmt) -> bool:
-    """Whether a statement only gives a name to something: what nobody names has no effect."""
+    """Whether a statement only binds a name, and so has no effect where the name is not used."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom):
         return True
     if not isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign):

@@ -40,10 +40,10 @@ class MarginEstimate:
     """γ of n examples, estimated from finitely many neurons.
 
     ``value`` is the minimum of h, its mean taken over the ``neurons`` drawn, to a relative duality
-    gap ``gap``. Its expectation is at most γ, since the minimum of a mean over few neurons is low.
-    ``lower`` and ``upper`` evaluate its minimiser p on fresh neurons: the least margin of v̄, and
-    h(p). In expectation they lie below and above γ. All of this is about these examples; the margin
-    of the whole distribution is no larger.
+    gap ``gap``. Its expectation is at most γ, since the minimum of a sample mean is biased
+    downwards. ``lower`` and ``upper`` evaluate its minimiser p on fresh neurons: the least margin
+    of v̄, and h(p). In expectation they lie below and above γ. All three refer to these examples;
+    the margin of the whole distribution is no larger.
     """
 
     value: float
@@ -113,7 +113,7 @@ def risk_label_flips(n: Numbers, gamma: float, delta: float) -> Numbers:
 
 
 def least_width(gamma: Numbers) -> Numbers:
-    """γ⁻⁸, which all three theorems ask m to reach."""
+    """γ⁻⁸, the least m in all three theorems."""
     return gamma**-8.0
 
 
@@ -176,7 +176,7 @@ def _active(
 
 @dataclass(frozen=True)
 class _Dual:
-    """h at p, and how v = g_p/max(‖g_p‖, μ), which is feasible, does: a margin per example.
+    """h at p, and the margin of v = g_p/max(‖g_p‖, μ), which is feasible, on every example.
 
     ``smooth`` is h with ‖g‖ replaced by ‖g‖²/(2μ) + μ/2 where ‖g‖ < μ; ``margins`` its gradient.
     """
@@ -207,10 +207,10 @@ def _minimise(
     tol: float,
     max_iterations: int,
 ) -> tuple[Float[ndarray, "n"], _Dual, float, int]:
-    """p, the dual there, μ, and the iterations that took; step sizes by backtracking.
+    """p, the dual there, μ, and the number of iterations; step sizes by backtracking.
 
-    Some neurons are silent on the examples that matter, and there ‖g‖ has a kink. Rounding it off
-    with μ = tol·h costs at most μ/4 of the gap.
+    Some neurons are inactive on the examples with p_i > 0, and there ‖g‖ has a kink. Rounding it
+    off with μ = tol·h costs at most μ/4 of the gap.
     """
     n = len(signed)
     p = extrapolated = np.full(n, 1.0 / n)

@@ -44,8 +44,8 @@ def perturbed(
 class Poisoning:
     """What replaces the examples: rows of ``X`` (n, d) at a random ``share`` of them.
 
-    Beside that, labels are flipped with each probability in ``flip_rates``, 0 for none: a network
-    of its own for every rate.
+    In addition labels are flipped with each probability in ``flip_rates``, 0 for none; every rate
+    has a network of its own.
     """
 
     X: Float[ndarray, "n d"]
@@ -83,9 +83,9 @@ def train_width(
 ) -> TrainedWidth:
     """One start and one order of the examples, for every flip rate and step size.
 
-    ``rngs`` draw order, poisoned rows and flips, and the start; the same first one gives the same
-    poison at every width. Checkpoints are measured on the first ``probe`` test examples. ``where``
-    is the device: on a CPU blocks of steps are compiled, for NumPy arrays.
+    The first of ``rngs`` draws order, poisoned rows and flips, the second the start. The same first
+    one gives the same poison at every width. Checkpoints are measured on the first ``probe`` test
+    examples. ``where`` is the device: on a CPU blocks of steps are compiled, for NumPy arrays.
     """
     place = np.asarray if where == "cpu" else partial(_on_device, device=where)
     rng, start_rng = rngs
@@ -124,7 +124,7 @@ def train_width(
 
 def _on_device(array: ndarray, device: str) -> object:
     """The array as a torch tensor."""
-    import torch  # takes seconds, which a CPU's runs can spare
+    import torch  # takes seconds; runs on a CPU do not need it
 
     return torch.as_tensor(array, device=device)
 

@@ -41,12 +41,12 @@ COLUMNS = (
     "label", "index", "key", "function", "fingerprint", "arguments", "commit", "dirty",
     "cpu_seconds", "cpu", "adopted",
 )  # fmt: skip
-"""What stands of every unit beside the results of its notebook."""
+"""The columns of ``units.csv``, which has one row for every unit of a notebook."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One call that a notebook asks for: its place, what it is filed under, and the call."""
+    """One call of a notebook: its place, the key that its record is filed under, and the call."""
 
     label: str
     index: int
@@ -73,8 +73,7 @@ class Units:
         """``[function(**a) for a in arguments]``, in order, in parallel, kept and with a bar.
 
         ``function`` must be deterministic in its arguments and its code, and return what
-        :mod:`replication.records` can keep; what it returned before is read back while neither
-        changes.
+        :mod:`replication.records` can keep; a recorded result is read back while neither changes.
 
         Raises:
             RecordError: arguments without a digest, or a result that cannot be kept.
@@ -98,12 +97,12 @@ class Units:
     def run(
         self, units: Sequence[Unit], which: Sequence[int], label: str, keep: bool = True
     ) -> Iterator[tuple[int, Any]]:
-        """Compute units of these numbers, in whatever order they get done; file each."""
+        """Compute the units with these numbers, in order of completion, and file each."""
         with _backend(self.workers) as options:
             # Units may share a generator, and each starts from its present state: other processes
             # get copies in any case.
             own = copy.deepcopy if options.get("n_jobs") == 1 else dict
-            # One by one, for joblib would bundle units of seconds with units of hours.
+            # One by one, because joblib would bundle units of seconds with units of hours.
             done = joblib.Parallel(return_as="generator_unordered", batch_size=1, **options)(
                 joblib.delayed(_run)(
                     number, os.getpid(), units[number].function, own(units[number].arguments)
@@ -144,7 +143,7 @@ class Units:
 
 
 def write_table(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write ``units.csv``: a row for every unit, in the order in which the notebook asked."""
+    """Write ``units.csv``: a row for every unit, in the order of the notebook's calls."""
     with (folder / TABLE).open("w", encoding="utf-8", newline="") as target:
         writer = csv.DictWriter(target, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -188,10 +187,10 @@ def find(key: str) -> tuple[dict[str, Any], Any] | None:
         except FileNotFoundError:
             continue
         except records.DamagedError:
-            if file == unit_file(key):  # what git keeps is not ours to delete
+            if file == unit_file(key):  # files that git keeps are not deleted
                 file.unlink(missing_ok=True)
         except records.RecordError:
-            continue  # of other code, which may still want it
+            continue  # written by other code, which may still use it
     return None
 
 
@@ -228,7 +227,7 @@ def _run(
 
 @cache
 def _end_with(owner: int) -> None:
-    """A worker whose notebook is gone stops within seconds instead of computing on for nobody."""
+    """Stop a worker within seconds after the process ``owner`` of its notebook has ended."""
     if os.getpid() == owner or threading.current_thread() is not threading.main_thread():
         return
     parent = os.getppid()
@@ -276,7 +275,7 @@ def _dask(workers: Workers) -> Iterator[None]:
 
 
 def _has_semaphores() -> bool:
-    """Whether processes can be coordinated here; a container may lack what it takes."""
+    """Whether the system has semaphores, which a container may lack."""
     try:
         multiprocessing.get_context("spawn").Semaphore(1)
     except (OSError, ImportError):

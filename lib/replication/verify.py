@@ -3,9 +3,9 @@
 python -m replication.verify --sample 5 --seed 0 [--profile quick] [--notebook koh2021/kkt]
     random units from nothing; writes results/verify.json
 python -m replication.verify --adopt koh2021/kkt --profile paper --sample 3
-    after a change of the code that is to change no number: a sample of every kind of unit is
-    computed anew; if all are equal to the last bit, the other records are filed under the new
-    code, and say so
+    after a change of the code that should change no number: a sample of every kind of unit is
+    computed anew; if all are equal to the last bit, the other records are filed under the new code,
+    and say so
 """
 
 import argparse
@@ -27,7 +27,7 @@ REPORT = "verify.json"
 
 
 class VerifyError(RuntimeError):
-    """There is nothing to compare, or a comparison does not allow what was asked; one sentence."""
+    """There is nothing to compare, or a comparison fails; one sentence."""
 
 
 def recorded(profile: str, notebook: str | None = None) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def _place(row: dict[str, Any]) -> str:
 
 
 def _same_inputs(name: str, profile: str, folder: Path) -> None:
-    """The records answer the present notebook only where its knobs are those of the records."""
+    """Raise ``VerifyError`` unless the notebook's knobs and data are those of the records."""
     record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["parameters"]
     loaded = params.load(profile)
     now = {"profile": profile, **loaded.section(name), "seed": loaded.seed}

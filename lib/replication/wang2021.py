@@ -60,9 +60,9 @@ class Bend:
 def bend(accuracy: Float[ndarray, "repeats widths"]) -> Bend:
     """Rise and fall of a curve, ``accuracy`` by repeat and by width in increasing order.
 
-    Every repeat is read at the width where the mean of the *others* is highest: had it a say in
-    where its own peak lies, noise alone would make every curve rise and fall. A single repeat has
-    no others, and no interval either.
+    The peak of every repeat is read at the width where the mean of the *other* repeats is highest.
+    If a repeat determined its own peak, noise alone would make every curve rise and fall. A single
+    repeat has no others, and no interval.
     """
     repeats = len(accuracy)
     others = accuracy if repeats == 1 else accuracy.sum(axis=0) - accuracy
@@ -74,7 +74,7 @@ def bend(accuracy: Float[ndarray, "repeats widths"]) -> Bend:
 def record_bend(notebook: Notebook, name: str, accuracy: Float[ndarray, "repeats widths"]) -> Bend:
     """Metrics ``<name>.narrowest|peak|widest|rise|fall`` and, over repeats, ``rise_low|fall_low``.
 
-    The last two are the lower ends of 95 % intervals: a rule that asks for more than noise.
+    The last two are the lower ends of 95 % intervals: for rules that require more than noise.
     """
     found = bend(accuracy)
     for part in ("narrowest", "peak", "widest", "rise", "fall"):

@@ -25,7 +25,7 @@ from poisoning.models.small_cnn import (
 
 CLASSES = 10
 REFERENCE_WIDTH = 100
-"""The width of a small CNN that is a reference."""
+"""The width of a small CNN that serves as reference model."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from poisoning.models.mtrl_alternating import solve_alternating
 from replication.notebook import Notebook
 
 SHARED = "zhao2018/setting"
-"""The block of knobs whose randomness the draws belong to: all notebooks see the same ones."""
+"""The block of knobs that seeds the draws, which are the same in all notebooks."""
 
 LOSS: dict[str, Loss] = {"sarcos": "square", "landmine": "hinge", "mnist": "hinge"}
 MEASURE = {"sarcos": "nmse", "landmine": "auc", "mnist": "auc"}
@@ -50,7 +50,7 @@ TASKS = {"sarcos": 7, "landmine": 29, "mnist": 10}
 GRADIENTS = ("paper", "fixed", "total")
 
 RANK = 1e-9
-"""An eigenvalue of Ω, whose trace is 1, counts as zero below."""
+"""An eigenvalue of Ω, whose trace is 1, counts as zero below this value."""
 
 Method = Literal["printed", "paper", "fixed", "total"]
 """PATOM as printed, or the ascent with a line search along one of three gradients."""
@@ -262,7 +262,7 @@ def check_gradients(
         inside = [end.y * task_scores(end.X, w) < 1.0 for end, w in zip(ends, models, strict=True)]
         changed = (inside[0] != inside[1]) & (game.loss == "hinge")
         crossed.append(np.sum(train.weight * changed))
-    length = slopes[2]  # along the total gradient: that of the true one, if the total one is right
+    length = slopes[2]  # the true gradient's norm, if the total gradient is right
     outcome = {}
     for k, method in enumerate(GRADIENTS):
         size = np.linalg.norm(gradients[k])
@@ -358,7 +358,7 @@ def swap_learners(
     rng: np.random.Generator,
     stops: Sequence[float],
 ) -> list[tuple[str, str, float]]:
-    """What poison is worth if the learner alternates instead of solving its problem exactly.
+    """The effect of poison if the learner alternates instead of solving its problem exactly.
 
     Rows: no poison, random poison or poison moved by ``attack``; the solver, alternation with each
     of ``stops``; the targets' measure.
@@ -406,7 +406,7 @@ def _pairs(C: ndarray) -> ndarray:
 
 
 def detect(W: Float[ndarray, "m d"], attacking: Bool[ndarray, "m"]) -> dict[str, float]:
-    """How well correlations tell the attacking tasks: AUC over tasks, 1 is perfect, 0.5 a coin.
+    """How well correlations identify the attacking tasks: AUC over tasks; 0.5 is chance.
 
     ``group`` scores every task by :func:`~poisoning.defenses.task_correlation.group_scores`, with
     the size of the group known; ``neighbours`` ranks the others by their correlation with one
@@ -424,7 +424,7 @@ def detect(W: Float[ndarray, "m d"], attacking: Bool[ndarray, "m"]) -> dict[str,
 def detect_by_loss(
     data: TaskData, W: Float[ndarray, "m d"], attacking: Bool[ndarray, "m"], loss: Loss
 ) -> dict[str, float]:
-    """The same for the baseline, a task's mean training loss."""
+    """As :func:`detect`, for the baseline score: a task's mean training loss."""
     return {"loss": float(roc_auc_score(attacking, loss_scores(data, W, loss)))}
 
 
@@ -439,11 +439,11 @@ def recover(
 ) -> dict[str, dict[str, float]]:
     """The targets' measure after the tasks that a score flags have been examined.
 
-    ``model`` was learned from clean data and ``poison`` together. As many tasks as attack are
-    flagged: by their correlations (``group``), by their training ``loss``, by an ``oracle``; or all
-    of them (``everyone``). Examined ``by hand`` a flagged task loses all its poison. ``trimmed`` it
-    loses the fraction ``examined`` of its examples that a model of the task alone explains worst;
-    ``poison removed`` is the share of all poison that this removes.
+    ``model`` was learned from clean data and ``poison`` together. As many tasks are flagged as
+    there are attacking ones: by their correlations (``group``), by their training ``loss``, by an
+    ``oracle``; or all of them (``everyone``). Examined ``by hand`` a flagged task loses all its
+    poison. ``trimmed`` it loses the fraction ``examined`` of its examples that a model of the task
+    alone explains worst; ``poison removed`` is the share of all poison that this removes.
     """
     game = MultiTaskGame.from_draw(draw, targets=targets, attacking=attacking, **learner)
     data = game.poisoned(poison)

@@ -4,9 +4,10 @@ An example x_i becomes x_i + δ_i and keeps its label y_i. In the experiments of
 
     Σ_i ℓ₋₋(z_i),   ℓ₋₋(z) = −ℓ(−z),   z_i = y_i f(x_i + δ_i; w*),
 
-with w* a fixed model trained on clean data. So x_i + δ_i looks to w* like the other class: a
-learner that fits its label learns to take that class for this one. Regime A bounds the overall
-perturbation, Σ‖δ_i‖₂ ≤ S, a ball in ℓ2,1; regime B each of them, ‖δ_i‖₂ ≤ B, a ball in ℓ2,∞.
+with w* a fixed model trained on clean data. So w* assigns x_i + δ_i to the other class, and a
+learner that fits the label y_i to x_i + δ_i learns to confuse the two classes. Regime A bounds the
+overall perturbation, Σ‖δ_i‖₂ ≤ S, a ball in ℓ2,1; regime B each of them, ‖δ_i‖₂ ≤ B, a ball in
+ℓ2,∞.
 
 Functions take NumPy arrays or torch tensors, one example per row.
 """
@@ -34,7 +35,7 @@ class Budget(Protocol):
         """The nearest δ in the ball, Σ‖δ_i − δ'_i‖² being the distance."""
 
     def step(self, gradients: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        """A move along the gradients as long as the ball is wide."""
+        """A move along the gradients with the full size of the ball."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class OverallBudget:
         if float(xp.sum(norms)) <= self.total:
             return delta
         falling = xp.sort(norms, descending=True)
-        # τ_k takes the excess from the k largest; the right k is the last whose norm exceeds τ_k.
+        # τ_k removes the excess from the k largest norms; the last k with a norm > τ_k is right.
         counts = xp.astype(xp.cumulative_sum(xp.ones_like(falling)), xp.float64)
         thresholds = (xp.cumulative_sum(falling) - self.total) / counts
         chosen = int(xp.count_nonzero(falling > thresholds)) - 1
@@ -99,10 +100,10 @@ def ascend(
     """x + δ after ``steps`` of δ ← Π(clip(x + δ + rate·move) − x): projected ascent of Σ ℓ₋₋.
 
     ``gradient`` is that of :func:`reversed_logistic` or :func:`reversed_cross_entropy` at the
-    reference model. A move is as long as the ``budget`` is wide, so ``rate`` is a fraction of the
+    reference model. A move has the full size of the ``budget``, so ``rate`` is a fraction of the
     budget. ``bounds`` are the least and the largest value of a feature, None for none; X must lie
-    within them. The result keeps the budget and the bounds: a projection only shortens each δ_i,
-    and a box is convex. The poster prints 500 steps and no step size.
+    within them. The result satisfies the budget and the bounds: the projection only shortens each
+    δ_i, and a box is convex. The poster reports 500 steps and no step size.
 
     Raises ``ValueError`` if X is outside the bounds.
     """
@@ -138,7 +139,7 @@ def reversed_cross_entropy(model: Callable[[Any], Any]) -> InputGradient:
     CE is the cross entropy of the softmax. With two classes and logits ±f/2 this is
     :func:`reversed_logistic`. ``model`` maps (n, d) to logits (n, k); labels are 0 … k−1.
     """
-    import torch  # takes seconds, which binary experiments can spare
+    import torch  # takes seconds; binary experiments do not need it
 
     def gradient(X: Float[Array, "n d"], y: Int[Array, "n"]) -> Float[Array, "n d"]:
         parts = []

@@ -1,4 +1,4 @@
-"""What an attack is, and what every attack returns."""
+"""The interface of attacks and the result that every attack returns."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -10,14 +10,14 @@ Source = TypeVar("Source")
 
 @dataclass(frozen=True)
 class Attacked(Generic[Source]):
-    """The best poison that an attack found, and what it does.
+    """The best poison that an attack found, and its effect.
 
     ``poison`` is of the game's kind, in :class:`~poisoning.games.linear.LinearGame` a
     :class:`~poisoning.attacks.poisoned_set.PoisonedSet`. ``value`` is what the attacker maximises,
-    as the game measures it. ``outcomes``: by the name of a defense, "none" among them. ``source``
-    is where the poison came from, a decoy, an iterate …, and ``history`` all that was tried.
-    ``skipped`` counts sources that gave no candidate: no feasible point, or no certified solution.
-    ``seconds``: how long the attack took.
+    as the game measures it. ``outcomes`` holds an outcome for the name of every defense, and for
+    "none". ``source`` is what the poison was made from (a decoy, an iterate, …), ``history`` all
+    candidates tried. ``skipped`` counts sources that gave no candidate: no feasible point, or no
+    certified solution. ``seconds``: how long the attack took.
     """
 
     poison: Any
@@ -40,11 +40,11 @@ class Attacked(Generic[Source]):
 
 @runtime_checkable
 class Attack(Protocol):
-    """Settings that play a game: ``attack(game, rng)``.
+    """The settings of an attack, which is run on a game by ``attack(game, rng)``.
 
-    An attack is a frozen dataclass. What it does depends on its fields, the game and ``rng``, a
-    seed or a generator, alone.
+    An attack is a frozen dataclass. Its result depends only on its fields, the game and ``rng``, a
+    seed or a generator.
     """
 
     def __call__(self, game: Any, rng: int | np.random.Generator) -> Attacked:
-        """Play ``game``."""
+        """Attack ``game``."""

@@ -1,4 +1,4 @@
-"""A certified ceiling on what poison within a feasible set can do, whatever the attack.
+"""A certified upper bound on the loss that any poison within a feasible set can cause.
 
 Steinhardt, Koh & Liang 2017 ("Certified defenses for data poisoning attacks"), in the form of
 Eq. (19)-(21) of Koh et al. 2021. Let the defender train θ̂ on D_c and poison D_p ⊆ F, |D_p| ≤ εn.
@@ -7,14 +7,14 @@ Then for every θ, with U of Eq. (21),
     (1/n) Σ_{D_c} ℓ(θ̂; x, y) ≤ max_{D_p ⊆ F} min_θ' [(1 + ε) L(θ'; D_c ∪ D_p)] ≤ U(θ).
 
 The left-hand side is also at least the clean training error, since the hinge loss is at least 1 on
-an error. The least U is the value of a convex-concave game between learner and attacker, and the
-attacker's side of it, V(p) = min_θ (1 + ε) L(θ; D_c ∪ p) for weights p on poisoned points, bounds
-it from below: what a real attack reaches.
+an error. The least U is the value of a convex-concave game between learner and attacker. For
+weights p on poisoned points, V(p) = min_θ (1 + ε) L(θ; D_c ∪ p) is a lower bound on this value,
+which the attack p attains.
 
 *Solution.* Generalised conditional gradients on the concave V: train the SVM for the present
-weights, find the worst feasible point, and move 2/(t + 2) of the weight to it. Asking for the
-worst point at the average of the models, with the same weights, makes U there fall as fast as V
-rises. U and V are exact up to the gaps of the inner problems, which are charged to the bound.
+weights, find the worst feasible point, and move 2/(t + 2) of the weight to it. The worst point is
+computed at the average of the models, with the same weights; then U at this average falls as fast
+as V rises. U and V are exact up to the gaps of the inner problems, which the bound includes.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Certificate:
 
     @property
     def gap(self) -> float:
-        """How far apart the two sides are, relative to the bound."""
+        """``bound`` − ``attained``, relative to the bound."""
         return (self.bound - self.attained) / self.bound
 
 
@@ -69,9 +69,9 @@ def certify_loss(
 ) -> Certificate:
     """The saddle point of Eq. (21) for clean data (X, y), to a relative gap of ``tol``.
 
-    Poison may lie anywhere in ``feasible``; for counts, in its relaxation, which rounded points
-    obey on average. Raises ``ValueError`` for ε ≤ 0, ``EmptySetError`` if the set is empty,
-    ``SolverError`` if ``max_rounds`` do not close the gap.
+    Poison may lie anywhere in ``feasible``; for counts, in its relaxation, whose constraints
+    rounded points satisfy in expectation. Raises ``ValueError`` for ε ≤ 0, ``EmptySetError`` if the
+    set is empty, ``SolverError`` if ``max_rounds`` do not close the gap.
     """
     if not epsilon > 0.0:
         raise ValueError(f"a certificate needs epsilon > 0, got {epsilon:g}")

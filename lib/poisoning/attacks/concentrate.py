@@ -1,15 +1,15 @@
 """Theorem 1 of Koh et al. 2021, constructively: one poisoned point per class is enough.
 
-A binary model whose loss depends on the margin m = y(θ·x + b) feels a poisoned point of weight w
-only through the gradient −w·h·y(x, 1), h ≥ 0 being how hard the loss pulls: −dℓ/dm. All points of
-a class therefore pull together like
+If the loss of a binary model depends on the margin m = y(θ·x + b), a poisoned point of weight w
+enters training only through its gradient −w·h·y(x, 1) with h = −dℓ/dm ≥ 0. The gradients of all
+points of a class therefore add up to that of
 
     x̃ = Σ w_i h_i x_i / Σ w_i h_i   with weight   w̃ = Σ w_i h_i / h(x̃),
 
 a convex combination, so x̃ lies in every convex feasible set that holds them all; and w̃ ≤ Σ w_i
 (Proposition 7 for the hinge, Proposition 8 for losses with non-increasing c''/c' such as the
-logistic). The optimum condition at (θ, b) stays as it was, provided that the sum over the points
-is divided by the same number as before.
+logistic). So (θ, b) remains optimal, provided that the sum over the points is divided by the same
+number as before.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from poisoning.models.linear import LinearModel
 class WeightedPoints:
     """At most one point per class: ``X`` (k, d), k ≤ 2, labels ``y`` (k,), ``weights`` (k,) > 0.
 
-    A class whose points pull at nothing is left out.
+    A class is left out if all of its points have gradient 0.
     """
 
     X: Float[ndarray, "k d"]
@@ -48,9 +48,10 @@ def concentrate(
     """Collapse a poisoned set (X, y), by default of weight 1 each, to one point per class.
 
     ``model`` is the one trained with this poison. ``slopes`` (n,) are the h_i at it: for the
-    logistic loss σ(−m_i); for the hinge 1 where m_i < 1, 0 where m_i > 1, and on the hinge any γ_i
-    in [0, 1] that makes the model optimal. A dual solution of the SVM holds them all: α_i divided
-    by its upper bound. Where γ_i > 0 the margin is at most 1, hence also that of x̃: h(x̃) = 1.
+    logistic loss σ(−m_i); for the hinge 1 where m_i < 1, 0 where m_i > 1, and where m_i = 1 any γ_i
+    in [0, 1] that makes the model optimal. A dual solution of the SVM contains all of them: h_i is
+    α_i divided by its upper bound. Where γ_i > 0 the margin is at most 1, hence also that of x̃:
+    h(x̃) = 1.
 
     Raises ``ValueError`` for slopes outside [0, 1].
     """

@@ -4,8 +4,9 @@ Section 4.2.1, Algorithm 3 and Appendix B.2 of Koh et al. 2021. For quantiles q 
 
     θ_decoy(q, r) = argmin L(θ; D_c ∪ r copies of D_flip(q)),
 
-D_flip(q) being the test points that the clean model classifies worst, with their labels flipped: a
-model that errs on them, yet suits the clean data, and so is not far from what little poison can do.
+D_flip(q) being the test points that the clean model classifies worst, with their labels flipped.
+Such a model errs on these points and still fits the clean data, so that little poison suffices to
+move a learner near it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from poisoning.models.svm import train_svm
 
 @dataclass(frozen=True)
 class Decoy:
-    """Decoy parameters with what they promise and what they cost.
+    """Decoy parameters with their test error and their clean training loss.
 
     ``test_error`` is the 0-1 error on the test data as they are, ``train_loss`` the regularised
     loss of Eq. (2) on the clean training data; ``quantile`` and ``repeats`` are q and r.
@@ -53,7 +54,7 @@ def find_decoys(
     θ_c is at most its q-quantile over the test data, both classes together: Algorithm 3 flips those
     with loss ℓ(θ_c; x, y) ≥ γ, and γ runs over quantiles of the loss. (Appendix B.2 has the loss of
     the flipped label instead, which would choose the points classified best.) The margin orders the
-    points like the loss, and goes on ordering them where the hinge loss is 0.
+    points like the loss, and also those whose hinge loss is 0.
     """
     margins = clean.margins(X_test, y_test)
     everything, labels = vstack([X, X_test]), np.concatenate([y, -y_test])
@@ -79,10 +80,11 @@ def likely_first(
     opening: tuple[float, int],
     rng: np.random.Generator,
 ) -> Iterator[tuple[Decoy, np.random.Generator]]:
-    """The decoy of ``opening`` (q, r), before any other is trained, then the pruned grid.
+    """The decoy of ``opening`` (q, r), then those of the pruned grid.
 
-    The grid's decoys come in the order of how near their test error is to the opening one's, which
-    makes a good attack come early. Each has randomness of its own, whatever the order.
+    The opening decoy is yielded before any other is trained. The others follow by increasing
+    distance of their test error from the opening one's, so that a good attack is found early. Each
+    decoy has its own generator, which does not depend on the order.
     """
     data = game.X, game.y, game.X_test, game.y_test, game.lam
     clean = game.clean_svm.model
@@ -96,7 +98,7 @@ def likely_first(
 
 
 def prune(decoys: Sequence[Decoy]) -> list[Decoy]:
-    """Without those that another decoy beats: no less test error at no more training loss.
+    """The decoys that no other dominates by no less test error at no more training loss.
 
     Appendix B.2. Of decoys that are equal in both the first remains.
     """

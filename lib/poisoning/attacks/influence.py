@@ -10,9 +10,9 @@ N examples moves the test loss by (Eq. 9 to 11)
 
     ∂L/∂x̃ = −(w/N) vᵀ ∂²ℓ(θ̂; x̃, ỹ)/∂(θ, b)∂x̃ = (w/N) h [ỹ v_θ − ((1 − h)/δ) (v·(x̃, 1)) θ̂].
 
-The hinge has no Hessian, so that g, H and h = σ((1 − m)/δ), which is minus the slope of the loss
-at the margin m, are those of the smoothed hinge; the model itself is trained with the hinge. Every
-step retrains it (warm), moves each point along its gradient and projects it back.
+The hinge has no Hessian, so that g, H and h = σ((1 − m)/δ), which is minus the slope of the loss at
+the margin m, are those of the smoothed hinge; the model itself is trained with the hinge. Every
+step retrains the model (warm-started), moves each point along its gradient and projects it.
 """
 
 from collections.abc import Iterator
@@ -57,11 +57,11 @@ class RelaxedPoison:
 
 @dataclass(frozen=True)
 class Iterate:
-    """Where the poison is after some steps of one run.
+    """The poison after some steps of one run.
 
-    ``positive_share`` and ``step_size`` name the run. ``test_loss`` is the hinge loss on the test
-    data of the model trained with the points ``relaxed``, which a history keeps for no iterate but
-    the winner.
+    ``positive_share`` and ``step_size`` identify the run. ``test_loss`` is the hinge loss on the
+    test data of the model trained with the points ``relaxed``; a history keeps these points for the
+    winner only.
     """
 
     positive_share: float
@@ -75,8 +75,8 @@ class Iterate:
 class Influence(WithinLimits):
     """Algorithm 2: ``Influence(0.03)(game, rng)``.
 
-    The paper prints no values for step size, iterations, δ and radii. ``relaxed``: the L2 ball
-    holds E‖x̂ − μ‖² of the randomised rounding x̂, by the LP relaxation, and not ‖x − μ‖² alone. A
+    The paper reports no values for step size, iterations, δ and radii. With ``relaxed`` the L2 ball
+    bounds E‖x̂ − μ‖² over the randomised rounding x̂ (the LP relaxation) instead of ‖x − μ‖². A
     share of None is the fraction of negative points in the clean data. Every point moves one step
     length along its gradient before it is projected.
     """
@@ -102,8 +102,8 @@ class Influence(WithinLimits):
     ) -> Attacked[Iterate]:
         """The best of all checked iterates; see :func:`poisoning.attacks.selection.select`.
 
-        The start are clean points with their labels flipped (Appendix B.1). The search ends early
-        when a candidate is worth ``enough``.
+        The attack starts from clean points with flipped labels (Appendix B.1). The search ends
+        early when a candidate's value reaches ``enough``.
 
         Raises ``ValueError`` if ε leaves no poisoned point, ``EmptySetError`` if the feasible set
         of a class is empty, ``TypeError`` if the game's learner is no SVM.
@@ -113,9 +113,9 @@ class Influence(WithinLimits):
     def resume(
         self, game: LinearGame, rng: int | np.random.Generator, last: Attacked[Iterate]
     ) -> Attacked[Iterate]:
-        """Go on from the points of another attack, projected first; Algorithm 1.
+        """Continue from the points of another attack, after projecting them; Algorithm 1.
 
-        They fix labels and copies, hence the share of +1.
+        Their labels and copies, hence the share of +1, stay fixed.
         """
         return self._play(game, rng, last.source.relaxed, np.inf)
 
@@ -165,9 +165,9 @@ def flipped_start(
 ) -> RelaxedPoison:
     """Clean points with their labels flipped, drawn uniformly with replacement; Appendix B.1.
 
-    Of the poison the fraction ``share`` is labelled +1, by default the fraction of negative points
-    in the clean data. Only points that lie in the feasible set once flipped are drawn; should a
-    class have none, all its points are, and their projections will be the start.
+    The fraction ``share`` of the poison is labelled +1, by default the fraction of negative points
+    in the clean data. Only points that lie in the feasible set once flipped are drawn; if a class
+    has none, all its points may be drawn, and the attack starts from their projections.
     """
     X, y = game.X, game.y
     share = float(np.mean(y < 0.0)) if share is None else share
@@ -201,7 +201,7 @@ def poison_gradient(
     ``X`` (n, d), ``y`` (n,), ``weights`` (n,) are clean and poisoned points together, ``model`` is
     trained on them, ``lam`` with the smoothed hinge of δ = ``smoothing`` or, nearly so, with the
     hinge. The gradient of x̃_i is slopes_i · directions_i, slopes_i = (w_i/N) h_i; they are
-    apart because beyond the hinge the slope soon underflows while the direction stays.
+    returned separately because beyond the hinge the slope underflows and the direction does not.
     """
     slope_test = -y_test * expit((1.0 - model.margins(X_test, y_test)) / smoothing) / len(y_test)
     g = np.append(X_test.T @ slope_test, slope_test.sum())
@@ -263,7 +263,7 @@ def _climb(
     rng: np.random.Generator,
     start: RelaxedPoison,
 ) -> Iterator[tuple[Iterate, PoisonedSet]]:
-    """One run: all its iterations, and on the way the poison to be checked."""
+    """One run of Algorithm 2; yields the iterates to be checked, with their rounded poison."""
     ascent = _Ascent(game, feasible, settings.smoothing, start)
     for iteration in range(1, settings.iterations + 1):
         ascent.step(step_size)
@@ -280,7 +280,7 @@ def _rounded(
     settings: Influence,
     rng: np.random.Generator,
 ) -> PoisonedSet:
-    """The attack to deploy."""
+    """The points of an iterate, rounded to the game's domain."""
     rows = [
         realise(x, int(size), settings.repeats, game.domain, rng)
         for x, size in zip(relaxed.X, relaxed.copies, strict=True)
@@ -291,7 +291,7 @@ def _rounded(
 
 
 def _continuous(feasible: FeasibleSet) -> FeasibleSet:
-    """The set with ‖x − μ‖² for E‖x̂ − μ‖² and no rounding in mind."""
+    """The set with a bound on ‖x − μ‖² in place of that on E‖x̂ − μ‖²."""
 
     def continuous(part: ClassSet) -> ClassSet:
         kind = "nonnegative" if part.domain.integer else part.domain.kind

@@ -2,7 +2,7 @@
 
 Algorithm 1 and Section 5.4 of Koh et al. 2021. The centroids, and with them the L2 balls and the
 slab, are those of clean data and poison together once the defender has seen the poison; a second
-attack can use the room that the first one made.
+attack can use the limits as the first one has moved them.
 """
 
 from collections.abc import Iterator
@@ -38,9 +38,9 @@ class Iterated(Settings):
             )
 
     def __call__(self, game: LinearGame, rng: int | np.random.Generator) -> Attacked:
-        """The round that is worth most; its ``history`` is the results of all rounds.
+        """The result of the round of highest value; its ``history`` holds all rounds' results.
 
-        Rounds end early when a refitted set has no room left. Raises what the first round raises.
+        Rounds end early when a refitted feasible set is empty. Raises what the first round raises.
         """
         begun = perf_counter()
         results = tuple(self.play(game, rng))
@@ -48,7 +48,7 @@ class Iterated(Settings):
         return replace(best, history=results, seconds=perf_counter() - begun)
 
     def play(self, game: LinearGame, rng: int | np.random.Generator) -> Iterator[Attacked]:
-        """Algorithm 1, round by round. No round is sure to be better than the one before."""
+        """Algorithm 1, round by round; a round may be worse than the one before."""
         last: Attacked | None = None
         for stream in generator(rng).spawn(self.rounds):
             now = game if last is None else game.against(last.poison)

@@ -1,4 +1,4 @@
-"""The KKT attack: choose what the defender should learn, then solve for poison that makes it so.
+"""The KKT attack: choose decoy parameters, then solve for poison that makes them optimal.
 
 Section 4.2, Algorithms 3 and 4, and Appendix B.2 of Koh et al. 2021. For decoy parameters
 (θ, b) the defender's optimum condition on clean data and poison is, with n = |D_c|, two distinct
@@ -34,7 +34,7 @@ from poisoning.games.linear import LinearGame
 from poisoning.models.linear import LinearModel
 from poisoning.settings import COUNT, PERCENTILE, setting
 
-ON_THE_HINGE = 1e-4  # margins this near 1 are 1: the decoy is only solved to its own tolerance
+ON_THE_HINGE = 1e-4  # margins this near 1 count as 1: decoys are solved to a tolerance
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class KKT(WithDecoys):
     ) -> Attacked[KKTSource]:
         """The best poison over all decoys and ratios; :func:`poisoning.attacks.selection.select`.
 
-        The search ends early when a candidate is worth ``enough``.
+        The search ends early when a candidate's value reaches ``enough``.
 
         Raises ``EmptySetError`` if no decoy has a point in the feasible set, ``ValueError`` if ε
         leaves no poisoned point, ``TypeError`` if the game's learner is no SVM.
@@ -97,11 +97,11 @@ def attempts(
     settings: KKT,
     rng: np.random.Generator,
 ) -> list[tuple[KKTSource, PoisonedSet | None]]:
-    """Algorithm 4 for one decoy, up to the measurement: poison for every ratio ε_+ : ε_-.
+    """Algorithm 4 for one decoy, without the evaluation: poison for every ratio ε_+ : ε_-.
 
     ``base`` is the feasible set without decoy constraints. The attempts come in order of their
-    objective, so those that come nearest to the decoy are first; last, without poison, ratios whose
-    feasible set is empty or whose problem (17) cannot be certified solved.
+    objective, so those that come nearest to the decoy are first. Last come, without poison, ratios
+    whose feasible set is empty or for which problem (17) has no certified solution.
     """
     n, model = len(y), decoy.model
     caps = loss_caps(model, X, y, settings.loss_percentile)

@@ -1,13 +1,13 @@
 """Label flips: real points with the wrong label; Appendix D of Koh et al. 2021.
 
 The attacker owns a pool of real points, in the paper the test set, and adds copies of some of them
-with the label turned round: at random, or chosen by alfa (Xiao et al. 2012), which looks for points
-that the clean model θ* fits badly and the poisoned model θ̂ fits well:
+with the label flipped: chosen at random, or by alfa (Xiao et al. 2012), which looks for points that
+the clean model θ* fits badly and the poisoned model θ̂ fits well:
 
     min  L(θ̂; D_p) − L(θ*; D_p)   over D_p in the flipped pool,   θ̂ = argmin L(θ; D_c ∪ D_p).
 
 (Appendix D prints "maximize", which contradicts its own text and Xiao et al.) The constrained form
-keeps to flipped points inside the feasible set F_β of the class they pose as.
+uses only flipped points inside the feasible set F_β of their new class.
 """
 
 from dataclasses import dataclass
@@ -35,10 +35,10 @@ _SLACK = 1e-9  # relative: a point that lies on the boundary is inside
 
 
 def flippable(X: Matrix, y: Float[ndarray, "n"], feasible: FeasibleSet) -> Bool[ndarray, "n"]:
-    """Which points of (X, y), all of them in the input domain, lie in F_{−y}: legal when flipped.
+    """Which points of (X, y), all of them in the input domain, lie in F_{−y} once flipped.
 
-    ``X`` (n, d), ``y`` (n,) of ±1. For whole numbers the L2 constraint of the relaxation is the
-    plain one.
+    ``X`` (n, d), ``y`` (n,) of ±1. For whole numbers the relaxed L2 constraint equals the plain
+    one.
     """
     inside = np.zeros(len(y), dtype=bool)
     for label, part in ((-1.0, feasible.positive), (1.0, feasible.negative)):
@@ -93,10 +93,10 @@ def alfa(
 
         J(θ, q) = Nλ/2 ‖θ‖² + Σ_{D_c} ℓ(θ) + Σ_i q_i [ℓ_i(θ) − ℓ_i(θ*)].
 
-    In θ that is the SVM's training with weights q; in q it is a linear program whose solution
-    takes the points in the order of ℓ_i(θ) − ℓ_i(θ*), each ``copies`` times. Without that limit
-    ("possibly repeated", as in the paper) everything goes to one point. The start is q uniform.
-    J never rises and q has finitely many values, so the rounds end when q repeats.
+    In θ that is the SVM's training with weights q; in q it is a linear program whose solution takes
+    the points in the order of ℓ_i(θ) − ℓ_i(θ*), each ``copies`` times. Without that limit
+    ("possibly repeated", as in the paper) all copies are of one point. The start is q uniform. J
+    never rises and q has finitely many values, so the rounds end when q repeats.
 
     ``X`` (n, d), ``y`` (n,) are the clean data and ``clean`` is θ*; ``X_pool`` (p, d), ``y_pool``
     (p,) the pool before the flip. Only points in ``domain`` are added, and with ``feasible`` only
@@ -179,7 +179,7 @@ class RandomFlips(_Flips):
 
 @dataclass(frozen=True)
 class Alfa(_Flips):
-    """Adversarial label flips of test points: ``Alfa(0.03)(game, rng)``. It draws nothing."""
+    """Adversarial label flips of test points: ``Alfa(0.03)(game, rng)``; ``rng`` is not used."""
 
     copies: int | None = setting(
         None, COUNT, "how often the same point may be added; None, as in the paper, is no limit",
@@ -199,7 +199,7 @@ class Alfa(_Flips):
 def _allowed(
     X_pool: Matrix, y_pool: Float[ndarray, "p"], domain: InputDomain, feasible: FeasibleSet | None
 ) -> Int[ndarray, "a"]:
-    """The pool's points that may be flipped: a test mail may hold more of a word than is legal."""
+    """Indices of the pool's points that may be flipped; test points may lie outside the domain."""
     legal = domain.contains(X_pool)
     if feasible is not None:
         legal &= flippable(X_pool, y_pool, feasible)

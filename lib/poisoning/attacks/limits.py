@@ -7,7 +7,7 @@ from poisoning.settings import COUNT, FRACTION, PERCENTILE, QUANTILE, Settings, 
 
 @dataclass(frozen=True)
 class WithinLimits(Settings):
-    """An attack that keeps to what the L2 and the slab defense, as modelled, let pass."""
+    """An attack whose poison passes the L2 and the slab defense as the attacker models them."""
 
     epsilon: float = setting(0.03, FRACTION, "poison, as a fraction of the clean training set")
     radius_percentile: float = setting(
@@ -23,8 +23,8 @@ class WithDecoys(WithinLimits):
     """An attack that tries a grid of decoys, and adds each point of poison several times.
 
     ``opening`` is the (quantile, repeats) of the decoy that is tried while no other is trained yet;
-    others follow in the order of how near their test error is to that decoy's. It decides how soon
-    a good attack is found, hardly how good the winner is.
+    others follow by increasing distance of their test error from that decoy's. It affects how soon
+    a good attack is found, and hardly the winner's value.
     """
 
     repeats: int = setting(2, COUNT, "copies of each rounded point")

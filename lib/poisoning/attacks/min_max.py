@@ -1,4 +1,4 @@
-"""The min-max attack: play, again and again, the feasible point that the learner fits worst.
+"""The min-max attack: train against the feasible point that the learner fits worst at each step.
 
 Section 4.3 and Algorithm 5 of Koh et al. 2021, after Steinhardt, Koh & Liang 2017. Clean training
 loss stands in for test loss, and poisoned loss is added to it, which turns the attacker's bilevel
@@ -7,8 +7,8 @@ problem into a saddle point with the convex outer function
     U(θ) = (1 + ε)λ/2 ‖θ‖² + (1/n) Σ_{D_c} ℓ(θ; x, y) + ε max_{(x, y) ∈ F} ℓ(θ; x, y).     (Eq. 21)
 
 AdaGrad on U meets one maximiser (x, y) per step; after a burn-in they become the poison. *Basic*
-does just that. The *improved* attack adds ℓ(θ_decoy; x, y) ≤ τ to F (Eq. 22), so that a defender
-who is pulled towards the decoy finds the poison unsuspicious.
+does just that. The *improved* attack adds ℓ(θ_decoy; x, y) ≤ τ to F (Eq. 22), so that the poison
+has a small loss under models near the decoy.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from poisoning.games.linear import LinearGame
 from poisoning.models.linear import LinearModel
 from poisoning.settings import FLAG, LOSS, ROWS, STEP, setting
 
-_INNER_TOL = 1e-3  # relative; what is left of the maximum is less than what rounding changes
+_INNER_TOL = 1e-3  # relative gap; the error is smaller than the changes by rounding
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class MinMaxPoison:
 
 @dataclass(frozen=True)
 class MinMaxSource:
-    """The decoy, if any, and how much of the poison came out labelled +1."""
+    """The decoy, if any, and the share of the poison that is labelled +1."""
 
     decoy: Decoy | None
     positive_share: float
@@ -66,10 +66,9 @@ class MinMaxSource:
 class MinMax(WithDecoys):
     """Algorithm 5: ``MinMax(0.03)(game, rng)``, for two classes or more.
 
-    Given in the paper are ε, ``loss_cap`` and the grid of decoys. With more than two classes the
-    attack is that of :mod:`poisoning.attacks.min_max_multiclass`: every decoy of the grid is
-    played, there is no slab, points are not rounded, and each step's clean gradient is that of
-    ``batch`` points.
+    The paper gives ε, ``loss_cap`` and the grid of decoys. With more than two classes the attack is
+    that of :mod:`poisoning.attacks.min_max_multiclass`: every decoy of the grid is tried, there is
+    no slab, points are not rounded, and each step's clean gradient is that of ``batch`` points.
     """
 
     loss_cap: float = setting(0.25, LOSS, "τ of Eq. (22): the loss that poison has under the decoy")
@@ -83,7 +82,7 @@ class MinMax(WithDecoys):
     ) -> Attacked[MinMaxSource | ClassesSource]:
         """The best poison over all decoys; see :func:`poisoning.attacks.selection.select`.
 
-        The search ends early when a candidate is worth ``enough``.
+        The search ends early when a candidate's value reaches ``enough``.
 
         Raises ``EmptySetError`` if no decoy leaves a feasible point, ``ValueError`` if ε leaves no
         poisoned point, ``TypeError`` if the game's learner is not the one that is modelled: SVM for
@@ -109,7 +108,7 @@ def _attempt(
     decoy: Decoy | None,
     rng: np.random.Generator,
 ) -> tuple[MinMaxSource, PoisonedSet | None]:
-    """The poison for one decoy; None if nothing feasible looks normal under it."""
+    """The poison for one decoy; None if no feasible point satisfies Eq. (22)."""
     try:
         poisoned = min_max_poison(
             game.X, game.y, game.lam, feasible, game.domain, settings, rng,

@@ -4,13 +4,14 @@ Sections 4.3 and 5.7 of Koh et al. 2021. The loss of Crammer & Singer,
 
     ℓ(θ; x, y) = max(0, 1 − θ_y·x + max_{j≠y} θ_j·x),                                     (Eq. 34)
 
-is a maximum over rivals j, so the worst feasible point is the best answer to one linear problem
+is a maximum over rivals j, so the worst feasible point is the best of the solutions of the linear
+problems
 
     min (θ_y − θ_j)·x   over  x ∈ F_y                                          for each (y, j),
 
 F_y being the input box, an L2 ball around the class centroid, and, under a decoy, the k − 1 rows
-(θ'_y − θ'_l)·x ≥ 1 − τ that say ℓ(θ_decoy; x, y) ≤ τ. Of k(k − 1) problems one or two need solving:
-the multipliers of earlier steps bound the others.
+(θ'_y − θ'_l)·x ≥ 1 − τ that say ℓ(θ_decoy; x, y) ≤ τ. Of these k(k − 1) problems one or two need to
+be solved: the multipliers of earlier steps bound the others.
 """
 
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ _INNER_TOL = 1e-2  # relative gap of a linear problem
 
 @runtime_checkable
 class _Settings(Protocol):
-    """What :class:`poisoning.attacks.min_max.MinMax` is set to."""
+    """The settings of :class:`poisoning.attacks.min_max.MinMax` that are read here."""
 
     epsilon: float
     radius_percentile: float
@@ -54,7 +55,7 @@ class _Settings(Protocol):
 class MulticlassPoison:
     """Poisoned points ``X`` (m, d) in the box, labels ``y`` (m,), m = round(ε·n); ``steps`` taken.
 
-    ``solved`` linear problems were needed, of k(k − 1) per step.
+    ``solved`` counts the linear problems solved, of k(k − 1) per step.
     """
 
     X: Float[ndarray, "m d"]
@@ -65,7 +66,7 @@ class MulticlassPoison:
 
 @dataclass(frozen=True)
 class ClassesSource:
-    """The decoy that an attack was made for, None for no decoy, and what it was made with."""
+    """The decoy of an attack, None for no decoy, with its settings, and the attack's poison."""
 
     decoy: MulticlassModel | None
     quantile: float
@@ -122,8 +123,8 @@ def refined_attacks(
 ) -> list[Refined]:
     """``rounds`` attacks in a row, each with a decoy from the model that the last one poisoned.
 
-    The paper's decoy is that of the first round, drawn from the ``clean`` model; a model that an
-    attack has poisoned knows better which mistakes poison can cause. ``quantile`` 0 means no decoy.
+    The paper's decoy is that of the first round, drawn from the ``clean`` model; a poisoned model
+    shows better which mistakes poison can cause. ``quantile`` 0 means no decoy.
     """
     X, y = game.X, game.y
     k = len(game.labels)
@@ -188,13 +189,13 @@ def multiclass_decoy(
     copies: int,
     rng: np.random.Generator,
 ) -> MulticlassModel:
-    """Algorithm 3 with more than two classes: learn a fraction of the test data wrongly.
+    """Algorithm 3 with more than two classes: train on some test data with wrong labels.
 
-    Every test point is offered with its most likely wrong label, the j ≠ y of highest θ_j·x under
-    the ``reference``; the fraction ``quantile`` of them with the lowest loss under that label joins
-    the clean data ``copies`` times. The paper defines decoys for two classes only, and its
-    reference is the clean model; a model that an earlier attack has poisoned knows better which
-    mistakes poison can cause.
+    Every test point gets its most likely wrong label, the j ≠ y of highest θ_j·x under the
+    ``reference``; the fraction ``quantile`` of them with the lowest loss under that label joins the
+    clean data ``copies`` times. The paper defines decoys for two classes only, and its reference is
+    the clean model; a model that an earlier attack has poisoned shows better which mistakes poison
+    can cause.
     """
     scores = X_test @ reference.theta.T
     scores[np.arange(len(y_test)), y_test] = -np.inf
@@ -290,9 +291,9 @@ def min_max_multiclass(
 
     ``sets`` holds one feasible set per class, without decoy constraint; ``clean`` is where θ
     starts. There is no regulariser (Table 1). ``rng`` shuffles the clean data once; a step's
-    gradient is that of the next ``batch`` of them. Points are played as they are, so the domain has
-    to be real-valued. Raises ``EmptySetError`` if no class has a feasible point,
-    ``ValueError`` for counts or if ε leaves no poisoned point.
+    gradient is that of the next ``batch`` of them. Points are not rounded, so the domain has to be
+    real-valued. Raises ``EmptySetError`` if no class has a feasible point, ``ValueError`` for
+    counts or if ε leaves no poisoned point.
     """
     n, epsilon = len(y), settings.epsilon
     size = round(epsilon * n)
@@ -309,7 +310,7 @@ def min_max_multiclass(
     search = WorstMulticlassPoints(sets)
     theta = clean.theta.copy()
     accumulator = np.ones_like(theta)
-    # The pass over clean points is nearly all of the time; single precision halves it.
+    # The pass over clean points takes nearly all of the time; single precision halves it.
     order = rng.permutation(n)
     shuffled, classes = X[order].astype(np.float32), y[order]
     batches = [slice(i, i + settings.batch) for i in range(0, n, settings.batch)]

@@ -14,8 +14,8 @@ norm" and dλ "to their value"; so α is the root mean square length of a row's 
 the exponent. Steps follow the rules of :mod:`poisoning.hypergradient.learning`; ``adaptive`` takes
 its first α from the box, 0.6 % of its diagonal, so that it needs no choice per data set.
 
-The game's policies are played side by side, each with poison of its own. Clean rows, clones and
-replaced rows are the same for all, so that policies differ in nothing but λ.
+The attack runs on all policies of the game side by side, each with its own poison. Clean rows,
+clones and replaced rows are the same for all, so that policies differ in nothing but λ.
 """
 
 from dataclasses import dataclass
@@ -45,9 +45,10 @@ class StagedPoison:
     ``points`` (K, m, d) and ``labels`` (K, m) of all batches: a stage's are the first s·batch.
     ``replaced`` (m,): the clean rows whose place they take. ``lam_path`` (K, S, H + 1, G): λ before
     every hyperiteration and after the last. ``validation`` and ``target`` (K, S, H): the defender's
-    and the attacker's objective at w^(T) before every step; NaN where nothing was to be learned or
-    moved. ``lam_at_bound`` (K, S): share of hyperiterations that left a learned λ on its box's
-    edge; ``features_at_bound`` (K, S): share of the stage's poison features on theirs at the end.
+    and the attacker's objective at w^(T) before every step; NaN where neither λ was learned nor
+    poison moved. ``lam_at_bound`` (K, S): share of hyperiterations that left a learned λ on its
+    box's edge; ``features_at_bound`` (K, S): share of the stage's poison features on theirs at the
+    end.
     """
 
     points: Float[ndarray, "K m d"]
@@ -79,8 +80,8 @@ class MinimaxBilevel(HyperparameterLearning):
 
     The attacker models a defender who learns λ with these settings, whatever the game's own
     ``learning`` is. With ``poison_step`` 0 the clones stay where they are: random label flips, the
-    baseline of every optimised attack. With ``adaptive`` steps any other ``poison_step`` only says
-    that poison moves.
+    baseline of every optimised attack. With ``adaptive`` steps only whether ``poison_step`` is 0
+    matters.
     """
 
     batch: int = setting(350, ROWS, "rows of poison that are optimised together")
@@ -180,7 +181,7 @@ class _Stages:
             self.features_at_bound[:, stage] = ((now <= low) | (now >= high)).to(now).mean((1, 2))
 
     def _hyperiterations(self, stage: int, live: Int[Tensor, "k"], free: int) -> None:
-        """Optimise λ and the last ``free`` rows of poison for the policies of numbers ``live``."""
+        """Optimise λ and the last ``free`` rows of poison for the policies of index ``live``."""
         attack, game = self.attack, self.game
         end = stage * attack.batch
         clean = game.remaining(self.replaced[:end])
@@ -205,7 +206,7 @@ class _Stages:
         self.lam_at_bound[live, stage] = found.at_bound
 
     def result(self) -> StagedPoison:
-        """What was played, as arrays."""
+        """The filled arrays as a :class:`StagedPoison`."""
         filled = (
             self.lam_path, self.validation, self.target, self.lam_at_bound, self.features_at_bound
         )  # fmt: skip

@@ -52,7 +52,7 @@ class OracleAttack(Settings, ABC):
 
 @dataclass(frozen=True)
 class ShiftOracle(OracleAttack):
-    """ζ_i = ‖ζ_i‖ w*/‖w*‖, always the same way, so that the learner drifts to −w*.
+    """ζ_i = ‖ζ_i‖ w*/‖w*‖, always in the same direction, so that the learner drifts to −w*.
 
     On :class:`poisoning.models.oracle_sgd.LinearPair` with ‖ζ_i‖ = ε this is the shift that makes
     the oracles of F₊ and F₋ equal in distribution.
@@ -111,7 +111,7 @@ def spread_budget(n: int, total: float, per_step: float | None = None) -> Float[
     """
     if per_step is None:
         return np.full(n, total / n)
-    count = int(np.ceil(total / per_step * (1.0 - 1e-12)))  # 0.3/0.1 steps are three
+    count = int(np.ceil(total / per_step * (1.0 - 1e-12)))  # so that 0.3/0.1 gives 3
     if count > n:
         raise ValueError(f"{n} steps of {per_step:g} do not add up to {total:g}; raise per_step")
     norms = np.zeros(n)

@@ -5,16 +5,16 @@ Zhao et al. 2018, Eq. (2) to (6), Algorithm 1. The attacker wants
     max  U = Σ_{i target} Σ_j ℓ(w_i·x_ij, y_ij)   over x̂_ij, i attacking, ‖x̂_ij‖ ≤ r,
 
 with W learned from clean and poisoned examples together (:mod:`poisoning.games.multi_task`). Labels
-ŷ are fixed beforehand, and the constant feature 1 of the bias is not the attacker's to choose.
-Points are drawn at random and then moved, in one of two ways:
+ŷ are fixed beforehand, and the attacker cannot change the constant feature 1 of the bias. Points
+are drawn at random and then moved, in one of two ways:
 
 - "ascent", Eq. (4): all points along the gradient of U at once, x̂ ← Proj(x̂ + η ∇U), with a line
   search in which U is that of the model learned anew.
 - "sequential", Eq. (6), Algorithm 1: for one example of the target tasks after the other, drawn at
   random, all points take a step of length η along the gradient of that example's loss, and are
   projected, before the model is learned anew. The gradient is the paper's, in which W, Ω and the
-  multipliers stay those of the last model: it depends on the poison through nothing else, so that
-  all points move together.
+  multipliers stay those of the last model: it depends on the poison through these alone, so that
+  all points can be moved in parallel.
 """
 
 from collections.abc import Iterator
@@ -45,15 +45,16 @@ from poisoning.settings import (
 
 _BLOCK = 64  # examples of a sequential sweep taken together
 _TRIALS = 12  # steps tried by one line search, each a quarter of the one before
-_SHARE = 1e-4  # of the promised rise of U that a step must attain
+_SHARE = 1e-4  # of the predicted rise of U that a step must attain
 
 
 @dataclass(frozen=True)
 class Iterate:
-    """One model on the way: learned from poison that was moved ``number`` times, 0 is the start.
+    """One iterate: the model learned from poison after ``number`` moves; 0 is the start.
 
     ``step`` is the η of the last move: 0 for the start, and where the line search found no step
-    that raises U, after which the poison rests. ``outcome`` holds U, the targets' measure and W.
+    that raises U, after which the poison stays unchanged. ``outcome`` holds U, the targets' measure
+    and W.
     """
 
     number: int
@@ -204,7 +205,7 @@ class _Point:
 
 @dataclass(frozen=True)
 class _Problem:
-    """What stays the same while poison moves: the game, labels and places of ``start``."""
+    """What stays constant while poison moves: the game, and labels and tasks of ``start``."""
 
     game: MultiTaskGame
     start: Poison
@@ -228,8 +229,8 @@ class _Problem:
 def _ascent(problem: _Problem, now: _Point) -> Iterator[tuple[_Point, float]]:
     """Eq. (4); yields iterates and their η.
 
-    A search begins with the step that succeeded last, with twice that if it did so at once. Where
-    none succeeds, the poison rests.
+    A line search begins with the last successful η, or twice that if it succeeded at the first
+    trial. If no η succeeds, the poison stays unchanged.
     """
     gradient = problem.gradient(now)
     longest = float(np.sqrt(np.max(np.sum(gradient**2, axis=-1))))
@@ -248,9 +249,9 @@ def _ascent(problem: _Problem, now: _Point) -> Iterator[tuple[_Point, float]]:
 def _line_search(
     problem: _Problem, begin: _Point, gradient: Float[ndarray, "m k f"], eta: float
 ) -> tuple[_Point, float]:
-    """Quarter η until U, learned anew, rises by a little of what the gradient promises.
+    """Divide η by 4 until U, learned anew, rises by ``_SHARE`` of the rise that ∇U predicts.
 
-    It must also rise by more than what the learner's tolerance leaves open. Where it never does,
+    The rise must also exceed the error that the learner's tolerance allows. If no trial succeeds,
     the iterate stays ``begin`` and η is 0.
     """
     for _ in range(_TRIALS):
@@ -269,8 +270,8 @@ def _sweeps(
     """Steps 7 to 12 of Algorithm 1; yields iterates and the constant η.
 
     The gradient of the example (x_q, y_q) of task p is α Φ_ip ℓ'(w_p·x_q, y_q) x_q for a poisoned
-    point of task i: along the same direction for all, so that only projecting is left to do one
-    example at a time.
+    point of task i: the direction x_q is the same for all points, so that only the projection has
+    to be done one example at a time.
     """
     game, mask, settings = problem.game, problem.start.mask, problem.settings
     m, n, d = game.data.X.shape
@@ -306,7 +307,7 @@ def _walk(
     directions: Float[ndarray, "q f"],
     radius: float,
 ) -> Float[ndarray, "r f"]:
-    """x ← Proj(x + α Φ_iq direction_q) for q = 1, 2, …, all points abreast, i the task of each.
+    """x ← Proj(x + α Φ_iq direction_q) for q = 1, 2, …, all points in parallel, i the task of each.
 
     In blocks: within one, a point is σ (x_0 + Σ γ_q direction_q), and its norm follows from inner
     products with x_0 and among the directions, so that a step costs a few numbers per point.

@@ -2,7 +2,7 @@
 
 Zhao et al. 2018, "Gradients Computation". The learner's W(x̂) minimises F of
 :mod:`poisoning.models.mtrl`, poisoned examples included; the attacker's utility is U(W), v = ∂U/∂W.
-A poisoned example x̂ of task i, label ŷ and weight c = 1/(n_i + n̂_i) moves it by
+For a poisoned example x̂ of task i with label ŷ and weight c = 1/(n_i + n̂_i),
 
     ∂U/∂x̂ = −∂⟨u, ∇F(W; x̂)⟩/∂x̂ = −c [ℓ'(w_i·x̂, ŷ) u_i + ℓ''(w_i·x̂, ŷ) (u_i·x̂) w_i],   H u = v,
 
@@ -19,15 +19,14 @@ with H the Hessian of F: of its losses, A, and of its regulariser, R. Three choi
   of ∇loss equals the threshold (then a small change of x̂ keeps the rank) and, for the squared
   hinge, no margin is exactly 1.
 
-In the frame of W = L diag(s) Rᵀ, the matrix R is diagonal but for pairs, and one term of rank one.
-By optimality −∇loss = L diag(g + λ1 s) Rᵀ, where g_a = τ := λ2 ‖W‖_* if s_a > 0 and g_a ≤ τ if
-s_a = 0. R takes the tangent matrix C (C_ab = 0 where s_a = s_b = 0) to
+In the basis of the SVD W = L diag(s) Rᵀ, the Hessian R is diagonal up to a coupling of C_ab with
+C_ba and a term of rank one. By optimality −∇loss = L diag(g + λ1 s) Rᵀ, where g_a = τ := λ2 ‖W‖_*
+if s_a > 0 and g_a ≤ τ if s_a = 0. R takes the tangent matrix C (C_ab = 0 where s_a = s_b = 0) to
 
     λ1 C_ab + (τ C_ab − min(g_a, g_b) C_ba)/(s_a + s_b) + λ2 δ_ab Σ_c C_cc.
 
-Where W has rank r there are r(m + d − r) unknowns. Up to 300 are solved for by factorising H. For
-more, H is applied and never formed, in conjugate gradients with R plus the diagonal of A as
-preconditioner.
+Where W has rank r there are r(m + d − r) unknowns. Up to 300 unknowns, H is factorised. For more, H
+is applied and never formed, in conjugate gradients with R plus the diagonal of A as preconditioner.
 """
 
 from collections.abc import Callable
@@ -50,8 +49,8 @@ from poisoning.models.mtrl import (
 )
 
 _FEW = 300
-"""Unknowns up to which the system is factorised. That costs there at most twice what conjugate
-gradients do in their best case, large λ, and a tenth of it where λ is small."""
+"""Unknowns up to which the system is factorised. Up to here factorising costs at most twice as much
+as conjugate gradients in their best case, large λ, and a tenth where λ is small."""
 
 Method = Literal["paper", "fixed", "total"]
 
@@ -197,7 +196,7 @@ class _Regulariser:
     def inverse(
         self, shift: Float[ndarray, "m d"] | float
     ) -> Callable[[Float[ndarray, "m d"]], Float[ndarray, "m d"]]:
-        """C ↦ (R + diag(shift))⁻¹ C: pairs of entries by Cramer's rule, rank one by Sherman's."""
+        """C ↦ (R + diag(shift))⁻¹ C: pairs by Cramer's rule, rank one by Sherman and Morrison's."""
         k = len(self.swap)
         alpha = np.where(self.free, self.stiffness + shift, 1.0)
         mirrored = alpha[:k, :k].T

@@ -1,4 +1,4 @@
-"""What an attack returns: points that a data set of that kind could really contain."""
+"""The poison of an attack: points that lie in the domain of the data set."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,10 @@
-"""Which of many candidate attacks is best, without measuring each behind every defense.
+"""The best of many candidate attacks, without measuring each behind every defense.
 
-Section 5.2 of Koh et al. 2021: an attacker does not know which defense it will meet, so a candidate
-is worth its least test error over all of them. Every defense measured bounds that from above, and
-defenses differ in cost by orders of magnitude. So the candidate with the highest bound is measured
-behind its next dearer defense, until the one on top has faced all of them. No other can beat it.
+Section 5.2 of Koh et al. 2021: the attacker does not know the defense, so a candidate's value is
+its least test error over all defenses. The test error behind any one defense is an upper bound on
+the value, and defenses differ in cost by orders of magnitude. So the candidate with the highest
+bound is measured behind its next cheapest defense, until that candidate has been measured behind
+all defenses. No other candidate has a higher value.
 """
 
 import heapq
@@ -23,7 +24,7 @@ from poisoning.feasible.solver import EmptySetError
 from poisoning.games.linear import NONE, AttackedGame, LinearGame, Outcome
 
 EXACT = 1e-6
-"""Residual of a defense's scores that makes no difference to what it removes."""
+"""Residual of a defense's scores that is too small to change what it removes."""
 
 _UNKNOWN_COST = 5
 
@@ -36,8 +37,9 @@ class Tried(Generic[Source]):
 
     ``first_error`` is its test error behind the game's cheapest defense, which of Koh et al.'s five
     is L2. ``minimum_error`` is the least over all defenses if ``complete``, else an upper bound on
-    it that shows the candidate no better than the winner. ``seconds`` had passed since the attack
-    began when ``first_error`` was known; they are all that differs between two runs with one seed.
+    it that shows the candidate no better than the winner. ``seconds`` is the time from the start of
+    the attack until ``first_error`` was known, the only field that differs between two runs with
+    one seed.
     """
 
     source: Source
@@ -57,7 +59,8 @@ def select(
     """The candidate with the highest least test error over the defenses; of equals the first.
 
     ``candidates`` are sources with their poison, None where there is none. The search ends early
-    when a candidate is worth ``enough``. Seconds count from ``begun`` (``time.perf_counter``).
+    when a candidate's value reaches ``enough``. Seconds count from ``begun``
+    (``time.perf_counter``).
 
     Raises ``EmptySetError`` if no source has poison.
     """
@@ -91,7 +94,7 @@ def select(
 
 
 def measured(game: LinearGame, points: Matrix, labels: Shaped[ndarray, "r"]) -> Attacked:
-    """What an attack returns that has made just one poisoned set.
+    """The result of an attack that has only one candidate.
 
     ``points`` (r, d) and ``labels`` (r,) as for :meth:`LinearGame.evaluate
     <poisoning.games.linear.LinearGame.evaluate>`; the points must lie in the game's domain.
@@ -108,7 +111,7 @@ def measured(game: LinearGame, points: Matrix, labels: Shaped[ndarray, "r"]) -> 
 
 
 class BestFirst:
-    """``candidates`` in the order offered, each with its ``outcomes`` behind the defenses met."""
+    """``candidates`` in the order offered, each with its ``outcomes`` measured so far."""
 
     def __init__(self, game: LinearGame) -> None:
         self.candidates: list[PoisonedSet] = []
@@ -120,7 +123,7 @@ class BestFirst:
         self._attacked: tuple[int, AttackedGame] | None = None  # the candidate measured last
 
     def offer(self, poisoned: PoisonedSet) -> float:
-        """Take one candidate, and return its test error behind the cheapest defense."""
+        """Add one candidate, and return its test error behind the cheapest defense."""
         number = len(self.candidates)
         self.candidates.append(poisoned)
         self.outcomes.append({})
@@ -133,15 +136,15 @@ class BestFirst:
         return self.outcomes[number][self.cheapest_first[0]].test_error
 
     def bound(self, number: int) -> float:
-        """The least test error of a candidate over the defenses it has met."""
+        """The least test error of a candidate over the defenses measured so far."""
         return min(outcome.test_error for outcome in self.outcomes[number].values())
 
     def complete(self, number: int) -> bool:
-        """Whether a candidate has met all defenses."""
+        """Whether a candidate has been measured behind all defenses."""
         return len(self.outcomes[number]) == len(self.cheapest_first)
 
     def settle(self, least: float = -np.inf) -> int | None:
-        """The number of the best candidate; None if none is worth at least ``least``."""
+        """The number of the best candidate; None if no value is at least ``least``."""
         while self._queue and -self._queue[0][0] >= least:
             number = self._queue[0][1]
             if self.complete(number):
@@ -151,9 +154,9 @@ class BestFirst:
         return None
 
     def evaluation(self, number: int) -> dict[str, Outcome]:
-        """What a candidate does undefended and behind all defenses, each of them exact.
+        """The exact outcomes of a candidate without a defense and behind every defense.
 
-        The search itself makes do with approximate scores where exact ones take minutes
+        The search itself uses approximate scores where exact ones take minutes
         (:attr:`poisoning.games.linear.Outcome.residual`).
         """
         known = {NONE: self._data(number).outcome(NONE), **self.outcomes[number]}
@@ -171,6 +174,6 @@ class BestFirst:
         return self._attacked[1]
 
     def _measure(self, number: int) -> None:
-        """Behind the cheapest defense not yet met."""
+        """Measure a candidate behind the cheapest defense that is left."""
         defense = self.cheapest_first[len(self.outcomes[number])]
         self.outcomes[number][defense] = self._data(number).outcome(defense)

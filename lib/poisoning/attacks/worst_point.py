@@ -1,12 +1,13 @@
 """The point of the feasible set that a linear model fits worst: min-max's inner problem.
 
-Section 4.3.1 of Koh et al. 2021. A loss that falls with the margin y(θ·x + b) is greatest where
+Section 4.3.1 of Koh et al. 2021. A loss that falls with the margin y(θ·x + b) is greatest, within
+class y, at the solution of
 
     min  y θ·x   over  x ∈ F_y
 
-is least; the classes y are tried in turn. Models come one after another and change little, so each
-problem starts from the multipliers of the one before, and the class whose dual bound already loses
-is not solved.
+and the two classes are tried in turn. Consecutive models differ little, so each problem starts from
+the multipliers of the one before. A class is not solved if its dual bound shows that the other
+class has the worse point.
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class WorstPoint:
 
 
 class WorstPointSearch:
-    """Worst points for a sequence of models, each found from where the last search ended.
+    """Worst points for a sequence of models, each search warm-started from the last one.
 
     ``tol`` is the relative duality gap of the linear problems. A class whose set turns out empty
     is left out from then on.

@@ -1,4 +1,4 @@
-"""What a parser hands over: arrays in their stored form, and a digest that identifies them."""
+"""The result of a parser: arrays in their stored form, and a digest that identifies them."""
 
 import hashlib
 import json

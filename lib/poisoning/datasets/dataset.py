@@ -1,4 +1,4 @@
-"""What a notebook gets: a data set with its domain, its provenance and, if official, its split."""
+"""A prepared data set with its domain, its provenance and, if there is one, its official split."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -23,11 +23,11 @@ TestTargets: TypeAlias = Float[ndarray, "m"] | Int[ndarray, "m"] | Float[ndarray
 class Dataset:
     """A prepared data set.
 
-    ``X`` (n, d) is a float64 ``ndarray``, or a float64 ``csr_array`` for bags of words, with
-    values in ``domain``; ``y`` are its :data:`Targets`. ``X_test`` and ``y_test`` are None where
-    nobody published a split. ``vocabulary[j]`` is the word that column j counts. ``tasks`` (n,)
-    gives the task 0 … T−1 of every row of a multi-task set. ``manifest`` records the variant,
-    the content's digest, licence, citation and counts.
+    ``X`` (n, d) is a float64 ``ndarray``, or a float64 ``csr_array`` for bags of words, with values
+    in ``domain``; ``y`` are its :data:`Targets`. ``X_test`` and ``y_test`` are None where there is
+    no official split. ``vocabulary[j]`` is the word that column j counts. ``tasks`` (n,) gives the
+    task 0 … T−1 of every row of a multi-task set. ``manifest`` records the variant, the content's
+    digest, licence, citation and counts.
     """
 
     name: str
@@ -70,7 +70,7 @@ def split(dataset: Dataset, rng: np.random.Generator, test_fraction: float = 0.2
         raise ValueError(f"test_fraction must lie between 0 and 1, not be {test_fraction}.")
     n = len(dataset.y)
     order = rng.permutation(n)
-    # 0.8 · 10 may come out as 7.999…: a hair's breadth more keeps the floor right.
+    # 0.8 · 10 may be computed as 7.999…; adding 1e-9 keeps the floor right.
     n_train = int((1.0 - test_fraction) * n + 1e-9)
     train, test = order[:n_train], order[n_train:]
     return Split(dataset.X[train], dataset.y[train], dataset.X[test], dataset.y[test])
@@ -83,7 +83,7 @@ def binary(dataset: Dataset, positive: int, negative: int) -> Dataset:
     and 2,163 test images.
 
     Raises:
-        ValueError: the two classes are one, or the set has no examples of one of them.
+        ValueError: the two classes are the same, or the set has no examples of one of them.
     """
     if positive == negative:
         raise ValueError(f"Two different classes are needed, not {positive} twice.")

@@ -1,9 +1,9 @@
 """Bring published files to ``data/raw/<set>``: the mirror first, then the official addresses.
 
-A file is accepted if its size and checksum are those of a registered variant. Where nobody has
-published a checksum, the whole set is parsed and must have the registered content. Everything
-happens in a folder of another name, which takes the place of ``data/raw/<set>`` when it is whole:
-a run that fails or is killed leaves what was there before.
+A file is accepted if its size and checksum are those of a registered variant. Where no checksum has
+been published, the whole set is parsed and must have the registered content. Everything happens in
+a folder of another name, which replaces ``data/raw/<set>`` when it is complete: a run that fails or
+is killed leaves the old folder unchanged.
 """
 
 import http.client
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """Where a file may be had, and what the manifest calls that place."""
+    """An address of a file, and the name of this address in the manifest."""
 
     address: str
     origin: str
@@ -55,7 +55,7 @@ class Obtained(NamedTuple):
 
 
 class RejectedError(Exception):
-    """A place does not have the file, or has something else; the message completes a sentence."""
+    """A place lacks the file, or has another file; the message completes a sentence."""
 
 
 def fetch(name: str, data: Path = DATA, mirror: str | None = None) -> dict[str, Any]:
@@ -65,7 +65,8 @@ def fetch(name: str, data: Path = DATA, mirror: str | None = None) -> dict[str, 
     as ``<set>/<file>``. A place that fails is logged as a warning before the next is tried.
 
     Raises:
-        DataError: a file cannot be had or is not what it should be, or the disk cannot be written.
+        DataError: a file cannot be obtained or is not a registered one, or the disk cannot be
+            written.
     """
     entry = source(name)
     mirror = mirror or os.environ.get(MIRROR_VARIABLE)
@@ -113,7 +114,7 @@ def _places(name: str, entry: Source, file: str, mirror: str | None) -> list[Pla
 
 
 def _obtain(name: str, entry: Source, target: Path, places: list[Place]) -> Obtained:
-    """Have ``target`` hold the file from the first place that has it."""
+    """Write the file to ``target`` from the first place that has it."""
     failures = []
     for place in places:
         try:
@@ -131,7 +132,7 @@ def _obtain(name: str, entry: Source, target: Path, places: list[Place]) -> Obta
 
 
 def _download(place: Place, target: Path) -> None:
-    """Copy all bytes to the disk, with a progress bar if a terminal is watching."""
+    """Copy all bytes to the disk, with a progress bar if the output is a terminal."""
     received = 0
     with _open(place) as (stream, length):
         with files.writing(target):
@@ -212,7 +213,7 @@ def _recognise(entry: Source, path: Path, place: Place) -> Obtained:
 
 
 def _variant(name: str, entry: Source, obtained: dict[str, Obtained]) -> str:
-    """The variant whose files these are; one recognised by checksums goes before one that is not.
+    """The variant whose files these are; one recognised by checksums has priority.
 
     Raises:
         DataError: the files belong to different variants.

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and the checksums that tell."""
+"""Files that are written completely or not at all, and their checksums."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ MALFORMED = (
     OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, struct.error,
     tarfile.TarError, zipfile.BadZipFile, zlib.error, MatReadError,
 )  # fmt: skip
-"""What the readers of the various formats raise over bytes that are none of theirs."""
+"""Exceptions that the readers of the various formats raise on bytes of another format."""
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk, so that a rename cannot overtake its bytes."""
+    """Wait until a file or folder is on the disk, before a rename makes it visible."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

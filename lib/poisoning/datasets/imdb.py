@@ -63,7 +63,7 @@ def tokeniser(vocabulary: list[str]) -> Tokeniser:
         + (rf"(?!{LETTER})" if symbol[-1].isalpha() else "")
         for symbol in symbols
     )
-    # The look-ahead spares most positions the long alternation.
+    # The look-ahead skips the long alternation at most positions.
     token = re.compile(rf"(?=[{initials}])(?:{escaped})|{WORD}" if symbols else WORD)
 
     def tokenise(review: str) -> list[str]:

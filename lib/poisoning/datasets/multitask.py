@@ -97,9 +97,9 @@ def draw_one_vs_rest(
     """One task per class: +1 for its examples, −1 for all others (MNIST).
 
     Each task trains on ``per_class`` examples of its class and as many of all other classes
-    together, drawn from the training set for each task anew; a class with fewer examples gives
-    what it has. Every task is tested on the whole test set: the AUC does not depend on the
-    proportion of the classes.
+    together, drawn from the training set for each task anew; a class with fewer examples gives all
+    of them. Every task is tested on the whole test set: the AUC does not depend on the proportion
+    of the classes.
 
     Raises:
         ValueError: the set has no test set or fewer than two classes.

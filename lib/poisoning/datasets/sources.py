@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from poisoning.errors import DataError
 
 DATA = Path("data")
-"""Where data sets go unless told otherwise: a folder of the current one."""
+"""The default folder of all data sets, below the current folder."""
 
 REGISTRY = Path(__file__).with_name("sources.yaml")
 
@@ -32,7 +32,7 @@ class File(Entry):
 
 
 class Fingerprint(Entry):
-    """Size in bytes and checksum of a file; None where nobody published one."""
+    """Size in bytes and checksum of a file; None where it is not published."""
 
     size: int | None = None
     checksum: Checksum | None = None
@@ -49,10 +49,11 @@ class Fingerprint(Entry):
 
 
 class Variant(Entry):
-    """One form in which a data set is found.
+    """One published form of a data set.
 
     ``content`` is the digest of the prepared arrays (:func:`poisoning.datasets.content.digest`),
-    None where it has never been computed: the files' checksums, or else the counts, must then do.
+    None where it has never been computed: the files' checksums, or else the counts, then identify
+    the variant.
     """
 
     note: str
@@ -81,7 +82,7 @@ class Source(Entry):
 
     @property
     def verifiable(self) -> bool:
-        """Whether what is fetched can be checked: somebody published what it should be."""
+        """Whether fetched files can be checked: some variant has checksums or a known content."""
         return any(variant.checksummed or variant.content for variant in self.variants.values())
 
 

@@ -1,7 +1,7 @@
 """Embedded stand-ins: small sets of the same kind as the real ones, made without a download.
 
-Each is fixed: its generator is seeded by the name of the data set, so that everybody attacks the
-same stand-in. Nothing measured on one says anything about a paper.
+Each is fixed: its generator is seeded by the name of the data set, so that every user attacks the
+same stand-in data. Results on stand-in data are no evidence about a paper.
 """
 
 import math
@@ -28,7 +28,7 @@ DIGITS_CITATION = (
 
 @dataclass(frozen=True)
 class Standin:
-    """What a stand-in is, on what terms, and how it is made."""
+    """A stand-in: its description, the function that makes it, its licence and citation."""
 
     description: str
     make: Callable[[], Content]
@@ -146,7 +146,7 @@ def textures(n: int = 1500, side: int = 12) -> Content:
 
 
 def _bundled_digits() -> tuple[Float[ndarray, "n 64"], Int[ndarray, "n"]]:
-    from sklearn.datasets import load_digits  # a second to import, which loading data can spare
+    from sklearn.datasets import load_digits  # a second to import; loading data does not need it
 
     return load_digits(return_X_y=True)
 
@@ -154,7 +154,7 @@ def _bundled_digits() -> tuple[Float[ndarray, "n 64"], Int[ndarray, "n"]]:
 def _images(
     name: str, pixels: UInt8[ndarray, "n d"], labels: Int[ndarray, "n"], test_fraction: float = 0.2
 ) -> Content:
-    """Shuffle and set a fifth apart for testing."""
+    """Shuffle, and split off a fifth for testing."""
     order = generator(f"{name} split").permutation(len(pixels))
     n = len(pixels) - math.ceil(test_fraction * len(pixels))
     train, test = order[:n], order[n:]

@@ -1,7 +1,7 @@
 """The prepared folder: ``arrays.npz``, ``vocabulary.json`` (text) and ``manifest.json``.
 
-Its bytes depend on the content alone: no dates, no compression whose output differs from one
-zlib to the next, no paths. What is read back is checked against the digest in the manifest.
+Its bytes depend on the content alone: no dates, no compression whose output differs between
+versions of zlib, no paths. Arrays are checked, when read, against the digest in the manifest.
 """
 
 import json

@@ -9,7 +9,7 @@ from poisoning.errors import DataError
 
 
 def bag_of_words(documents: Iterable[Iterable[str]], vocabulary: list[str]) -> sp.csr_array:
-    """The (n, d) int32 count matrix of tokenised documents; words outside the vocabulary go.
+    """The (n, d) int32 count matrix of tokenised documents; other words are dropped.
 
     Column indices are sorted within every row. d = ``len(vocabulary)``.
     """

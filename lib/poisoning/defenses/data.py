@@ -1,8 +1,8 @@
-"""Clean data with poison added, as a defense meets it.
+"""Clean data with poison added, as a defense receives it.
 
-An attacker who chooses among hundreds of candidates adds each to the same clean data. What a
-defense finds out about the clean data alone is kept with them (:meth:`CleanData.remember`), and
-so is what several defenses ask of one candidate.
+An attacker who chooses among hundreds of candidates adds each to the same clean data. Quantities of
+the clean data alone are cached with them (:meth:`CleanData.remember`). Quantities of one candidate
+that several defenses need are cached with the candidate.
 """
 
 from collections.abc import Callable, Hashable
@@ -20,14 +20,14 @@ Known = TypeVar("Known")
 
 
 class CleanData:
-    """The clean training data ``X`` (n, d), ``y`` (n,), and what is known of them."""
+    """The clean training data ``X`` (n, d), ``y`` (n,), with a cache of derived quantities."""
 
     def __init__(self, X: Matrix, y: Shaped[ndarray, "n"]) -> None:
         self.X, self.y = X, y
         self._known: dict[Hashable, Any] = {}
 
     def remember(self, key: Hashable, find: Callable[[], Known]) -> Known:
-        """What ``find`` returned the first time it was asked for under ``key``."""
+        """The result of ``find()``, computed at the first call with this ``key``."""
         if key not in self._known:
             self._known[key] = find()
         return self._known[key]
@@ -41,11 +41,11 @@ class CleanData:
 class PoisonedData:
     """Clean data and the poison ``X_poison`` (r, d), ``y_poison`` (r,), clean points first.
 
-    ``X`` (n + r, d), ``y`` (n + r,) are what the defender sees, ``poisoned`` (n + r,) what it
-    does not. ``undefended`` returns the model that the defender's learner makes of all of it.
-    ``exact``: whether scores must be exact; otherwise a defense may approximate where exactness
-    takes minutes, and says in ``residuals``, by its id, how far off it may be. ``rng`` is for
-    defenses that draw at random.
+    ``X`` (n + r, d), ``y`` (n + r,) are what the defender sees; ``poisoned`` (n + r,) marks the
+    poison and is hidden from the defender. ``undefended`` returns the learner trained on all
+    points. ``exact``: whether scores must be exact; otherwise a defense may approximate where
+    exactness takes minutes, and reports the error of its scores in ``residuals``, by the defense's
+    id. ``rng`` is for defenses that draw at random.
     """
 
     def __init__(

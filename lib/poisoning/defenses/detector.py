@@ -23,14 +23,14 @@ _ROUNDING = 1e-9  # scores this close, relatively, are tied: copies of one row m
 class Defense(Protocol):
     """Anomaly scores whose parameters β are fitted to a data set.
 
-    A defense may also have, and a game then makes use of,
+    A defense may also have the following attributes, which a game then uses:
 
-    * ``name``: what its results are called; by default from its class;
-    * ``score_added(data)``: the scores of ``fit(data.X, data.y).score(data.X, data.y)``, found
-      cheaply from what is known of the clean data
+    * ``name``: the name of its results; by default from its class;
+    * ``score_added(data)``: the scores of ``fit(data.X, data.y).score(data.X, data.y)``, computed
+      faster from cached quantities of the clean data
       (:class:`~poisoning.defenses.data.PoisonedData`);
-    * ``cost``: when an attack tries many candidates, those behind cheap defenses are measured
-      first; L2 has 0, k-NN 3, SVD 4, a defense that says nothing 5;
+    * ``cost``: an attack that tries many candidates measures them behind cheap defenses first; L2
+      has cost 0, k-NN 3, SVD 4, a defense without this attribute 5;
     * ``learner``: if it is None, the learner of the game.
     """
 
@@ -38,15 +38,15 @@ class Defense(Protocol):
         """Learn β from clean and poisoned points together."""
 
     def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
-        """s_β(x, y) for every point: larger is more anomalous, ∞ always goes."""
+        """s_β(x, y) for every point: larger is more anomalous, ∞ is always removed."""
 
 
 @dataclass
 class Unsupervised:
     """An outlier detector of scikit-learn or pyod as a defense; it does not see labels.
 
-    ``detector`` is not fitted itself, a copy is. Where it draws at random and was given no
-    ``random_state``, it draws the same every time.
+    A copy of ``detector`` is fitted, never ``detector`` itself. If its ``random_state`` is None,
+    the copy uses the seed 0.
     """
 
     detector: Any
@@ -115,7 +115,7 @@ def equipped(defense: Defense, learner: Any) -> Defense:
 
 
 def name_of(defense: Any) -> str:
-    """What the results of a defense are called."""
+    """The name of a defense's results."""
     return getattr(defense, "name", None) or hyphenated(type(defense).__name__)
 
 
@@ -139,9 +139,9 @@ def keep_mask(
 ) -> Bool[ndarray, "n"]:
     """Which points survive a cut of the fraction ``remove`` of each class.
 
-    A point stays if s ≤ τ_y. The paper writes s < τ_y; with its strict sign a cluster of equal
-    scores at the threshold would go as a whole and take more than the fraction. Thus at most
-    ⌊remove · n_y⌋ points of a class go, fewer if there are ties; scores that differ by rounding
+    A point stays if s ≤ τ_y. The paper writes s < τ_y; with its strict sign all points with a score
+    equal to the threshold would be removed, possibly more than the fraction. Here at most ⌊remove ·
+    n_y⌋ points of a class are removed, fewer if there are ties; scores that differ by rounding
     count as tied. Raises ``ValueError`` unless 0 ≤ ``remove`` < 1, or if a score is NaN.
     """
     if not 0.0 <= remove < 1.0:

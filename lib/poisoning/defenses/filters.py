@@ -1,4 +1,4 @@
-"""Yardsticks beside the real defenses: a blind filter, a perfect one, and several at once."""
+"""Baselines for the defenses: a random filter, a perfect one, and several defenses together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from poisoning.defenses.data import PoisonedData
 
 @dataclass(frozen=True)
 class RandomFilter:
-    """Uniform scores: what removing this much data costs in itself.
+    """Uniform random scores: a baseline for the cost of removing this much data.
 
-    It plays in games only, which have to be given an ``rng`` for it.
+    It works in games only, whose ``evaluate`` then needs an ``rng``.
     """
 
     name = "random"
@@ -30,9 +30,9 @@ class RandomFilter:
 
 @dataclass(frozen=True)
 class OracleFilter:
-    """∞ for poison, 0 otherwise: all the poison goes, and nothing else, whatever the fraction.
+    """∞ for poison, 0 otherwise: removes all the poison and nothing else, whatever the fraction.
 
-    It plays in games only, since no data set says which points are poison.
+    It works in games only, since no data set says which points are poison.
     """
 
     name = "oracle"

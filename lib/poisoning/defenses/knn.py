@@ -23,9 +23,9 @@ class KNNDefense:
     """s(x) = distance from x to its k-th nearest *other* point of β = D_c ∪ D_p, labels ignored.
 
     Koh et al. 2021, Section 2.2, with k = 5; the authors' code instead sums the distances to the k
-    nearest, the point itself among them. The points scored are members of β, as all a defender
-    scores are, so each meets itself once, at distance 0; that meeting is not counted. Copies of a
-    point are neighbours at distance 0.
+    nearest, the point itself among them. The points scored are members of β, as are all points that
+    a defender scores, so each has itself as a neighbour at distance 0, which is not counted. Copies
+    of a point are neighbours at distance 0.
     """
 
     k: int = 5

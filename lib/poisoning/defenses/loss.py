@@ -14,13 +14,13 @@ from poisoning.models.linear import LinearModel
 
 @dataclass
 class LossDefense:
-    """s(x, y) = 1 − y f(x), the hinge loss without its floor at 0, with f learned from everything.
+    """s(x, y) = 1 − y f(x), the hinge loss without its floor at 0, with f trained on all points.
 
     Koh et al. 2021, Section 2.2. The paper scores by the loss itself, under which every point
     fitted with a margin is tied at 0. The cut is the same whenever it falls on points with a
     positive loss; otherwise the signed score still removes the requested fraction, worst margin
-    first. ``learner`` is a scikit-learn classifier, in a game by default the game's own. A model
-    that has ``losses(X, y)`` is scored by that.
+    first. ``learner`` is a scikit-learn classifier, in a game by default the game's own. If the
+    model has a method ``losses(X, y)``, the scores are its values.
     """
 
     learner: Any = None
@@ -45,7 +45,7 @@ class LossDefense:
         return signed_losses(self.model_, X, y)
 
     def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
-        """The scores by the model that the game's learner makes of everything."""
+        """The scores under the model that the game's learner trains on all points."""
         if self.learner is None:
             return signed_losses(data.undefended(), data.X, data.y)
         return replace(self).fit(data.X, data.y).score(data.X, data.y)

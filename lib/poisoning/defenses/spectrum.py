@@ -1,9 +1,9 @@
 """Leading singular values of a data matrix and, when rows are added, the new ones.
 
-Everything happens among left singular vectors: A = XXᵀ is n × n and X stays sparse. The
-eigenpairs of A come from a block Lanczos process with full reorthogonalisation, whose residuals
-‖Au − λu‖ are known exactly: without such a bound an approximate SVD quietly answers a different
-question, and attacks look defeated that are not.
+Everything happens among left singular vectors: A = XXᵀ is n × n and X stays sparse. The eigenpairs
+of A come from a block Lanczos process with full reorthogonalisation, whose residuals ‖Au − λu‖ are
+known exactly: without such a bound an approximate SVD can be wrong unnoticed, and attacks then look
+defeated that are not.
 
 Rows added to X (``captured_with_rows``): let A = UΛUᵀ + (what is left out), V = XᵀUΛ^(-1/2) the
 right singular vectors known, and P the new distinct rows, each scaled by the square root of its
@@ -25,22 +25,22 @@ from numpy import ndarray
 from poisoning.arrays import Matrix, squared_norms
 
 EXACT = 1e-6
-"""Residual, as a fraction of the eigenvalue, that makes no difference to any defense."""
+"""Residual, as a fraction of the eigenvalue, that is too small to change what a defense removes."""
 
 ROUGH = 0.03
 """The same for a quick update of large data. What vectors capture is wrong by about its square: on
 IMDB 0 to 2 of 25,750 points change sides of a 5 % cut at 0.02, 8 at 0.08, 70 at 0.15."""
 
 _BLOCK = 48
-_FRESH_BASIS = 2.2  # Lanczos vectors per wanted pair, at least, when starting from nothing
-_SMALL_BASIS = 1_500  # up to this size the update is quick whatever the alternative
-_MINUTES = 1e11  # n · (size of the basis)² from which starting from nothing takes minutes
+_FRESH_BASIS = 2.2  # least number of Lanczos vectors per wanted pair without an update
+_SMALL_BASIS = 1_500  # up to this size of its basis an exact update is always used
+_MINUTES = 1e11  # n · (size of the basis)² from which a spectrum without an update takes minutes
 _FIRST_RESIDUAL = 0.03  # of an update before Chebyshev's rate sets in, typically
-_SLOWEST = 1.2  # what one Lanczos step of an update divides the residual by, at least
+_SLOWEST = 1.2  # least factor by which one Lanczos step of an update divides the residual
 _GROWTH = 1.15  # of the Lanczos basis between two tests of convergence, at first
 _NEGLIGIBLE = 1e-12  # a direction this much shorter than its parent is rounding error
 _NEGLIGIBLE_SQUARE = 1e-14  # the same for squared lengths found as differences
-_INSIDE = 0.25  # unit vectors of less square length than this after a projection lost accuracy
+_INSIDE = 0.25  # a unit vector with less squared length after a projection has lost accuracy
 _WELL_CONDITIONED = 1e-10  # ratio of squares down to which Cholesky may orthogonalise
 _OFTEN = 0.1  # density from which a column is multiplied faster as a dense one
 _SEED = 0
@@ -48,11 +48,10 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The leading eigenpairs of XXᵀ, and how well they hold.
+    """The leading eigenpairs of XXᵀ, with their accuracy.
 
     ``vectors`` (n, m), ``values`` (m,) descending (squared singular values), ``total`` = ‖X‖²_F,
-    ``rank`` = the k of the rule that asked for them, ``residual`` = max ‖XXᵀu − λu‖ / λ_k over
-    all m pairs.
+    ``rank`` = the k of :func:`rank_for`, ``residual`` = max ‖XXᵀu − λu‖ / λ_k over all m pairs.
     """
 
     vectors: Float[ndarray, "n m"]
@@ -63,12 +62,12 @@ class Spectrum:
 
     @property
     def captured(self) -> Float[ndarray, "n"]:
-        """Σ_{j≤k} (v_j·x_i)², what the top k right singular vectors hold of every row."""
+        """Σ_{j≤k} (v_j·x_i)² of every row, v_j being the top k right singular vectors."""
         return np.square(self.vectors[:, : self.rank]) @ self.values[: self.rank]
 
     @property
     def left_out(self) -> float:
-        """No eigenvalue beyond the pairs kept is larger."""
+        """An upper bound on the eigenvalues beyond the pairs kept."""
         return max(min(float(self.values[-1]), self.total - float(self.values.sum())), 0.0)
 
 
@@ -81,9 +80,9 @@ def rank_for(values: Float[ndarray, "m"], total: float, tail: float) -> int | No
 def leading_spectrum(X: Matrix, tail: float, *, reach: float = 1.0, tol: float = EXACT) -> Spectrum:
     """Eigenpairs of XXᵀ up to the smallest rank k whose tail energy is below ``tail``, and beyond.
 
-    ``X`` (n, d); ``tail`` in (0, 1) as in ``rank_for``. For the sake of rows to be added, pairs
-    down to the first at ``reach`` · λ_k or less are computed too, but at most k more. Every pair
-    returned has a residual of at most ``tol`` · λ_k. Raises ``ValueError`` for a matrix of zeros.
+    ``X`` (n, d); ``tail`` in (0, 1) as in ``rank_for``. For later updates, pairs down to the first
+    at ``reach`` · λ_k or less are computed too, but at most k more. Every pair returned has a
+    residual of at most ``tol`` · λ_k. Raises ``ValueError`` for a matrix of zeros.
     """
     n = X.shape[0]
     total = float(squared_norms(X).sum())
@@ -121,10 +120,10 @@ def leading_spectrum(X: Matrix, tail: float, *, reach: float = 1.0, tol: float =
 
 
 def _next_size(size: int, tests: list[tuple[int, float]]) -> int:
-    """The basis at which to test again: a test costs as much as many steps.
+    """The basis size for the next test of convergence: a test costs as much as many steps.
 
-    ``tests`` are (size, log of residual over tolerance); from the last two follows where the line
-    through them reaches 0. The residual falls faster than that.
+    ``tests`` are (size, log of residual over tolerance). The line through the last two is
+    extrapolated to 0; the residual falls faster than this line.
     """
     if len(tests) >= 2 and tests[-1][1] < tests[-2][1]:
         (before, higher), (now, lower) = tests[-2:]
@@ -135,7 +134,7 @@ def _next_size(size: int, tests: list[tuple[int, float]]) -> int:
 
 @dataclass(frozen=True)
 class Update:
-    """What the top k right singular vectors of [X; P] hold of every row, and how well it is known.
+    """What the top k right singular vectors of [X; P] capture of every row, with its accuracy.
 
     ``clean`` (n,) and ``added`` (r,) are Σ_{j≤k} (v_j·x_i)² for the rows of X and of P, ``rank`` =
     the k of ``rank_for``; ``residual`` bounds ‖Bv − λv‖ / λ over those k pairs, given V.
@@ -168,12 +167,11 @@ def captured_with_rows(
         B = [[Λ + ΦΦᵀ, ΦF], [FᵀΦᵀ, diag(e) + NᵀN]].
 
     All that B(V, W) has outside the basis is XᵀQ'N, Q' being the next block: its norm is at most
-    that of N times the largest singular value left out of U. So half a Lanczos step more is in this
-    basis than in the left vectors it is made of, at no cost.
+    that of N times the largest singular value left out of U. So this basis is half a Lanczos step
+    larger than the left vectors that it is made of, at no cost.
 
-    The answer is None if the spectrum kept too few pairs to be sure of it: eigenvectors of A left
-    out of U may be new leading ones, untouched by P, unless their eigenvalues are below the new
-    λ_k.
+    The result is None if ``spectrum`` has too few pairs to guarantee it: eigenvectors of A left out
+    of U may be among the new leading ones unless their eigenvalues are below the new λ_k.
     """
     U, r, m = spectrum.vectors, inner.shape[0], len(spectrum.values)
     total = spectrum.total + float(np.trace(inner))
@@ -234,8 +232,8 @@ def update_pays(spectrum: Spectrum, added: int, tol: float = EXACT) -> bool:
     """Whether ``captured_with_rows`` should replace ``leading_spectrum`` of all rows.
 
     Every step of the update costs as many vectors as there are distinct rows ``added``. At residual
-    ``EXACT`` the two are equally good, so it pays when it is the quicker; at a larger ``tol`` only
-    where starting from nothing takes minutes.
+    ``EXACT`` both are equally accurate, so the update is used where it is faster; at a larger
+    ``tol`` it is used only where ``leading_spectrum`` takes minutes.
     """
     size = len(spectrum.values) + added * (1 + _steps(spectrum, tol))
     fresh = _FRESH_BASIS * spectrum.rank
@@ -297,7 +295,7 @@ class _BlockLanczos:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the space is invariant: nothing is left to add."""
+        """Whether the space is invariant, so that no vector can be added."""
         return self.ahead.shape[1] == 0
 
     @property
@@ -323,7 +321,7 @@ class _BlockLanczos:
         self.below.append(below)
 
     def restart(self, start: Float[ndarray, "n b"]) -> None:
-        """Go on from new directions after the space has closed."""
+        """Continue from new directions after the space has become invariant."""
         self.ahead, _ = self._orthonormal(self._outside(start), np.linalg.norm(start))
         self.below[-1] = np.zeros((self.ahead.shape[1], self.below[-1].shape[1]))
 
@@ -351,7 +349,8 @@ class _BlockLanczos:
     ) -> tuple[Float[ndarray, "n c"], Float[ndarray, "c b"]]:
         """W, outside the span so far but for rounding errors, as (orthonormal block) · (factor)."""
         Q, factor = _independent(W, scale)
-        # Short directions lost orthogonality when they were scaled up: again, from unit length.
+        # Short directions lost orthogonality when they were scaled up: project again at unit
+        # length.
         outside = self._outside(Q)
         gram = outside.T @ outside
         if np.linalg.eigvalsh(gram).min(initial=1.0) < _INSIDE:  # too short for that

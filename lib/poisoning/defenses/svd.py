@@ -19,7 +19,7 @@ from poisoning.defenses.spectrum import (
 
 _BLOCK = 2_000
 _ROUNDING = 1e-10
-_REACH = 0.55  # of λ_k: how far beyond the top k the clean singular vectors are worth keeping
+_REACH = 0.55  # of λ_k: clean singular vectors beyond the top k are kept down to this eigenvalue
 
 
 @dataclass
@@ -53,9 +53,9 @@ class SVDDefense:
     def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
         """The scores of clean data and poison, from the singular vectors of the clean data.
 
-        Unless ``data.exact``, an update of vectors of large data may be rough where only that is
-        quick. ``data.residuals`` holds max ‖XᵀXv − λv‖ / λ over the k vectors behind the scores:
-        at most ``EXACT`` of :mod:`poisoning.defenses.spectrum`, or ``ROUGH``.
+        Unless ``data.exact``, large data get a rough update where an exact one is slow.
+        ``data.residuals`` holds max ‖XᵀXv − λv‖ / λ over the k vectors behind the scores: at most
+        ``EXACT`` of :mod:`poisoning.defenses.spectrum`, or ``ROUGH``.
         """
         scores, residual = self._updated(data)
         data.residuals[id(self)] = residual
@@ -93,6 +93,6 @@ class SVDDefense:
 def distance_outside(
     norms: Float[ndarray, "n"], captured: Float[ndarray, "n"]
 ) -> Float[ndarray, "n"]:
-    """√(‖x‖² − ‖βᵀx‖²); 0 where the difference is rounding error, lest noise rank such points."""
+    """√(‖x‖² − ‖βᵀx‖²); 0, so that noise ranks no points, if the difference is rounding error."""
     outside = norms - captured
     return np.sqrt(np.where(outside > _ROUNDING * norms, outside, 0.0))

@@ -1,9 +1,9 @@
-"""Which tasks were attacked, and which of their examples: what Zhao et al. 2018 propose to study.
+"""Detection of attacked tasks and of their poisoned examples, as Zhao et al. 2018 propose.
 
 "The tasks under attacking show a strong correlation … Therefore, the machine learner can examine
-the data from tasks that form strong local correlations" (Conclusion and Future Work). Two steps: a
-score for every task, larger for one more suspicious, computed from what the learner has, the
-received data and the model learned from them; then an examination of the flagged tasks' data.
+the data from tasks that form strong local correlations" (Conclusion and Future Work). There are two
+steps. Every task gets a score, larger if it is more suspicious, from the data that the learner
+received and the model learned from them; then the data of the flagged tasks are examined.
 """
 
 from dataclasses import replace
@@ -49,10 +49,10 @@ def trim(
 ) -> Bool[ndarray, "m n"]:
     """Which examples stay after the flagged tasks' data were examined, each task by itself.
 
-    Least trimmed losses: fit w to the kept examples of one task, keep the round((1 − f) n_i) of
-    its examples with the lowest loss, fit again, until nothing changes or ``rounds`` are over.
-    The fit minimises mean loss + ``regularisation``/2 ‖w‖², no other task lending support: an
-    attacker of other tasks cannot vouch for his points. The sum of the kept losses never rises.
+    Least trimmed losses: fit w to the kept examples of one task, keep the round((1 − f) n_i) of its
+    examples with the lowest loss, fit again, until nothing changes or ``rounds`` are over. The fit
+    minimises mean loss + ``regularisation``/2 ‖w‖², without the other tasks, so that poison in
+    these cannot hide that of the task. The sum of the kept losses never rises.
 
     Raises:
         ValueError: ``fraction`` is not in [0, 1).

@@ -1,8 +1,8 @@
-"""How much to remove: the fraction p of a defense, chosen on data put aside.
+"""The fraction p that a defense removes, chosen on held-out data.
 
-A defender who does not know how much of its data is poison can put some of it aside, poison
-included, and keep the p whose model errs least there. Nothing tells it which of the points put
-aside are poison.
+A defender who does not know the fraction of poison can hold out some of the data, poison included,
+and choose the p whose model errs least there. The defender does not know which held-out points are
+poison.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from poisoning.arrays import Matrix
 from poisoning.checks import generator
 from poisoning.defenses.detector import Defense, equipped, keep_mask
 
-ASIDE = 5  # one point in so many is put aside
+ASIDE = 5  # one point in five is held out
 
 
 def removal_by_validation(
@@ -28,11 +28,11 @@ def removal_by_validation(
     removals: Sequence[float],
     rng: int | np.random.Generator,
 ) -> tuple[float, Any]:
-    """The best p of ``removals``, and the learner behind the defense with that p, on all data.
+    """The best p of ``removals``, and the learner trained on all data that the defense then keeps.
 
-    ``X`` (n, d), ``y`` (n,) are what the defender received. A fifth of it, drawn by ``rng``, is put
-    aside; for every p the defense cleans the rest, and the model of what is left is tested on the
-    fifth. Of equal errors the first p wins.
+    ``X`` (n, d), ``y`` (n,) are what the defender received. A fifth of it, drawn by ``rng``, is
+    held out. For every p the defense cleans the rest, and the model of the points kept is tested on
+    the fifth. Of equal errors the first p wins.
     """
     order = generator(rng).permutation(len(y))
     aside, rest = order[: len(y) // ASIDE], order[len(y) // ASIDE :]

@@ -10,7 +10,7 @@ from poisoning.feasible.sets import ClassSet
 def linear_lower_bounds(
     C: Float[ndarray, "m d"], feasible: ClassSet, multipliers: Float[ndarray, "m k"]
 ) -> Float[ndarray, "m"]:
-    """For every row c of ``C`` a number that min c·x over the set cannot fall below.
+    """A lower bound on min c·x over the set, for every row c of ``C``.
 
     The Lagrangian dual: with ν ≥ 0 for the ball and v_j of either sign for the rows a_j,
 

@@ -47,8 +47,8 @@ def match_gradient(
     """min ½‖g − ε_+x_+ + ε_-x_-‖², Eq. (17): optimal value and (x_+, x_-).
 
     A class of weight 0 stays out of the model, and its point is 0. The residual is measured in
-    units of ‖g‖ > 0: on objectives as small as these come, Clarabel stops short by up to 1e-4 of
-    their size.
+    units of ‖g‖ > 0: without this scaling Clarabel stops at a relative error of up to 1e-4 on small
+    objectives.
     """
     unit = float(np.linalg.norm(g))
     points, limits, residual = [], [], g / unit

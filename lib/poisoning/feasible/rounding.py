@@ -65,8 +65,8 @@ def realise(
 ) -> Matrix:
     """``size`` points of the domain for the relaxed point x: rows (size, d).
 
-    Whole numbers are drawn by :func:`repeated_roundings`. In other domains x itself may be played:
-    every row is x, put back inside bounds that rounding errors may have crossed, as a dense array.
+    Whole numbers are drawn by :func:`repeated_roundings`. In other domains every row is x itself,
+    clipped to bounds that rounding errors may have crossed, as a dense array.
     """
     if domain.integer:
         return repeated_roundings(x, size, repeats, rng)

@@ -46,7 +46,7 @@ class InputDomain:
         """The domain of the clean data ``X`` (n, d).
 
         Counts are capped, coordinate by coordinate, at the largest value that occurs in ``X``:
-        Section 3.3 chooses the number of terms of f so, and where f ends the point ends too.
+        Section 3.3 chooses the number of terms of f in this way, and f is not defined beyond it.
 
         Raises:
             ValueError: there is no such domain, or the data themselves lie outside it.

@@ -9,7 +9,7 @@ With x = (x_k) one point per class, each in its :class:`~poisoning.feasible.sets
 * s = (ε_+, −ε_-) is the KKT attack's problem (17).
 
 Apart from the coordinate-wise domain, F_k has a handful of constraints: one ball and R rows. Two
-ideas make a problem with 10⁵ coordinates a problem with six unknowns.
+ideas reduce a problem with 10⁵ coordinates to one with six unknowns.
 
 1. *Proximal point.* Each outer step adds σ/2‖x − x⁰‖² and moves x⁰ to the answer; σ shrinks. The
    dual function of a step, over multipliers y of the ball (≥ 0) and rows (of either sign: a row is
@@ -41,9 +41,9 @@ _LAST_SIGMA = 1e-9
 _OUTER_STEPS = 40
 _NEWTON_STEPS = 200
 _BACKTRACKS = 60
-_PASSES = 500  # over the coordinates in one proximal step; seen are up to 143
+_PASSES = 500  # over the coordinates in one proximal step; at most 143 were observed
 _FEASIBILITY = 1e-9  # allowed excess over a constraint, relative as in ClassSet.violation
-_FLOOR = 1e-5  # of the objective's natural size: below it, the gap is judged against that
+_FLOOR = 1e-5  # of the objective's natural size; the gap is relative to no less than this
 
 
 class EmptySetError(SolverError):
@@ -163,8 +163,9 @@ def _proximal_point(dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | No
         if step.violation <= _FEASIBILITY:
             sigma = max(_SHRINK * sigma, least)
             continue
-        # So small a σ amplifies rounding errors in the multipliers: go back, and stay there. But
-        # where the passes ran out, kinks were in the way, and from the next x⁰ there may be none.
+        # A σ this small amplifies rounding errors in the multipliers: raise it, and keep it from
+        # falling again. If the passes ran out instead, the cause was kinks, and the next x⁰ may
+        # avoid them.
         sigma = sigma / _SHRINK**2
         if dual.evaluations[0] - passes <= _PASSES:
             least = sigma
@@ -193,9 +194,9 @@ class _Dual:
     """The dual of (P) with a proximal term. K classes, m = 1 + R constraints each.
 
     ``G`` (d, K, m) as the kernel wants it. A product may range over [``ends_below``,
-    ``ends_above``] (K, m); ``scales`` (K, m) turn an excess into a relative one. ``natural`` is
-    the size of objective and ``curvature`` that of a second derivative in x that (P) can have.
-    Two fields change: ``residual`` (d,), the last w, and ``evaluations``, a counter.
+    ``ends_above``] (K, m); ``scales`` (K, m) turn an excess into a relative one. ``natural`` is the
+    typical size of the objective of (P), ``curvature`` that of its second derivative in x. Two
+    fields change: ``residual`` (d,), the last w, and ``evaluations``, a counter.
     """
 
     name: str
@@ -296,7 +297,7 @@ class _Dual:
                 rise = float(np.sum(gradient * (trial - y)))
                 if new[1] >= value + 1e-4 * rise:
                     break
-                # Near the maximum the rise drowns in rounding; then the gradient decides.
+                # Near the maximum rounding hides the rise; then the gradient decides.
                 closer = float(np.abs(new[2] / self.scales).max()) < 0.9 * violation
                 if closer and new[1] >= value - 1e-14 * ceiling:
                     break

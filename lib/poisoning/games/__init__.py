@@ -1,1 +1,1 @@
-"""What attacker and defender both know, and what an attack is worth."""
+"""Games: what attacker and defender both know, and the value of an attack."""

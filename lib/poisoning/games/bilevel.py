@@ -5,8 +5,8 @@
 Eq. (2). F is the mean logistic loss on the training data D'_tr, in which poison has taken the place
 of some clean rows, and a penalty: e^λ‖w‖²/2 (L2) or e^λ‖w‖₁ (L1). The defender has a small trusted
 validation set D_val; the attacker knows it. Without a target of the attacker's own, A = L on D_val:
-Eq. (3), the worst case. A :class:`Policy` says who chooses λ; what the defender ends with is
-measured policy by policy.
+Eq. (3), the worst case. A :class:`Policy` says how λ is chosen; the defender's models are tested
+policy by policy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True)
 class Policy:
-    """Who chooses λ: ``fixed`` is the exponent, −∞ for none; None if it is learned.
+    """How λ is chosen: ``fixed`` is the exponent, −∞ for no penalty, None if λ is learned.
 
     ``penalty`` is "l2" or "l1". ``per_layer``: a learned exponent for every layer of a network,
     otherwise one for all parameters.
@@ -70,13 +70,13 @@ POLICIES = {
 
 @dataclass(frozen=True)
 class FinalTraining(Settings):
-    """How models are trained that are tested: full-batch descent (Table V).
+    """Training of the models that are tested: full-batch gradient descent (Table V).
 
-    A network's error jumps from step to step and from start to start; so it is averaged over
+    A network's error varies from step to step and from start to start; so it is averaged over
     ``starts`` initial parameters and over ``checkpoints`` iterates ten steps apart, the last of
     them after ``epochs`` steps.
 
-    Raises ``ValueError`` if so many checkpoints do not fit into the epochs.
+    Raises ``ValueError`` if the checkpoints need more than ``epochs`` steps.
     """
 
     epochs: int = setting(600, COUNT, "steps of gradient descent")
@@ -104,7 +104,7 @@ LEARNING, TRAINING = HyperparameterLearning(), FinalTraining()
 
 @dataclass(frozen=True)
 class PolicyOutcome:
-    """What a policy ends with.
+    """The model that the defender ends with under a policy, and its errors.
 
     ``test_error``, a fraction, is the mean over starts and checkpoints, ``spread`` their standard
     deviation; a score of exactly 0 counts as half an error. ``error_by_label`` is the same for
@@ -126,18 +126,17 @@ class BilevelGame:
 
     ``X`` (n, d) and ``y`` (n,) of −1 and +1 are the clean training data, ``X_val`` (v, d) and
     ``y_val`` (v,) the trusted validation data, ``X_test`` and ``y_test`` those that errors are
-    measured on; without them the validation data stand in. An array of bytes (``uint8``) is read as
-    scale·X + offset, and poison in the place of its rows is rounded to bytes too; an array of
-    other numbers is taken as it is. ``box`` is Φ, the range of every feature.
+    measured on; without them the validation data are used. An array of bytes (``uint8``) is read as
+    scale·X + offset, and poison in the place of its rows is rounded to bytes too; an array of other
+    numbers is taken as it is. ``box`` is Φ, the range of every feature.
 
-    ``policies`` by name say who chooses λ. ``hidden`` are the widths of a network's hidden layers,
-    none for logistic regression. ``target``, a pair (X, y), is the attacker's D_target of Eq. (2);
-    without it the attacker aims at the validation data, Eq. (3). ``learning`` is how a defender
-    learns λ on given data, ``training`` how the models are trained that are tested. ``dtype`` is
+    ``policies``, by name, say how λ is chosen. ``hidden`` are the widths of a network's hidden
+    layers, none for logistic regression. ``target``, a pair (X, y), is the attacker's D_target of
+    Eq. (2); without it the attacker aims at the validation data, Eq. (3). ``learning`` sets how a
+    defender learns λ on given data, ``training`` how the tested models are trained. ``dtype`` is
     "float32" or "float64", ``device`` where torch computes.
 
-    Raises ``ValueError`` or ``TypeError`` for an argument that is not as said; the sentence names
-    it.
+    Raises ``ValueError`` or ``TypeError`` for an invalid argument; the message names it.
     """
 
     def __init__(
@@ -246,7 +245,7 @@ class BilevelGame:
             other.clean = Rows(X, torch.cat([clean.y, labels[0]]))
         return other
 
-    # What attackers ask --------------------------------------------------------------------------
+    # Used by attacks -----------------------------------------------------------------------------
 
     @property
     def n(self) -> int:
@@ -316,10 +315,10 @@ class BilevelGame:
         replaced: Int[ndarray, "r"] | None = None,
         rng: int | np.random.Generator = 0,
     ) -> Float[ndarray, "K G"]:
-        """λ of every policy: fixed ones as they are, others learned on this poison at rest.
+        """λ of every policy: fixed ones as they are, the others learned on this constant poison.
 
         This is Alg. 2 without its attacker. Arguments are those of :meth:`evaluate`. Raises what
-        the hypergradient raises, among it ``ValueError`` for a step size beyond stability.
+        the hypergradient raises, including ``ValueError`` for a step size beyond stability.
         """
         points, labels = self._poison(points, labels)
         exponents = self.exponents(self.learning)
@@ -348,7 +347,7 @@ class BilevelGame:
         lam: Float[ndarray, "K G"] | None = None,
         rng: int | np.random.Generator = 0,
     ) -> dict[str, PolicyOutcome]:
-        """What poison from anywhere does: an outcome for every policy.
+        """The effect of any given poison: an outcome for every policy.
 
         ``points`` (r, d) and ``labels`` (r,) may have no rows; they are the same for all K
         policies, or with a leading axis K those that each policy meets. They take the place of the
@@ -385,7 +384,7 @@ class BilevelGame:
         }
 
     def value(self, outcomes: Mapping[str, PolicyOutcome]) -> float:
-        """What poison is worth: the least test error over the policies that regularise.
+        """The value of poison: the least test error over the policies that regularise.
 
         That is the error of the defender who picks the best of them. If "none" is the only policy,
         the value is its error.
@@ -407,7 +406,7 @@ class BilevelGame:
         free: int = 0,
         objectives: tuple[Objective, ...] | None = None,
     ) -> Problem:
-        """The inner problems of the policies of numbers ``which``, on ``clean`` rows and poison.
+        """The inner problems of the policies of index ``which``, on ``clean`` rows and poison.
 
         The last ``free`` rows of ``points`` are differentiated, the others only train.
         ``objectives`` are by default those of both players.

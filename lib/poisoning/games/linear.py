@@ -1,8 +1,8 @@
 """The game of Koh et al. 2021: a linear classifier, a defender who discards, an attacker who adds.
 
 Section 5.2: the defender fits an outlier detector to clean data and poison together, discards a
-fraction p of each class, and trains on the rest. An attacker does not know which detector it will
-meet, so poison is worth the least test error over all of them.
+fraction p of each class, and trains on the rest. The attacker does not know the detector, so the
+value of poison is the least test error over all detectors.
 """
 
 from collections.abc import Iterable, Mapping
@@ -61,11 +61,10 @@ class LinearGame:
     scikit-learn or pyod), with names of their own or as a mapping from names; each discards the
     fraction ``remove`` of every class.
 
-    Evaluations against one game share what they find out about the clean data. No answer depends
-    on what was asked before; the arrays must not be changed meanwhile.
+    All evaluations of one game share cached quantities of the clean data. No result depends on
+    earlier evaluations. The arrays must not be changed afterwards.
 
-    Raises ``ValueError`` or ``TypeError`` for an argument that is not as said; the sentence names
-    it.
+    Raises ``ValueError`` or ``TypeError`` for an invalid argument; the message names it.
     """
 
     def __init__(
@@ -132,9 +131,9 @@ class LinearGame:
         return self._like(defenses=named(defenses))
 
     def blind(self) -> "LinearGame":
-        """The game as an attacker sees it who does not know the test data.
+        """The game of an attacker who does not know the test data.
 
-        The clean training data stand in for them (Section 6.1), also in evaluations.
+        The clean training data take their place (Section 6.1), also in evaluations.
         """
         return self._like(X_test=self.X, y_test=self.y)
 
@@ -150,7 +149,7 @@ class LinearGame:
         other.__dict__.update(self.__dict__, **changes)
         return other
 
-    # What attackers ask --------------------------------------------------------------------------
+    # Used by attacks -----------------------------------------------------------------------------
 
     @property
     def n(self) -> int:
@@ -189,14 +188,14 @@ class LinearGame:
     def lam(self) -> float:
         """λ of a learner that solves Eq. (2).
 
-        Raises ``TypeError`` for another learner: who attacks one that is not modelled plays the
-        game with an SVM and evaluates the poison in this one.
+        Raises ``TypeError`` for another learner: to attack it, run the attack on the game with an
+        SVM and evaluate the poison in this game.
         """
         return self._svm("attacks that model the learner").lam
 
     @property
     def clean_svm(self) -> SVMSolution:
-        """Eq. (2) in a world without poison; for a learner that solves it."""
+        """The solution of Eq. (2) on the clean data, for a learner that solves Eq. (2)."""
         self._svm("clean_svm")
         return self.clean_model.solution_
 
@@ -223,12 +222,12 @@ class LinearGame:
         *,
         rng: int | np.random.Generator | None = None,
     ) -> dict[str, Outcome]:
-        """What poison from anywhere does: outcomes without a defense ("none") and behind each.
+        """The effect of any given poison: outcomes without a defense ("none") and behind each.
 
-        ``points`` (r, d) may have no rows: then this is the price of the defenses alone. They need
-        not lie in the domain. ``rng``, a seed or a generator, is for defenses that draw at random,
-        and for learners with a ``random_state``; without it a learner draws as it was told when it
-        was made, from seed 0 if it was not.
+        ``points`` (r, d) may have no rows: then the outcomes show the cost of the defenses alone.
+        Points need not lie in the domain. ``rng``, a seed or a generator, is for defenses that draw
+        at random, and for learners with a ``random_state``; without it a learner uses its own
+        ``random_state``, or seed 0 if that is None.
 
         Raises ``ValueError`` or ``TypeError`` for poison that is no matrix of the game's columns
         with a label of the game's classes for every row.
@@ -237,7 +236,7 @@ class LinearGame:
         return {name: attacked.outcome(name) for name in (NONE, *self.defenses)}
 
     def value(self, outcomes: Mapping[str, Outcome]) -> float:
-        """What poison is worth: the least test error over the defenses, or that without any."""
+        """The value of poison: the least test error over the defenses, or that without any."""
         behind = [outcome.test_error for name, outcome in outcomes.items() if name != NONE]
         return min(behind, default=outcomes[NONE].test_error)
 
@@ -261,7 +260,7 @@ class LinearGame:
     ) -> tuple[Matrix, Shaped[ndarray, "r"]]:
         """Poison as arrays of the game's kind.
 
-        Raises ``ValueError`` or ``TypeError`` naming what is not as :meth:`evaluate` says.
+        Raises ``ValueError`` or ``TypeError`` as :meth:`evaluate` does.
         """
         X = checks.matrix(points, "points", columns=self.X.shape[1], rows=0)
         y = checks.labels(labels, "labels", X.shape[0])
@@ -313,7 +312,7 @@ class AttackedGame:
         )
 
     def keep(self, name: str) -> Bool[ndarray, "m"]:
-        """The points a defense leaves."""
+        """The points that a defense keeps."""
         if name == NONE:
             return np.ones(len(self.data.y), dtype=bool)
         if name not in self.game.defenses:
@@ -347,25 +346,25 @@ class AttackedGame:
         return scores
 
     def _residual(self, name: str) -> float:
-        """How far off the scores behind an outcome may be."""
+        """The bound on the relative error of the scores behind an outcome."""
         defense = self.game.defenses.get(name)
         parts = defense.defenses if isinstance(defense, Together) else (defense,)
         return max(self.data.residuals.get(id(part), 0.0) for part in parts)
 
     @cached_property
     def undefended(self) -> Any:
-        """What the defender learns from everything."""
+        """The learner trained on all points."""
         return self._trained(np.ones(len(self.data.y), dtype=bool))
 
     def _trained(self, keep: Bool[ndarray, "m"]) -> Any:
-        """What the defender learns from the points kept."""
+        """The learner trained on the points kept."""
         data, game = self.data, self.game
         learner = clone(game.learner)
         if hasattr(learner, "fit_added"):
             if keep.all() and not data.poisoned.any():
                 return _model(game.clean_model)
-            # Weights, not fewer rows: then the clean solution is a start. It is the same start
-            # whatever was evaluated before, and so is the model, to the last bit.
+            # Weights instead of fewer rows allow a warm start from the clean solution. This start,
+            # and so the model, does not depend on earlier evaluations.
             weights = keep.astype(np.float64)
             return _model(learner.fit_added(data.X, data.y, weights, game.clean_model))
         parameters = learner.get_params()
@@ -375,7 +374,7 @@ class AttackedGame:
                 seed = data.rng if ours else int(data.rng.integers(2**31))
                 learner.set_params(random_state=seed)
             elif parameters["random_state"] is None:
-                learner.set_params(random_state=0)  # the same answer whenever it is asked
+                learner.set_params(random_state=0)  # the same result at every call
         return _model(learner.fit(data.X[keep], data.y[keep]))
 
 

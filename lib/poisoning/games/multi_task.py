@@ -73,7 +73,7 @@ class Poison:
 
 @dataclass(frozen=True)
 class MultiTaskOutcome:
-    """What the learner learned, and how it does on the target tasks.
+    """What the learner learned, and its performance on the target tasks.
 
     ``utility`` is U of Eq. (2), which the attacker maximises. ``measure`` is the targets' mean NMSE
     (square loss, the attacker wants it high) or mean AUC (hinge, the attacker wants it low) on the
@@ -95,15 +95,14 @@ class MultiTaskGame:
     length m or as numbers from 0.
 
     The game appends the constant 1 to every example: the bias is the last of d = f + 1 weights and
-    is regularised like the others, as in Eq. (1). It scales nothing. An attacker keeps its points
-    in a ball around 0, so inputs should have norms of about 1: Zhao et al. divide all of them by
-    the largest norm in the training sets.
+    is regularised like the others, as in Eq. (1). The game does not scale inputs. An attacker keeps
+    its points in a ball around 0, so inputs should have norms of about 1: Zhao et al. divide all of
+    them by the largest norm in the training sets.
 
     The learner minimises Eq. (1) with ``lambda1`` and ``lambda2``, both positive, to the relative
     residual ``tol`` of :func:`~poisoning.models.mtrl.solve_mtrl`.
 
-    Raises ``ValueError`` or ``TypeError`` for an argument that is not as said; the sentence names
-    it.
+    Raises ``ValueError`` or ``TypeError`` for an invalid argument; the message names it.
     """
 
     def __init__(
@@ -180,11 +179,11 @@ class MultiTaskGame:
                     f"have {measure}."
                 )
 
-    # What attackers ask --------------------------------------------------------------------------
+    # Used by attacks -----------------------------------------------------------------------------
 
     @cached_property
     def clean(self) -> MultiTaskOutcome:
-        """The outcome in a world without poison."""
+        """The outcome without poison."""
         return self.outcome(self.learn(self.data))
 
     def poisoned(self, poison: Poison) -> TaskData:
@@ -231,13 +230,13 @@ class MultiTaskGame:
     def evaluate(
         self, poison: Poison | Mapping[int, tuple[Any, Any]]
     ) -> dict[str, MultiTaskOutcome]:
-        """What poison from anywhere does: {"none": outcome}, for this game has no defense.
+        """The effect of any given poison: {"none": outcome}, for this game has no defense.
 
         ``poison`` is an attack's, or a pair (X, y) for each poisoned task by its number, X (n̂_i, f)
         without the constant. An empty mapping is no poison. Points need not lie in any ball.
 
         Raises:
-            ValueError: poison in a task that is not the attacker's, or not as said.
+            ValueError: poison in a task that is not the attacker's, or not of this form.
             TypeError: poison of another type.
             SolverError: the learner does not reach its tolerance.
         """

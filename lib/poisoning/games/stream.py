@@ -2,10 +2,10 @@
 
     w_{i+1} = Π_R(w_i − η (ĝ_i + ζ_i)),        E ĝ_i ∈ ∂F(w_i),        w̄ = (1/n) Σ w_i
 
-The learner takes one noisy subgradient a step; before it does, the attacker, who knows the problem,
-the iterate and the example of this step, adds ζ_i to it. Poison is worth the excess risk
-F(w̄) − F(w*) of the average iterate. The problems know their population risk, so no test data are
-needed.
+The learner takes one noisy subgradient a step. Before the step the attacker, who knows the problem,
+the iterate and the example, adds ζ_i to the subgradient. The value of poison is the excess risk
+F(w̄) − F(w*) of the average iterate. The population risk is computed without sampling, so no test
+data are needed.
 """
 
 from dataclasses import dataclass
@@ -33,8 +33,7 @@ class StreamGame:
     each with an example of its own, ``step`` is η; None for R/(G√n), which balances the theorem's
     terms without poison. ``trials`` independent learners run side by side.
 
-    Raises ``ValueError`` or ``TypeError`` for an argument that is not as said; the sentence names
-    it.
+    Raises ``ValueError`` or ``TypeError`` for an invalid argument; the message names it.
     """
 
     problem: ConvexProblem
@@ -59,7 +58,7 @@ class StreamGame:
     def evaluate(
         self, poison: OraclePoison | None = None, rng: int | np.random.Generator = 0
     ) -> OracleRun:
-        """What poison from anywhere does: all trials, and the ‖ζ_i‖ that were spent.
+        """The effect of any given poison: all trials, and the ‖ζ_i‖ that were spent.
 
         ``poison`` maps an :class:`~poisoning.models.oracle_sgd.OracleCall` to ζ (trials, d); None
         leaves the oracle honest. Evaluations with the same ``rng`` state see the same examples,
@@ -70,7 +69,7 @@ class StreamGame:
         )
 
     def value(self, run: OracleRun) -> float:
-        """What poison is worth: the mean excess risk over the trials."""
+        """The value of poison: the mean excess risk over the trials."""
         return float(run.excess_risk.mean())
 
     def upper_bound(self, norms: Float[ndarray, "n"]) -> float:

@@ -3,9 +3,9 @@
     Z^(t) = (I − η∇²F) Z^(t−1) − η∇_Λ∇_w F,      dA/dΛ = Z^(T)ᵀ ∇_w A,
 
 one column of Z per exponent in Λ, carried along with training. Nothing of the trajectory is kept,
-but every column costs a Hessian product per step. That is a fair price for the exponents; for
-poison, where every feature of every point would have a column, it is prohibitive, and
-:func:`poisoning.hypergradient.rmd.rmd` or :func:`poisoning.hypergradient.implicit.implicit` serve.
+but every column costs a Hessian product per step. That is affordable for the exponents. For poison
+every feature of every point would have a column, which is prohibitive: use
+:func:`poisoning.hypergradient.rmd.rmd` or :func:`poisoning.hypergradient.implicit.implicit` there.
 """
 
 import torch

@@ -113,7 +113,7 @@ def _objective(problem: Problem, w: Tensor, point: Linearisation) -> Float[Tenso
 def _train(
     problem: Problem, tolerance: float, max_newton: int
 ) -> tuple[Tensor, Linearisation, int, int]:
-    """w*, the data term there, Newton steps, and conjugate gradients' iterations."""
+    """w*, the data term at w*, and the numbers of Newton steps and of conjugate-gradient steps."""
     model, w, used = problem.model, problem.initial, 0
     sparse = problem.shrinkage > 0
     point = model.linearise(problem, w)

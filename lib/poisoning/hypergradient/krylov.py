@@ -80,7 +80,7 @@ def largest_eigenvalue(
     for i in range(most):
         q = product(basis[-1])
         tridiagonal[:, i, i] = (q * basis[-1]).sum(-1)
-        for _ in range(2):  # twice is enough
+        for _ in range(2):  # two passes make q orthogonal up to rounding
             for b in basis:
                 q = q - (q * b).sum(-1, keepdim=True) * b
         beta = torch.linalg.vector_norm(q, dim=-1)

@@ -8,7 +8,7 @@ steps of the sign of the hypergradient,
 each at a model that is trained anew. An attacker may move poison in the same loop, at the same
 (X, λ): that makes the loop the minimax attack.
 
-A minimax problem has no value that all steps improve, so both rules for β_h need gradients alone.
+In a minimax problem no value improves at every step, so both rules for β_h use gradients only.
 ``decayed`` is β(1 − h/H), with β chosen by hand. ``adaptive`` lengthens a step by a quarter while
 the hypergradient agrees with the last move, and halves it when it does not (Rprop's rule,
 Riedmiller and Braun 1993), exponent by exponent.
@@ -76,7 +76,7 @@ class HyperparameterLearning(Settings):
     )
 
     def decay(self, h: int) -> float:
-        """What the first step is multiplied by at hyperiteration h, under ``decayed``."""
+        """The factor of the first step at hyperiteration h, under ``decayed``."""
         return 1.0 - h / self.hyperiterations
 
 
@@ -95,14 +95,14 @@ class Exponents:
     tied: Bool[Tensor, "K"]
 
     def of(self, problems: Int[Tensor, "k"]) -> "Exponents":
-        """Those of some of the problems."""
+        """The exponents of some of the problems."""
         parts = (self.first, self.low, self.high, self.learned, self.tied)
         return Exponents(*(part[problems] for part in parts))
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What H hyperiterations did to k problems.
+    """The course of H hyperiterations on k problems.
 
     ``lam_path`` (k, H + 1, G): λ before every hyperiteration and after the last. ``validation``
     and ``target`` (k, H): the first and the last objective of the problem at w^(T), before each
@@ -120,7 +120,7 @@ class Starts:
 
     Networks start from parameters that are drawn anew each time, the same for all problems;
     logistic regression starts from zero. The implicit method trains to a minimum, where the start
-    plays no part: it goes on from the problem's last minimum.
+    plays no part: training continues from the problem's last minimum.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Starts:
 
 
 Move: TypeAlias = Callable[[Hypergradient, int], None]
-"""What an attacker does at a hyperiteration: changes the problem's poison in place."""
+"""The attacker's step at a hyperiteration, which changes the problem's poison in place."""
 
 
 def learn(
@@ -206,7 +206,7 @@ class _LamSteps:
         self._last: Tensor | None = None
 
     def step(self, gradient: Float[Tensor, "k G"], h: int) -> Float[Tensor, "k G"]:
-        """What is subtracted from λ at hyperiteration h."""
+        """The step that is subtracted from λ at hyperiteration h."""
         sign = gradient.sign()
         if self._learning.rule == "decayed":
             return self._learning.decay(h) * self._length * sign

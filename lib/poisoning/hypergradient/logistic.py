@@ -6,7 +6,7 @@ With x̃ = (x, 1), σ_i = σ(w·x̃_i) and shares s_i = c_i/N, a backward step o
 
 with y in 0/1. The forward steps keep σ_i(1 − σ_i) s_i of every row, so that a step in either
 direction reads the rows once. The last term is summed over all steps at the end, by one pair of
-matrix products −η(QᵀW + RᵀP) with a line per step in Q (T × m), W (T × d), R (T × m), P (T × d).
+matrix products −η(QᵀW + RᵀP) with a row per step in Q (T × m), W (T × d), R (T × m), P (T × d).
 
 On a CPU compiled passes read the clean rows once per step for every two problems, a byte per pixel,
 and each problem's own poison, a byte per pixel where it is frozen. In float32, on a processor with
@@ -136,7 +136,7 @@ class Logistic(MLP):
         return state.clean.nbytes + state.poison.nbytes + state.pull.nbytes
 
     def train(self, problem: Problem, w: Float[Tensor, "K p"], steps: int) -> Tensor:
-        """w after some steps: √steps at a time are recorded, and only the last w is kept."""
+        """w after ``steps`` steps; √steps at a time are recorded, and only the last w is kept."""
         if not _on_cpu(problem):
             return super().train(problem, w, steps)
         stretch = max(1, isqrt(steps))
@@ -206,9 +206,9 @@ def _numpy(tensor: Tensor) -> ndarray:
 
 
 def _packed(clean: Rows, dtype: torch.dtype) -> tuple[ndarray, ndarray]:
-    """The raw columns that are not 0 throughout, and their numbers.
+    """The raw columns that are not all 0, and their indices.
 
-    Pixels stay bytes, packed for products in integers where those can be had; other rows take the
+    Pixels stay bytes, packed for integer products where the processor has them; other rows take the
     problem's ``dtype`` and are filled up to full lanes.
     """
     used = (clean.X != 0).any(dim=0)
@@ -257,6 +257,6 @@ def _step(problem: Problem) -> tuple[ndarray, ...]:
 
 
 def _scratch(problem: Problem) -> ndarray:
-    """An array that passes over the clean rows write products to."""
+    """A scratch array for the products of passes over the clean rows."""
     dtype = problem.poison.numpy().dtype
     return np.empty((kernels.GROUP, len(problem.clean.y)), dtype)

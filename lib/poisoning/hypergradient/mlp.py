@@ -58,7 +58,7 @@ class MLP(Model):
     def initial(self, d: int, generator: torch.Generator) -> Float[Tensor, "1 p"]:
         """w^(0): Xavier-uniform with biases 0 (Glorot and Bengio 2010; Section V-C), float64.
 
-        It is drawn on the CPU, so that training starts alike on every device.
+        It is drawn on the CPU, so that training starts from the same w on every device.
         """
         parts = []
         for out, inputs in self.shapes(d):

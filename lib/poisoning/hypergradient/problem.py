@@ -80,7 +80,7 @@ class Rows(Keeper):
         return self.keep(("transposed", dtype), lambda: self.values(dtype).T.contiguous())
 
     def nearest(self, values: Float[Tensor, "*k m d"]) -> Float[Tensor, "*k m d"]:
-        """The examples nearest to ``values`` that rows like these hold: 256 levels for bytes."""
+        """``values`` rounded to what rows of this type can hold: 256 levels for bytes."""
         if self.X.dtype != torch.uint8:
             return values
         return self._levels(values).mul_(self.scale).add_(self.offset)
@@ -135,7 +135,7 @@ class Linearisation:
 
 @dataclass(frozen=True)
 class Tape:
-    """s steps of training: w^(0) … w^(s), and the states of each step for the way back.
+    """s steps of training: w^(0) … w^(s), and the states of each step for the backward pass.
 
     ``bytes`` is what all that occupies.
     """
@@ -196,13 +196,13 @@ class Model(ABC):
     """Whether the Hessian at :meth:`curvature_point` bounds the Hessian everywhere."""
 
     def train(self, problem: "Problem", w: Float[Tensor, "K p"], steps: int) -> Tensor:
-        """w after some steps; nothing is kept."""
+        """w after ``steps`` steps; nothing is recorded."""
         for _ in range(steps):
             w = problem.step(w, self.linearise(problem, w).gradient)
         return w
 
     def record(self, problem: "Problem", w: Float[Tensor, "K p"], steps: int) -> Tape:
-        """The same, with everything that the way back needs."""
+        """``steps`` steps of training, with all that the backward pass needs."""
         states, way = [], [w]
         for _ in range(steps):
             point = self.linearise(problem, way[-1])
@@ -364,7 +364,7 @@ class Problem:
     ) -> tuple[Float[Tensor, "J K p"], Float[Tensor, "J K p"]]:
         """The adjoint ``p`` pulled back through soft-thresholding, whose result was ``w``.
 
-        Also the direct derivative by λ, through the threshold, parameter by parameter.
+        The second result is the direct derivative by λ, through the threshold, by parameter.
         """
         dead = (self.shrinkage > 0) & (w == 0)
         return p.masked_fill(dead, 0.0), -self.eta * self.shrinkage * w.sign() * p
@@ -398,7 +398,7 @@ class Diagnostics:
 
     ``gradient_norm`` (K,): norm at ``w`` of the least subgradient of F, 0 where training has
     converged. ``stable_step`` (K,): 2/λ_max of F's Hessian, bounded for logistic regression, at
-    w^(0) for networks; None if nothing was stepped. ``kept_bytes``: the most that was kept of the
+    w^(0) for networks; None without gradient descent. ``kept_bytes``: the most that was kept of the
     trajectory at any time, in bytes. ``residual`` (J, K): ‖Hv − ∇A‖/‖∇A‖ of the implicit solve.
     ``iterations``: training steps, or Newton steps of the implicit method; ``solver_iterations``:
     those of conjugate gradients.

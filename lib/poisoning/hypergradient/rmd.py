@@ -6,8 +6,8 @@
 all at w^(t−1). It is exact for the truncated problem (6); its distance from the hypergradient of
 the fully trained model falls like the contraction of gradient descent, (1 − η λ_min)^T.
 
-Going back needs every w^(t−1), and S per step: curvatures or activations of every row. The
-trajectory is a choice of memory against time:
+The backward pass needs every w^(t−1) and, per step, curvatures or activations of every row, which
+take memory S. ``trajectory`` trades memory for time:
 
 - ``stored``: all T steps are kept. Memory T·S, time 1.
 - ``checkpointed``: every √T-th w is kept; the steps between are trained again when they are needed.

@@ -29,7 +29,7 @@ Loss = Literal["square", "hinge"]
 """(y − w·x)², or the squared hinge max(0, 1 − y w·x)² with y = ±1."""
 
 _NEWTON_STEPS = 100
-_FIRST_GOAL = 1e-2  # residual of the first quadratic of a hinge: its rows may be the wrong ones
+_FIRST_GOAL = 1e-2  # residual of a hinge's first quadratic, whose rows may be the wrong ones
 _CROSSING = 0.1  # residual of the next, relative to the gradient of the rows that crossed
 _ROUNDING = 1e-13  # of F: not counted as a rise
 
@@ -91,17 +91,18 @@ def solve_mtrl(
 ) -> MTRLSolution:
     """min_W F(W), the module's objective, for λ1 > 0 and λ2 ≥ 0; ``start`` is a W to begin from.
 
-    For the square loss F is a quadratic plus λ2/2 ‖W‖_*². For the hinge it is one as long as no
-    margin y w·x crosses 1: Newton's method solves such problems one after the other, each with the
-    rows whose margin is below 1 at the W before, until they are the right rows; a step that raises
-    F is halved. Each quadratic goes by accelerated proximal gradient in the d × d Gram matrices of
-    the tasks, so that a step costs the same whatever the number of rows: step size 1/L, the
-    constant momentum of a λ1-strongly convex function, a restart where it points uphill.
+    For the square loss F is a quadratic plus λ2/2 ‖W‖_*². For the hinge F has this form as long as
+    no margin y w·x crosses 1: Newton's method solves such problems one after the other, each with
+    the rows whose margin is below 1 at the previous W, until these rows stay the same; a step that
+    raises F is halved. Each quadratic is minimised by accelerated proximal gradient in the d × d
+    Gram matrices of the tasks, so that a step costs the same whatever the number of rows: step size
+    1/L, the constant momentum of a λ1-strongly convex function, a restart where the momentum points
+    uphill.
 
-    What ends it is ``residual`` ≤ ``tol``, a bound on the distance of 0 from the subdifferential
-    ∂F(W), relative to the length of the loss's gradient at W = 0: L‖Y − W‖_F, Y being the point
-    whose proximal step is W, plus the gradient of the rows whose margin crossed 1. With
-    r = residual · ‖∇loss(0)‖_F,
+    The iteration ends at ``residual`` ≤ ``tol``, a bound on the distance of 0 from the
+    subdifferential ∂F(W), relative to the length of the loss's gradient at W = 0: L‖Y − W‖_F, Y
+    being the point whose proximal step is W, plus the gradient of the rows whose margin crossed 1.
+    With r = residual · ‖∇loss(0)‖_F,
 
         dist(0, ∂F(W)) ≤ r,    ‖W − W*‖_F ≤ r/λ1,    F(W) − F(W*) ≤ r²/(2 λ1).
 
@@ -200,8 +201,8 @@ def relationship(W: Float[ndarray, "m d"]) -> Float[ndarray, "m m"]:
 def correlations(Omega: Float[ndarray, "m m"]) -> Float[ndarray, "m m"]:
     """Ω_ij/√(Ω_ii Ω_jj), with 1 on the diagonal.
 
-    A task whose variance is zero up to rounding (w_i = 0) has correlation 0 with all others: what
-    is 0/0 counts as unrelated.
+    A task whose variance is zero up to rounding (w_i = 0) has correlation 0 with all others: 0/0
+    counts as 0.
     """
     variance = np.diagonal(Omega)
     negligible = variance <= np.finfo(Omega.dtype).eps * np.max(variance)

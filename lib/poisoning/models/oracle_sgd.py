@@ -7,11 +7,12 @@ w_1 = 0, and let ζ_i depend on nothing but the examples up to step i. Then
 
     E F(w̄) − F(w*) ≤ R²/(2ηn) + η/(2n) Σ (G + ‖ζ_i‖)² + (2R/n) Σ ‖ζ_i‖,              (upper)
 
-which for η = R/(G√n) is the slides' O(1/√n + Σ‖ζ_i‖/n) with its constants. Of the two problems F_±
-of :class:`LinearPair`, every learner has on one an excess risk of at least R Σ‖ζ_i‖/n  (lower).
+which for η = R/(G√n) is the slides' O(1/√n + Σ‖ζ_i‖/n) with its constants. On one of the two
+problems F_± of :class:`LinearPair`, every learner has an excess risk of at least R Σ‖ζ_i‖/n
+(lower).
 
-Both problems know their population risk without sampling. Many independent trials run side by side,
-one in each row.
+The population risk of both classes of problems is computed without sampling. Many independent
+trials run side by side, one in each row.
 """
 
 from collections.abc import Callable
@@ -120,9 +121,10 @@ class GaussianLogistic:
 class LinearPair:
     """F_s(w) = −s ε w on [−1, 1], s = ±1; ℓ(w; x) = −w x with x ~ N(s ε, 1).
 
-    The adversary that shifts every subgradient by ζ = s ε leaves −N(0, 1) for either sign: what the
-    learner sees is the same, so is w̄'s distribution, and one of the two excess risks ε(1 ∓ E w̄) is
-    at least ε = Σ‖ζ_i‖/n. Noise on two points would give the shift away; normal noise does not.
+    An adversary that adds ζ = s ε to every subgradient makes it −N(0, 1) for either sign. So the
+    learner sees the same distribution, w̄ has the same distribution, and one of the two excess
+    risks ε(1 ∓ E w̄) is at least ε = Σ‖ζ_i‖/n. Two-point noise would reveal the shift; normal noise
+    does not.
     """
 
     epsilon: float
@@ -180,7 +182,7 @@ OraclePoison: TypeAlias = Callable[[OracleCall], ndarray]
 
 @dataclass(frozen=True)
 class OracleRun:
-    """``excess_risk`` (T,) of the average iterates w̄, ``average`` (T, d); and what was spent.
+    """``excess_risk`` (T,) of the average iterates w̄, ``average`` (T, d), and the poison's norms.
 
     ``poison_norms`` (n, T) are ‖ζ_i‖, step by step; their column sums are the budget S used.
     """
@@ -242,5 +244,5 @@ def risk_upper_bound(problem: ConvexProblem, step: float, norms: Float[ndarray, 
 
 
 def risk_lower_bound(radius: float, total: float, n: int) -> float:
-    """R S/n: no learner has less on both of F_± under an adversary that may spend ``total`` S."""
+    """R S/n: no learner has a smaller excess risk on both F_± against a budget ``total`` = S."""
     return radius * total / n

@@ -1,4 +1,4 @@
-"""A defender who does not solve: one pass of stochastic gradient descent over the data."""
+"""A defender who does not train to the optimum: one pass of SGD over the data."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,9 +13,9 @@ from poisoning.models.linear import LinearModel
 def train_one_pass(
     X: Matrix, y: Float[ndarray, "n"], lam: float, *, seed: int, average: bool = False
 ) -> LinearModel:
-    """Hinge loss + λ/2 ‖θ‖², every example looked at once, in an order drawn from ``seed``.
+    """Hinge loss + λ/2 ‖θ‖², every example used once, in an order drawn from ``seed``.
 
-    Section 6.3 of Koh et al. 2021, which prints neither step sizes nor order: these are those of
+    Section 6.3 of Koh et al. 2021, which reports neither step sizes nor order; both are those of
     scikit-learn's ``SGDClassifier``, η_t = 1/(λ(t₀ + t)) after Bottou. ``X`` (n, d), ``y`` (n,) of
     ±1. ``average`` returns the mean of the iterates in place of the last one. The intercept is not
     regularised.

@@ -132,9 +132,9 @@ def train_classifier(
 ) -> TrainingRecord:
     """Plain SGD on the mean cross entropy of each batch; the model is trained in place.
 
-    ``rate`` is the step size, the same for all widths and epochs; the examples come in
-    an order that ``seed`` shuffles for every epoch, the same on every device. ``test`` decides
-    nothing. It is measured after every epoch or, with ``tested``, after those epochs, from 0, and
+    ``rate`` is the step size, the same for all widths and epochs; the examples come in an order
+    that ``seed`` shuffles for every epoch, the same on every device. ``test`` has no influence on
+    training. It is measured after every epoch or, with ``tested``, after those epochs, from 0, and
     whenever validation accuracy is the best so far: the epoch that early stopping keeps is always
     among them.
 
@@ -169,7 +169,7 @@ def train_classifier(
 
 def evaluate(model: nn.Module, examples: Examples) -> tuple[float, float]:
     """Mean cross entropy, and the fraction of the examples classified correctly."""
-    # Sums stay on the device: a GPU is not stopped at every batch.
+    # Sums stay on the device, so that a GPU need not synchronise at every batch.
     loss, correct = torch.zeros((2,), dtype=torch.float64, device=examples.X.device)
     with torch.no_grad():
         for X, y in zip(examples.X.split(_EVALUATED), examples.y.split(_EVALUATED), strict=True):
@@ -195,7 +195,7 @@ def early_stopped(criterion: Float[ndarray, "epochs"], patience: int) -> int:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """PyTorch's initialisation reads a global generator: seed it, then give it back as it was."""
+    """Seed PyTorch's global generator, which initialisation uses, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

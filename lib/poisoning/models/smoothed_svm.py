@@ -9,7 +9,7 @@ has the derivative −(wᵢ/Σw) hᵢ in mᵢ, hᵢ = σ((1 − mᵢ)/δ), and t
     H = λI + Σ cᵢ x̃ᵢx̃ᵢᵀ,    cᵢ = (wᵢ/Σw) hᵢ(1 − hᵢ)/δ.
 
 As δ → 0 the loss becomes the hinge, and only examples within a few δ of it have curvature: H⁻¹g
-then takes a linear system in those few (Woodbury), not in the d + 1 weights.
+then needs a linear system in these few examples (Woodbury), not in the d + 1 weights.
 """
 
 from dataclasses import dataclass

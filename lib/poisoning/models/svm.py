@@ -7,10 +7,11 @@ With x̃ = (x, 1), so that the intercept is regularised like every other weight,
 has the dual max Σαᵢ − ½‖Σ αᵢyᵢx̃ᵢ‖² over 0 ≤ αᵢ ≤ wᵢ/(λΣw), in units of λ, and θ̃ = Σ αᵢyᵢx̃ᵢ.
 
 Dual coordinate descent (Hsieh et al. 2008) finds which αᵢ lie at a bound within a few epochs, but
-crawls on the rest when examples are nearly collinear, as concentrated poison is. So epochs over
-all points alternate with epochs over the undecided ones, and once the bounds have nearly settled a
-projected Newton step (conjugate gradients, Armijo) finishes the undecided ones. Where descent has
-not come near after most of the epochs, as on features far from 0, Newton steps are taken anyway.
+converges slowly on the rest when examples are nearly collinear, as concentrated poison is. So
+epochs over all points alternate with epochs over the undecided ones, and once the bounds have
+nearly settled a projected Newton step (conjugate gradients, Armijo) finishes the undecided ones. If
+the gap is still large after most of the epochs, as on features far from 0, Newton steps are taken
+anyway.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ _NEWTON_BELOW = 1e-3  # relative gap under which the undecided set is worth a Ne
 _CRAWLING = 0.9  # of the epochs allowed; after them Newton steps are taken at any gap
 _CG_STEPS = 100
 _CG_TOLERANCE = 0.03
-_DETOURS = 50  # bounds met one by one in a Newton step
+_DETOURS = 50  # bounds reached one by one in a Newton step
 
 
 @dataclass(frozen=True)
@@ -163,16 +164,16 @@ class _Problem:
         w: Float[ndarray, "d1"],
         gradient: Float[ndarray, "n"],
     ) -> None:
-        """Projected Newton (Bertsekas 1982) on the points no bound holds, in place.
+        """Projected Newton (Bertsekas 1982) on the points that are not held at a bound, in place.
 
-        With F those points, d solves Q_FF d = gradient_F by conjugate gradients, and
-        α_F ← clip(α_F + t d), t halved until the dual rises enough. Where it never does, as between
-        near copies of one point, α_F goes along d to the first bound, and on without that point.
+        With F those points, d solves Q_FF d = gradient_F by conjugate gradients, and α_F ← clip(α_F
+        + t d), t halved until the dual rises enough. Where it never does, as between near copies of
+        one point, α_F goes along d to the first bound, and continues without that point.
         """
         held = ((alpha == 0.0) & (gradient <= 0.0)) | ((alpha == self.upper) & (gradient >= 0.0))
         F = np.flatnonzero(~held)
         X, y, upper, start = self.X[F], self.y[F], self.upper[F], alpha[F]
-        Xt = X.T  # of a sparse X a new object every time, dearer than a small product
+        Xt = X.T  # for a sparse X a new object every time, which costs more than a small product
         free = np.ones(F.size, dtype=bool)
 
         def combine(v: Float[ndarray, "f"]) -> Float[ndarray, "d1"]:

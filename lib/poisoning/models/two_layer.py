@@ -27,7 +27,7 @@ from scipy.linalg.blas import get_blas_funcs
 from poisoning.models.two_layer_kernels import take_steps
 
 Array: TypeAlias = Any
-"""``numpy.ndarray`` or ``torch.Tensor``: not named, for torch takes seconds to import."""
+"""``numpy.ndarray`` or ``torch.Tensor``; not named as types, since importing torch is slow."""
 
 _INNER = 16  # steps whose pre-activations are brought up one by one, not by a matrix product
 _TOGETHER = 2**14  # neurons of all runs in one product: a block of them fits the last-level cache
