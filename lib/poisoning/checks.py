@@ -85,7 +85,7 @@ def fraction(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> floa
 def generator(rng: Any, name: str = "rng") -> np.random.Generator:
     """The generator itself, or a new one from a seed; None, not being reproducible, is refused."""
     try:
-        if rng is None:
+        if rng is None or isinstance(rng, bool | np.random.RandomState):
             raise TypeError
         return np.random.default_rng(rng)
     except (TypeError, ValueError):

@@ -129,13 +129,13 @@ class LogisticRegression(_TwoClasses):
 class OnePassSVM(_TwoClasses):
     """One pass of stochastic gradient descent on the SVM's objective; :mod:`poisoning.models.sgd`.
 
-    ``lam`` is λ; ``seed`` determines the order of the examples; with ``average`` the model is the
-    mean of all iterates, not the last one.
+    ``lam`` is λ; ``random_state``, a seed, determines the order of the examples; with ``average``
+    the model is the mean of all iterates, not the last one.
     """
 
-    def __init__(self, lam: float = 0.01, *, seed: int = 0, average: bool = False) -> None:
+    def __init__(self, lam: float = 0.01, *, random_state: int = 0, average: bool = False) -> None:
         self.lam = lam
-        self.seed = seed
+        self.random_state = random_state
         self.average = average
 
     def fit(self, X: Any, y: Any) -> "OnePassSVM":
@@ -143,7 +143,7 @@ class OnePassSVM(_TwoClasses):
         return super().fit(X, y)
 
     def _train(self, X: Matrix, y: ndarray, weights: ndarray | None) -> None:
-        self._keep(train_one_pass(X, y, self.lam, seed=self.seed, average=self.average))
+        self._keep(train_one_pass(X, y, self.lam, seed=self.random_state, average=self.average))
 
 
 class CrammerSingerSVM(ClassifierMixin, BaseEstimator):

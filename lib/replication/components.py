@@ -8,7 +8,10 @@ the fingerprint of every notebook whose knobs name it.
 import ast
 import importlib
 import re
+from collections.abc import Collection, Sequence
 from typing import Any
+
+from poisoning.defenses.detector import name_of
 
 PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(\(.*\))?")
 
@@ -37,6 +40,25 @@ def place(text: str) -> tuple[str, str, dict[str, Any]]:
             f"{text!r} names no class or function: write its path, such as my_attack.Mine(k=3), "
             "with keyword arguments that are literals, or without any."
         ) from None
+
+
+def all_made(texts: Sequence[str], taken: Collection[str] = ()) -> dict[str, Any]:
+    """Several objects by the names that tables have for them: their ``name``, or their class's.
+
+    Raises:
+        ComponentError: two have one name, or one has a name that is ``taken``; or as :func:`made`.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        one = made(text)
+        name = name_of(one)
+        if name in found or name in taken:
+            raise ComponentError(
+                f"{text!r}: another is called {name!r} already; give the class an attribute name "
+                "that differs."
+            )
+        found[name] = one
+    return found
 
 
 def made(text: str) -> Any:

@@ -99,9 +99,15 @@ def attack_on_split(
     """
     game = game_on_split(dataset, split_rng, lam, remove)
     try:
-        return attack(game.blind() if blind else game, rng)
+        found = attack(game.blind() if blind else game, rng)
     except EmptySetError:
         return None
+    if not isinstance(found, Attacked):
+        raise TypeError(
+            f"{type(attack).__name__} returned a {type(found).__name__}, not an Attacked: end it "
+            "with po.measured(game, points, labels)."
+        )
+    return found
 
 
 def meet_defenders(

@@ -107,6 +107,10 @@ class Pipeline:
             if PATTERN.fullmatch(word):
                 module, name, _ = place(word)
                 if module in self.reader.project.modules:
+                    if name not in self.reader.project.table(module).definitions:
+                        raise params.ParameterError(
+                            f"params.yaml: {word}: {module} has no class or function {name}."
+                        )
                     found[word] = self.reader.function(module, name).value
         return found
 

@@ -1,20 +1,12 @@
 """What is accepted from outside, and in which form it goes on; refusals are in test_linear too."""
 
-import jaxtyping
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from poisoning import checks
 
-
-@pytest.fixture(autouse=True)
-def unchecked():
-    """As users have it: no type checker refuses an argument before the library does."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 X = np.array([[0.0, 2.0, 0.0], [1.0, 0.0, 3.0]])
 

@@ -65,7 +65,7 @@ def test_scikit_learn_finds_nothing_wrong(name):
     [
         (SVM(0.05, tol=1e-8), lambda X, y: train_svm(X, y, 0.05, tol=1e-8).model),
         (LogisticRegression(0.05), lambda X, y: train_logistic(X, y, 0.05).model),
-        (OnePassSVM(0.05, seed=3), lambda X, y: train_one_pass(X, y, 0.05, seed=3)),
+        (OnePassSVM(0.05, random_state=3), lambda X, y: train_one_pass(X, y, 0.05, seed=3)),
         (
             OnePassSVM(0.05, average=True),
             lambda X, y: train_one_pass(X, y, 0.05, seed=0, average=True),

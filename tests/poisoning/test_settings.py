@@ -2,7 +2,6 @@
 
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
 
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -12,6 +11,8 @@ from poisoning.attacks.kkt import KKT
 from poisoning.attacks.label_flips import Alfa, RandomFlips
 from poisoning.attacks.min_max import MinMax
 from poisoning.settings import Kind, Settings, allowed, choice, described, number, setting, whole
+
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 ATTACKS = (KKT, MinMax, Influence, RandomFlips, Alfa)
 NEVER = (float("nan"), float("inf"), -float("inf"), "1", None, [1], np.array([0.1]), 1j, object())
@@ -30,14 +31,6 @@ RANGES = {
     "EXAMPLES": ((10, 100_000, 32), (8, 11, 100_002, 12.0)),
     "EXPONENT": ((-20, 0.0, 20.0), (-20.1, 21)),
 }
-
-
-@pytest.fixture(autouse=True)
-def unchecked():
-    """As users have it: no type checker refuses a value before the library does."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def about(kind, *, many=False, none=False):

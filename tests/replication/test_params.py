@@ -195,13 +195,12 @@ def test_kinds_take_what_they_say(kind, right, wrong):
 
 def test_the_file_is_in_the_form_that_dvc_writes(tmp_path):
     """``dvc exp run -S`` rewrites the file: it changes the line of the knob and no other."""
-    from dvc.utils.serialize import modify_yaml
+    from dvc.utils.hydra import apply_overrides
 
     file = tmp_path / "params.yaml"
     before = paths.PARAMS.read_text(encoding="utf-8")
     file.write_text(before, encoding="utf-8")
-    with modify_yaml(file) as content:
-        content["koh2021"]["kkt"]["epsilon"] = 3e-5
+    apply_overrides(str(file), ["koh2021.kkt.epsilon=3e-5"])
     after = file.read_text(encoding="utf-8")
     different = [
         (a, b) for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b

@@ -38,6 +38,14 @@ class Attacked(Generic[Source]):
         return {name: outcome.test_error for name, outcome in self.outcomes.items()}
 
 
+def playing(attack: Any, game: Any, kind: type) -> None:
+    """Raise ``TypeError`` if ``game`` is not of the ``kind`` that ``attack`` plays."""
+    if not isinstance(game, kind):
+        raise TypeError(
+            f"{type(attack).__name__} plays a {kind.__name__}, not a {type(game).__name__}."
+        )
+
+
 @runtime_checkable
 class Attack(Protocol):
     """The settings of an attack, which is run on a game by ``attack(game, rng)``.

@@ -28,7 +28,7 @@ from numpy import ndarray
 from scipy.special import expit
 
 from poisoning.arrays import Matrix, to_dense, vstack
-from poisoning.attacks.attacked import Attacked
+from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.label_flips import flippable
 from poisoning.attacks.limits import WithinLimits
 from poisoning.attacks.poisoned_set import PoisonedSet
@@ -126,8 +126,10 @@ class Influence(WithinLimits):
         start: "RelaxedPoison | None",
         enough: float,
     ) -> Attacked[Iterate]:
+        playing(self, game, LinearGame)
         begun = perf_counter()
         game.poison_size(self.epsilon)
+        game.svm(type(self).__name__)
         feasible = game.feasible(self.radius_percentile, self.slab_percentile)
         if not self.relaxed:
             feasible = _continuous(feasible)

@@ -11,7 +11,7 @@ from time import perf_counter
 
 import numpy as np
 
-from poisoning.attacks.attacked import Attack, Attacked
+from poisoning.attacks.attacked import Attack, Attacked, playing
 from poisoning.checks import generator
 from poisoning.errors import SolverError
 from poisoning.games.linear import LinearGame
@@ -42,6 +42,7 @@ class Iterated(Settings):
 
         Rounds end early when a refitted feasible set is empty. Raises what the first round raises.
         """
+        playing(self, game, LinearGame)
         begun = perf_counter()
         results = tuple(self.play(game, rng))
         best = max(results, key=lambda result: result.value)  # of equals the first

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from poisoning.arrays import Matrix, vstack
-from poisoning.attacks.attacked import Attacked
+from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.decoy import Decoy, likely_first
 from poisoning.attacks.limits import WithDecoys
 from poisoning.attacks.poisoned_set import PoisonedSet
@@ -74,8 +74,10 @@ class KKT(WithDecoys):
         Raises ``EmptySetError`` if no decoy has a point in the feasible set, ``ValueError`` if ε
         leaves no poisoned point, ``TypeError`` if the game's learner is no SVM.
         """
+        playing(self, game, LinearGame)
         begun = perf_counter()
         game.poison_size(self.epsilon)
+        lam = game.svm(type(self).__name__).lam
         feasible = game.feasible(self.radius_percentile, self.slab_percentile)
         decoys = likely_first(
             game, self.quantiles, self.decoy_repeats, self.opening, generator(rng)
@@ -83,7 +85,7 @@ class KKT(WithDecoys):
         candidates = (
             attempt
             for decoy, stream in decoys
-            for attempt in attempts(game.X, game.y, game.lam, feasible, decoy, self, stream)
+            for attempt in attempts(game.X, game.y, lam, feasible, decoy, self, stream)
         )
         return select(game, candidates, begun, enough=enough)
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from poisoning.arrays import Matrix, squared_distances, vstack
-from poisoning.attacks.attacked import Attacked
+from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.limits import WithinLimits
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.attacks.selection import select
@@ -158,6 +158,9 @@ class _Flips(WithinLimits):
     )
 
     def _feasible(self, game: LinearGame) -> FeasibleSet | None:
+        playing(self, game, LinearGame)
+        if not game.binary:
+            raise TypeError(f"{type(self).__name__} needs labels -1 and +1, not more classes.")
         game.poison_size(self.epsilon)
         limits = self.radius_percentile, self.slab_percentile
         return game.feasible(*limits) if self.constrained else None
@@ -169,11 +172,10 @@ class RandomFlips(_Flips):
 
     def __call__(self, game: LinearGame, rng: int | np.random.Generator) -> Attacked:
         """See :func:`random_flips`, which says what it raises."""
-        begun = perf_counter()
+        begun, rng, feasible = perf_counter(), generator(rng), self._feasible(game)
         poisoned = random_flips(
-            game.X_test, game.y_test, game.n, self.epsilon, game.domain,
-            generator(rng), feasible=self._feasible(game),
-        )  # fmt: skip
+            game.X_test, game.y_test, game.n, self.epsilon, game.domain, rng, feasible=feasible
+        )
         return select(game, [("flip", poisoned)], begun)
 
 
@@ -188,10 +190,11 @@ class Alfa(_Flips):
 
     def __call__(self, game: LinearGame, rng: int | np.random.Generator) -> Attacked:
         """See :func:`alfa`, which says what it raises."""
-        begun = perf_counter()
+        begun, feasible = perf_counter(), self._feasible(game)
+        generator(rng)  # refused like everywhere, though nothing is drawn
         poisoned = alfa(
             game.X, game.y, game.X_test, game.y_test, game.lam, self.epsilon, game.domain,
-            feasible=self._feasible(game), clean=game.clean_svm.model, copies=self.copies,
+            feasible=feasible, clean=game.clean_svm.model, copies=self.copies,
         )  # fmt: skip
         return select(game, [("alfa", poisoned)], begun)
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from poisoning.arrays import Matrix, vstack
-from poisoning.attacks.attacked import Attacked
+from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.decoy import Decoy, likely_first
 from poisoning.attacks.limits import WithDecoys
 from poisoning.attacks.min_max_multiclass import ClassesSource, play_classes
@@ -88,6 +88,7 @@ class MinMax(WithDecoys):
         poisoned point, ``TypeError`` if the game's learner is not the one that is modelled: SVM for
         two classes, CrammerSingerSVM for more.
         """
+        playing(self, game, LinearGame)
         begun, rng = perf_counter(), generator(rng)
         game.poison_size(self.epsilon)
         if not game.binary:

@@ -128,7 +128,7 @@ def refined_attacks(
     """
     X, y = game.X, game.y
     k = len(game.labels)
-    balls = class_balls(X, y, k, game.domain, settings.radius_percentile)
+    balls = class_balls(*game.modelled, k, game.domain, settings.radius_percentile)
     decoy, reference, found = None, clean, []
     for number in range(1, rounds + 1):
         if quantile > 0.0:

@@ -28,7 +28,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from poisoning import checks
-from poisoning.attacks.attacked import Attacked
+from poisoning.attacks.attacked import Attacked, playing
 from poisoning.games.bilevel import NO_REGULARISATION, BilevelGame
 from poisoning.hypergradient.learning import HyperparameterLearning, Starts, adapted, learn
 from poisoning.hypergradient.problem import Hypergradient
@@ -102,6 +102,7 @@ class MinimaxBilevel(HyperparameterLearning):
 
         Raises what :meth:`play` raises.
         """
+        playing(self, game, BilevelGame)
         begun = perf_counter()
         rng = checks.generator(rng)
         poison = self.play(game, rng)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from poisoning.attacks.attacked import Attacked
+from poisoning.attacks.attacked import Attacked, playing
 from poisoning.games.stream import StreamGame
 from poisoning.models.oracle_sgd import ConvexProblem, OracleCall, OraclePoison
 from poisoning.settings import LENGTH, STEP, Settings, setting
@@ -36,6 +36,7 @@ class OracleAttack(Settings, ABC):
 
         Raises ``ValueError`` if the game's steps are too few to spend the budget.
         """
+        playing(self, game, StreamGame)
         begun = perf_counter()
         poison = self.poison(self.norms(game.n))
         run = game.evaluate(poison, rng)

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from poisoning import checks
-from poisoning.attacks.attacked import Attacked
+from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.patom_gradient import attack_gradient
 from poisoning.attacks.patom_kernels import walk
 from poisoning.games.multi_task import NONE, MultiTaskGame, MultiTaskOutcome, Poison
@@ -120,6 +120,7 @@ class PATOM(Settings):
         Raises ``ValueError`` if the budget leaves no poisoned point, ``SolverError`` if the
         learner's problem, or the gradient's, is not solved to the game's tolerance.
         """
+        playing(self, game, MultiTaskGame)
         begun = perf_counter()
         rng = checks.generator(rng, "rng")
         start = draw_poison(game, self.budget, self.labels, self.radius, rng)

@@ -102,6 +102,8 @@ def measured(game: LinearGame, points: Matrix, labels: Shaped[ndarray, "r"]) -> 
     Raises:
         ValueError: the poison is not of the game's kind, or lies outside its domain.
     """
+    if not isinstance(game, LinearGame):
+        raise TypeError(f"game must be a LinearGame, not a {type(game).__name__}.")
     begun = perf_counter()
     outcomes = game.evaluate(points, labels)
     X, y = game.checked(points, labels)

@@ -58,9 +58,7 @@ class Unsupervised:
 
     def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "Unsupervised":
         """Fit a copy of the detector to ``X``."""
-        detector = deepcopy(self.detector)
-        if getattr(detector, "random_state", 0) is None:
-            detector.random_state = 0
+        detector = seeded(deepcopy(self.detector))
         self.detector_ = detector
         detector.fit(self._readable(X))
         return self
@@ -114,6 +112,21 @@ def equipped(defense: Defense, learner: Any) -> Defense:
     return defense
 
 
+def seeded(estimator: Any, seed: Any = None) -> Any:
+    """``estimator`` itself, every ``random_state`` in it set to ``seed``, also in nested steps.
+
+    Without a ``seed``, those that are None become 0: two fits then give the same.
+    """
+    parameters = estimator.get_params(deep=True) if hasattr(estimator, "get_params") else {}
+    states = {key: value for key, value in parameters.items() if key.endswith("random_state")}
+    chosen = {
+        k: 0 if seed is None else seed for k, v in states.items() if seed is not None or v is None
+    }
+    if chosen:
+        estimator.set_params(**chosen)
+    return estimator
+
+
 def name_of(defense: Any) -> str:
     """The name of a defense's results."""
     return getattr(defense, "name", None) or hyphenated(type(defense).__name__)
@@ -130,7 +143,7 @@ def _is_pyod(detector: Any) -> bool:
 
 def threshold(scores: Float[ndarray, "n"], remove: float) -> float:
     """τ: the (1 − ``remove``) quantile, the least score that this fraction does not exceed."""
-    kept = int(np.ceil((1.0 - remove) * len(scores) - 1e-9))
+    kept = max(1, int(np.ceil((1.0 - remove) * len(scores) - 1e-9)))
     return float(np.partition(scores, kept - 1)[kept - 1])
 
 

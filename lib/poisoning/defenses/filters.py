@@ -15,17 +15,16 @@ from poisoning.defenses.data import PoisonedData
 class RandomFilter:
     """Uniform random scores: a baseline for the cost of removing this much data.
 
-    It works in games only, whose ``evaluate`` then needs an ``rng``.
+    It works in games only. It draws from the ``rng`` given to ``evaluate``, or from seed 0.
     """
 
     name = "random"
     cost = 0
 
     def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
-        """A random number for every point; ``ValueError`` if there is no ``rng``."""
-        if data.rng is None:
-            raise ValueError("the random filter draws: give evaluate an rng")
-        return data.rng.random(len(data.y))
+        """A random number for every point."""
+        rng = np.random.default_rng(0) if data.rng is None else data.rng
+        return rng.random(len(data.y))
 
 
 @dataclass(frozen=True)

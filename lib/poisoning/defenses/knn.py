@@ -33,6 +33,11 @@ class KNNDefense:
     name = "knn"
     cost = 3
 
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` unless k is a whole number from 1."""
+        if not isinstance(self.k, int | np.integer) or isinstance(self.k, bool) or self.k < 1:
+            raise ValueError(f"KNNDefense: k must be a whole number from 1, not {self.k!r}.")
+
     def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "KNNDefense":
         """Keep ``X``."""
         self.products_ = InnerProducts(X)

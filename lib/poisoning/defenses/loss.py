@@ -54,21 +54,25 @@ class LossDefense:
 def signed_losses(model: Any, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
     """1 − y f(x) for two classes, 1 − f_y(x) + max_{j≠y} f_j(x) for more.
 
-    Raises ``TypeError`` for a model without ``decision_function``.
+    A model without ``decision_function`` is scored by 1 − P(y | x), its ``predict_proba``.
+
+    Raises ``TypeError`` for a model without either.
     """
     if hasattr(model, "losses"):
         return model.losses(X, y)
     if isinstance(model, LinearModel):
         return 1.0 - model.margins(X, y)
+    rows, own = np.arange(len(y)), np.searchsorted(model.classes_, y)
     if not hasattr(model, "decision_function"):
-        raise TypeError(
-            f"the loss defense needs a learner with decision_function, {type(model).__name__} "
-            "has none"
-        )
+        if not hasattr(model, "predict_proba"):
+            raise TypeError(
+                "the loss defense needs a learner with decision_function or predict_proba, "
+                f"{type(model).__name__} has neither"
+            )
+        return 1.0 - np.asarray(model.predict_proba(X), dtype=np.float64)[rows, own]
     scores = np.asarray(model.decision_function(X), dtype=np.float64)
     if scores.ndim == 1:
         return 1.0 - np.where(y == model.classes_[1], 1.0, -1.0) * scores
-    rows, own = np.arange(len(y)), np.searchsorted(model.classes_, y)
     mine = scores[rows, own].copy()
     scores[rows, own] = -np.inf
     return 1.0 - mine + scores.max(axis=1)

@@ -35,6 +35,12 @@ class SVDDefense:
     name = "svd"
     cost = 4
 
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` unless the tail is a fraction between 0 and 1."""
+        number = isinstance(self.tail, float | np.floating)
+        if not number or not 0.0 < self.tail < 1.0:
+            raise ValueError(f"SVDDefense: tail must be between 0 and 1, not {self.tail!r}.")
+
     def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "SVDDefense":
         """Compute β, as ``basis_`` (d, k)."""
         spectrum = leading_spectrum(X, self.tail)

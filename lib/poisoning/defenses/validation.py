@@ -15,7 +15,7 @@ from sklearn.base import clone
 
 from poisoning.arrays import Matrix
 from poisoning.checks import generator
-from poisoning.defenses.detector import Defense, equipped, keep_mask
+from poisoning.defenses.detector import Defense, as_defense, equipped, keep_mask, seeded
 
 ASIDE = 5  # one point in five is held out
 
@@ -34,9 +34,10 @@ def removal_by_validation(
     held out. For every p the defense cleans the rest, and the model of the points kept is tested on
     the fifth. Of equal errors the first p wins.
     """
-    order = generator(rng).permutation(len(y))
+    draws = generator(rng)
+    order, learner = draws.permutation(len(y)), seeded(clone(learner), int(draws.integers(2**31)))
     aside, rest = order[: len(y) // ASIDE], order[len(y) // ASIDE :]
-    defense = equipped(defense, learner)
+    defense = equipped(as_defense(defense), learner)
 
     def trained(
         X: Matrix, y: Shaped[ndarray, "m"], scores: Float[ndarray, "m"], remove: float

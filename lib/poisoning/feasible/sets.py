@@ -185,6 +185,11 @@ class FeasibleSet:
             middle = float(axis @ centre)
             width = float(np.percentile(np.abs(points @ axis - middle), slab_percentile))
             radius = float(np.percentile(distances, radius_percentile))
+            if radius == 0.0:
+                raise ValueError(
+                    f"The points of class {label:g} are equal, all or nearly all: a ball of radius "
+                    "0 leaves an attacker no room."
+                )
             empty = ClassSet(
                 domain, centre, radius, np.zeros((0, len(axis))), np.zeros(0), np.zeros(0)
             )

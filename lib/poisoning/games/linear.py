@@ -19,9 +19,9 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from poisoning import checks
 from poisoning.arrays import Matrix, vstack
 from poisoning.datasets.dataset import Domain
-from poisoning.defenses import FIVE
+from poisoning.defenses import FIVE, SlabDefense
 from poisoning.defenses.data import CleanData, PoisonedData
-from poisoning.defenses.detector import as_defense, equipped, keep_mask, name_of
+from poisoning.defenses.detector import as_defense, equipped, keep_mask, name_of, seeded
 from poisoning.defenses.filters import Together
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.learners import SVM
@@ -62,7 +62,7 @@ class LinearGame:
     fraction ``remove`` of every class.
 
     All evaluations of one game share cached quantities of the clean data. No result depends on
-    earlier evaluations. The arrays must not be changed afterwards.
+    earlier evaluations. Arrays, defenses and learner must not be changed afterwards.
 
     Raises ``ValueError`` or ``TypeError`` for an invalid argument; the message names it.
     """
@@ -89,9 +89,17 @@ class LinearGame:
         self.learner = _learner(learner)
         self.defenses = named(defenses)
         self.remove = checks.fraction(remove, "remove")
-        if len(self.labels) > 2 and any(name == "slab" for name in self.defenses):
-            raise ValueError("defenses: the slab defense is for two classes, -1 and +1.")
+        self._check_classes()
         self.data = CleanData(self.X, self.y)
+
+    def _check_classes(self) -> None:
+        parts = [
+            part
+            for one in self.defenses.values()
+            for part in (one.defenses if isinstance(one, Together) else (one,))
+        ]
+        if not self.binary and any(isinstance(part, SlabDefense) for part in parts):
+            raise ValueError("defenses: the slab defense is for two classes, -1 and +1.")
 
     def _labels(self) -> tuple[float, ...]:
         found = np.unique(self.y)
@@ -128,7 +136,9 @@ class LinearGame:
 
     def with_defenses(self, defenses: Iterable[Any] | Mapping[str, Any]) -> "LinearGame":
         """The same game with other defenses."""
-        return self._like(defenses=named(defenses))
+        other = self._like(defenses=named(defenses))
+        other._check_classes()
+        return other
 
     def blind(self) -> "LinearGame":
         """The game of an attacker who does not know the test data.
@@ -176,11 +186,15 @@ class LinearGame:
 
         See :meth:`poisoning.feasible.sets.FeasibleSet.fit`.
         """
-        X, y = self.X, self.y
-        if self._modelled is not None:
-            X = vstack([X, self._modelled[0]])
-            y = np.concatenate([y, self._modelled[1]])
-        return FeasibleSet.fit(X, y, self.domain, radius_percentile, slab_percentile)
+        return FeasibleSet.fit(*self.modelled, self.domain, radius_percentile, slab_percentile)
+
+    @property
+    def modelled(self) -> tuple[Matrix, Shaped[ndarray, "k"]]:
+        """The data that limit the attacker: the clean ones, and poison given to :meth:`against`."""
+        if self._modelled is None:
+            return self.X, self.y
+        X, y = self._modelled
+        return vstack([self.X, X]), np.concatenate([self.y, y])
 
     _modelled: tuple[Matrix, ndarray] | None = None
 
@@ -191,15 +205,19 @@ class LinearGame:
         Raises ``TypeError`` for another learner: to attack it, run the attack on the game with an
         SVM and evaluate the poison in this game.
         """
-        return self._svm("attacks that model the learner").lam
+        return self.svm("attacks that model the learner").lam
 
     @property
     def clean_svm(self) -> SVMSolution:
         """The solution of Eq. (2) on the clean data, for a learner that solves Eq. (2)."""
-        self._svm("clean_svm")
+        self.svm("clean_svm")
         return self.clean_model.solution_
 
-    def _svm(self, who: str) -> SVM:
+    def svm(self, who: str) -> SVM:
+        """The learner, for ``who`` models an SVM of two classes.
+
+        Raises ``TypeError`` for another learner or more classes.
+        """
         if not (isinstance(self.learner, SVM) and self.binary):
             raise TypeError(
                 f"{who}: the game's learner must be SVM with labels -1 and +1, not "
@@ -293,13 +311,20 @@ class AttackedGame:
         Raises ``ValueError`` for a name that is neither "none" nor one of the game's defenses.
         """
         keep = self.keep(name)
+        left = np.unique(self.data.y[keep])
+        if len(left) < 2:
+            classes = "no points" if not len(left) else f"no points but those of class {left[0]:g}"
+            raise ValueError(
+                f"defense {name!r} leaves {classes}: nothing can be learned from them."
+            )
         model = self.undefended if keep.all() else self._trained(keep)
         data, game = self.data, self.game
 
         def removed(members: Bool[ndarray, "m"]) -> float:
             return float(1.0 - keep[members].mean()) if members.any() else float("nan")
 
-        wrong = model.predict(game.X_test) != game.y_test
+        # A copy, since a learner may change what it is given.
+        wrong = model.predict(game.X_test.copy()) != game.y_test
         return Outcome(
             test_error=float(np.mean(wrong)),
             poison_removed=removed(data.poisoned),
@@ -336,7 +361,8 @@ class AttackedGame:
             scores = defense.score_added(data)
         else:
             fresh = equipped(defense, self.game.learner)
-            scores = fresh.fit(data.X, data.y).score(data.X, data.y)
+            # Copies, since a detector may change what it is given.
+            scores = fresh.fit(data.X.copy(), data.y.copy()).score(data.X.copy(), data.y.copy())
         scores = np.asarray(scores, dtype=np.float64)
         if scores.shape != data.y.shape:
             raise ValueError(
@@ -367,15 +393,13 @@ class AttackedGame:
             # and so the model, does not depend on earlier evaluations.
             weights = keep.astype(np.float64)
             return _model(learner.fit_added(data.X, data.y, weights, game.clean_model))
-        parameters = learner.get_params()
-        if "random_state" in parameters:
-            if data.rng is not None:
-                ours = type(learner).__module__.startswith("poisoning.")
-                seed = data.rng if ours else int(data.rng.integers(2**31))
-                learner.set_params(random_state=seed)
-            elif parameters["random_state"] is None:
-                learner.set_params(random_state=0)  # the same result at every call
-        return _model(learner.fit(data.X[keep], data.y[keep]))
+        seed = None
+        if data.rng is not None and any(
+            key.endswith("random_state") for key in learner.get_params()
+        ):
+            ours = type(learner).__module__.startswith("poisoning.")
+            seed = data.rng if ours else int(data.rng.integers(2**31))
+        return _model(seeded(learner, seed).fit(data.X[keep], data.y[keep]))
 
 
 def named(defenses: Iterable[Any] | Mapping[str, Any]) -> dict[str, Any]:

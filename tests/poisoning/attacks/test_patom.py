@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,14 +16,6 @@ SEQUENTIAL = PATOM(0.3, update="sequential", gradient="paper", iterations=2, ste
 SIZES = (20, 16, 24, 18)
 losses = pytest.mark.parametrize("loss", ["square", "hinge"])
 attacks = pytest.mark.parametrize("attack", [ASCENT, SEQUENTIAL], ids=["ascent", "sequential"])
-
-
-@pytest.fixture
-def unchecked():
-    """As users have it: no type checker refuses an argument before the library does."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def game(loss, seed=0, features=4, zero=False, **changes):

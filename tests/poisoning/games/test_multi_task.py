@@ -1,6 +1,5 @@
 """The multi-task game: made from plain lists or a draw, evaluation of own poison, refusals."""
 
-import jaxtyping
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -14,14 +13,6 @@ from poisoning.models.mtrl import TaskData, loss_values, solve_mtrl
 LOSSES = ("square", "hinge")
 SIZES = (20, 16, 24, 18)
 RULES = {"targets": [0, 1], "attacking": [1, 2]}
-
-
-@pytest.fixture
-def unchecked():
-    """As users have it: no type checker refuses an argument before the library does."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def examples(loss, seed=0, sizes=SIZES, features=4):
