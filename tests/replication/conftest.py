@@ -30,15 +30,16 @@ def draw(rng, scale):
     return scale * rng.normal(size=3)
 
 
-units = [{"rng": notebook.rng(i), "scale": scale} for i in range(repeats)]
+units = {i: {"rng": notebook.rng(i), "scale": scale} for i in range(repeats)}
 found = notebook.map(draw, units, "draws")
-notebook.metric("toy.clean_error", mean_interval([float(np.abs(v).mean()) for v in found]))
+errors = [float(np.abs(v).mean()) for v in found.values()]
+notebook.metric("toy.clean_error", mean_interval(errors))
 notebook.metric("toy.scale", scale)
-notebook.table(pd.DataFrame({"mean": [v.mean() for v in found]}), "means").round(4)
+notebook.table(pd.DataFrame({"mean": [v.mean() for v in found.values()]}), "means").round(4)
 """
 DRAW = """\
 figure, axes = plt.subplots(figsize=(3, 2))
-axes.plot([v.mean() for v in found], color="red")
+axes.plot([v.mean() for v in found.values()], color="red")
 notebook.figure(figure, "means")
 """
 FINISH = 'notebook.finish(clean="toy.clean_error", attacked="toy.scale", paper=0.5)'

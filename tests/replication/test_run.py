@@ -43,7 +43,9 @@ def test_a_run_leaves_the_executed_notebook_metrics_headline_units_and_provenanc
         "clean": metrics["toy.clean_error"]["value"], "attacked": 0.1, "paper": 0.5
     }  # fmt: skip
     executed = nbformat.read(folder / "one.ipynb", 4)
-    assert "mean" in executed.cells[4].outputs[0].data["text/plain"]
+    shown = [cell for cell in executed.cells if "scale = 0.1" in cell.source]
+    assert len(shown) == 1, "parameters are shown once, as they were given"
+    assert "mean" in executed.cells[3].outputs[0].data["text/plain"]
     record = json.loads((folder / "provenance.json").read_text())
     assert record["parameters"] == {
         "profile": "demo", "scale": 0.1, "repeats": 2, "seed": 1, "device": "cpu"
@@ -169,7 +171,7 @@ def sleep(i):
     time.sleep(300)
 
 
-notebook.map(sleep, [{"i": i} for i in range(2)], "sleep")
+notebook.map(sleep, {i: {"i": i} for i in range(2)}, "sleep")
 """
 
 
@@ -261,7 +263,7 @@ def test_files_are_read_in_utf8_whatever_the_locale(project, locale):
     call(project, *command("toy/one", "--profile", "demo"), **locale)
     call(project, sys.executable, "-m", "replication.fingerprint", "toy/one", **locale)
     executed = nbformat.read(results(project) / "one.ipynb", 4)
-    assert executed.cells[3].outputs[0].text == "λ\n"
+    assert executed.cells[2].outputs[0].text == "λ\n"
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(project):
