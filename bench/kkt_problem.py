@@ -20,7 +20,7 @@ from poisoning.models.svm import train_svm
 from replication.koh2021 import LAMBDA
 
 NAME = "koh2021.kkt_problem"
-DECOYS = {"quantiles": (0.4, 0.45, 0.5), "repeats": (5, 8)}  # where the best attacks come from
+DECOYS = {"quantiles": (0.4, 0.45, 0.5), "copies": (5, 8)}  # where the best attacks come from
 RATIOS = (0.25, 0.5, 0.75)  # ε_+/ε; with a class of weight 0 the problem is easier for both
 
 

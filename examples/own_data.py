@@ -22,5 +22,5 @@ table, words = np.loadtxt(folder / "mine.csv", delimiter=","), sp.load_npz(folde
 for X, y, domain in ((table[:, 1:], table[:, 0], "real"), (words, table[:, 0], "counts")):
     data = X[:400], y[:400], X[400:], y[400:]
     game = po.LinearGame(*data, domain=domain, learner=po.SVM(lam=0.1))
-    attacked = po.KKT(0.05, quantiles=(0.3,), decoy_repeats=(5,))(game, rng=0)
+    attacked = po.KKT(0.05, quantiles=(0.3,), decoy_copies=(5,))(game, rng=0)
     print(domain, {name: round(error, 3) for name, error in attacked.errors.items()})

@@ -16,7 +16,7 @@ y = np.where(rng.random(500) < 0.5, 1.0, -1.0)
 X = rng.normal(y[:, None], 2.0, (500, 6))
 data = X[:300], y[:300], X[300:], y[300:]
 modelled = po.LinearGame(*data, domain="real", learner=po.SVM(lam=0.1))
-poison = po.KKT(0.04, quantiles=(0.3,), decoy_repeats=(2,))(modelled, rng=0).poison
+poison = po.KKT(0.04, quantiles=(0.3,), decoy_copies=(2,))(modelled, rng=0).poison
 for learner in (po.SVM(lam=0.1), LogisticRegression(), DecisionTreeClassifier(max_depth=4)):
     defenses = (po.L2Defense(), po.KNNDefense(k=5))
     game = po.LinearGame(*data, domain="real", learner=learner, defenses=defenses)

@@ -8,7 +8,9 @@ the fingerprint of every notebook whose knobs name it.
 import ast
 import importlib
 import re
+import traceback
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from poisoning.defenses.detector import name_of
@@ -70,11 +72,27 @@ def made(text: str) -> Any:
     module, name, arguments = place(text)
     try:
         found = importlib.import_module(module)
-    except ImportError as error:
-        raise ComponentError(f"{text!r}: {module} cannot be imported ({error}).") from error
+    except Exception as error:
+        raise ComponentError(
+            f"{text!r}: {module} cannot be imported ({_reason(error)})."
+        ) from error
     if not callable(getattr(found, name, None)):
         raise ComponentError(f"{text!r}: there is no class or function {name} in {module}.")
     try:
         return getattr(found, name)(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ComponentError(f"{text!r} cannot be made: {error}.") from error
+    except Exception as error:
+        raise ComponentError(f"{text!r} cannot be made: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, and where in the file that was written last."""
+    if isinstance(error, SyntaxError):
+        return f"{error.msg}, {Path(str(error.filename)).name}, line {error.lineno}"
+    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and not frame.filename.startswith("<frozen")
+        and "importlib" not in Path(frame.filename).parts
+    ]  # fmt: skip
+    return f"{said}, {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else said

@@ -85,7 +85,7 @@ def kkt_in_company(
     found = {}
     for copies in degrees:
         # "all": 1000, the largest value of the setting, is more than the points of any attack.
-        settings = KKT(epsilon, repeats=1000 if copies == "all" else int(copies))
+        settings = KKT(epsilon, copies=1000 if copies == "all" else int(copies))
         feasible = game.feasible(settings.radius_percentile, settings.slab_percentile)
         stream = np.random.default_rng(0)
         tried = attempts(game.X, game.y, lam, feasible, decoy, settings, stream)

@@ -33,7 +33,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from poisoning import settings
 from poisoning.settings import Kind, number, whole
 from replication import paths
-from replication.components import PATTERN
+from replication.components import place
 from replication.schemas import Declared, schema
 
 PROFILES = ("demo", "quick", "paper")
@@ -59,6 +59,11 @@ def _at_most_repeats(draws: int, info: Any) -> int:
     if draws > info.data.get("repeats", draws):
         raise ValueError("more draws than repeats")
     return draws
+
+
+def _component(text: str) -> str:
+    place(text)
+    return text
 
 
 class ExponentRange(Knobs):
@@ -99,7 +104,7 @@ KINDS = {
     "Digit": whole(0, 9, "a digit", "digits"),
     "SensitivityDraws": Kind(_DRAWS, "a whole number of random draws, 1 to repeats"),
     "Component": Kind(
-        Annotated[str, Field(pattern=f"^{PATTERN.pattern}$")],
+        Annotated[str, AfterValidator(_component)],
         "the path of a class, such as package.module.Class(name=1)",
         "paths of classes, such as package.module.Class(name=1)",
     ),
@@ -477,12 +482,13 @@ def check() -> None:
 
 
 def main() -> int:
-    """Check ``params.yaml`` for every profile; print one sentence and return 1 if it is invalid."""
+    """Check ``params.yaml`` for every profile and print one sentence; return 1 if it is invalid."""
     try:
         check()
     except ParameterError as error:
         print(error, file=sys.stderr)
         return 1
+    print(f"{paths.PARAMS.name}: every knob is valid in {', '.join(PROFILES)}.")
     return 0
 
 

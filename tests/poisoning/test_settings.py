@@ -80,9 +80,9 @@ def test_several_values_are_a_tuple_of_at_least_one(name):
 
 
 def test_a_list_becomes_a_tuple():
-    one = KKT(quantiles=[0.2, 0.4], decoy_repeats=[1], opening=[0.4, 8])
-    assert (one.quantiles, one.decoy_repeats, one.opening) == ((0.2, 0.4), (1,), (0.4, 8))
-    assert hash(one) == hash(KKT(quantiles=(0.2, 0.4), decoy_repeats=(1,), opening=(0.4, 8)))
+    one = KKT(quantiles=[0.2, 0.4], decoy_copies=[1], opening=[0.4, 8])
+    assert (one.quantiles, one.decoy_copies, one.opening) == ((0.2, 0.4), (1,), (0.4, 8))
+    assert hash(one) == hash(KKT(quantiles=(0.2, 0.4), decoy_copies=(1,), opening=(0.4, 8)))
     with pytest.raises(ValueError, match="quantiles must be"):
         KKT(quantiles=[])
 
@@ -133,10 +133,10 @@ def test_every_setting_of_an_attack_is_checked_and_explained(attack):
     [
         (KKT, {"epsilon": 3}, r"a fraction \(not a percentage\), above 0, at most 0\.5, not 3\."),
         (KKT, {"epsilon": 0.0}, "epsilon must be"),
-        (KKT, {"repeats": True}, "a whole number, 1 to 1000, not True"),
+        (KKT, {"copies": True}, "a whole number, 1 to 1000, not True"),
         (KKT, {"quantiles": 0.4}, "a sequence of numbers between 0 and 1, not 0"),
         (KKT, {"quantiles": (0.4, 1.0)}, r"quantiles must be .* not \(0\.4, 1\.0\)"),
-        (KKT, {"decoy_repeats": ()}, "decoy_repeats must be a sequence"),
+        (KKT, {"decoy_copies": ()}, "decoy_copies must be a sequence"),
         (KKT, {"radius_percentile": 0.0}, "a percentile, above 0, at most 100, not 0"),
         (KKT, {"opening": (0.4,)}, r"opening must be a quantile .* not \(0\.4,\)"),
         (KKT, {"opening": (8, 0.4)}, "opening must be"),

@@ -1,5 +1,7 @@
 """Attacks, defenses, learners and data sets of others, named by a knob."""
 
+import sys
+
 import pytest
 
 from replication.components import ComponentError, made, place
@@ -31,6 +33,27 @@ def test_a_component_is_made_with_its_arguments():
 def test_what_cannot_be_made_is_one_sentence(text, told):
     with pytest.raises(ComponentError, match=told) as refusal:
         made(text)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("class Mine:\n    def __init__(self):\n        self.k = 1 / 0\n",
+         "cannot be made: division by zero, my_own.py, line 3."),
+        ("import json\n\njson.loads('{')\n\nclass Mine: ...\n", "my_own cannot be imported"),
+        ("class Mine\n", "my_own cannot be imported (expected ':', my_own.py, line 1)."),
+        ("raise KeyError('k')\n", "my_own cannot be imported ('k', my_own.py, line 1)."),
+        ("class Mine:\n    def __init__(self, k): ...\n", "argument: 'k'."),
+    ],
+)  # fmt: skip
+def test_a_fault_in_own_code_is_told_with_its_place(code, told, tmp_path, monkeypatch):
+    (tmp_path / "my_own.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_own", raising=False)
+    with pytest.raises(ComponentError) as refusal:
+        made("my_own.Mine")
+    assert told in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 

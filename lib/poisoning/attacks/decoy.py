@@ -1,6 +1,6 @@
 """Decoy parameters: what the attacker would like the defender to learn.
 
-Section 4.2.1, Algorithm 3 and Appendix B.2 of Koh et al. 2021. For quantiles q and repeats r,
+Section 4.2.1, Algorithm 3 and Appendix B.2 of Koh et al. 2021. For a quantile q and r copies,
 
     θ_decoy(q, r) = argmin L(θ; D_c ∪ r copies of D_flip(q)),
 
@@ -27,14 +27,14 @@ class Decoy:
     """Decoy parameters with their test error and their clean training loss.
 
     ``test_error`` is the 0-1 error on the test data as they are, ``train_loss`` the regularised
-    loss of Eq. (2) on the clean training data; ``quantile`` and ``repeats`` are q and r.
+    loss of Eq. (2) on the clean training data; ``quantile`` and ``copies`` are q and r.
     """
 
     model: LinearModel
     test_error: float
     train_loss: float
     quantile: float
-    repeats: int
+    copies: int
 
 
 def find_decoys(
@@ -44,11 +44,11 @@ def find_decoys(
     y_test: Float[ndarray, "m"],
     lam: float,
     quantiles: Sequence[float],
-    repeats: Sequence[int],
+    copies: Sequence[int],
     *,
     clean: LinearModel,
 ) -> list[Decoy]:
-    """Algorithm 3 over the grid quantiles × repeats, pruned, in the order of the grid.
+    """Algorithm 3 over the grid quantiles × copies, pruned, in the order of the grid.
 
     ``clean`` is the model θ_c trained on (X, y). D_flip(q) holds the test points whose margin under
     θ_c is at most its q-quantile over the test data, both classes together: Algorithm 3 flips those
@@ -62,21 +62,21 @@ def find_decoys(
     for quantile in quantiles:
         flipped = margins <= np.quantile(margins, quantile)
         alpha = None
-        for copies in repeats:
-            weights = np.concatenate([np.ones(len(y)), copies * flipped])
+        for many in copies:
+            weights = np.concatenate([np.ones(len(y)), many * flipped])
             solution = train_svm(everything, labels, lam, weights=weights, alpha0=alpha)
             alpha, model = solution.alpha, solution.model
             square = float(model.theta @ model.theta) + model.bias**2
             train_loss = 0.5 * lam * square + float(model.hinge(X, y).mean())
             error = model.error(X_test, y_test)
-            decoys.append(Decoy(model, error, train_loss, float(quantile), int(copies)))
+            decoys.append(Decoy(model, error, train_loss, float(quantile), int(many)))
     return prune(decoys)
 
 
 def likely_first(
     game: LinearGame,
     quantiles: Sequence[float],
-    repeats: Sequence[int],
+    copies: Sequence[int],
     opening: tuple[float, int],
     rng: np.random.Generator,
 ) -> Iterator[tuple[Decoy, np.random.Generator]]:
@@ -91,10 +91,10 @@ def likely_first(
     (first,) = find_decoys(*data, opening[:1], opening[1:], clean=clean)
     own, rest = rng.spawn(2)
     yield first, own
-    grid = find_decoys(*data, quantiles, repeats, clean=clean)
+    grid = find_decoys(*data, quantiles, copies, clean=clean)
     streams = list(zip(grid, rest.spawn(len(grid)), strict=True))
     streams.sort(key=lambda pair: abs(pair[0].test_error - first.test_error))
-    yield from (pair for pair in streams if (pair[0].quantile, pair[0].repeats) != opening)
+    yield from (pair for pair in streams if (pair[0].quantile, pair[0].copies) != opening)
 
 
 def prune(decoys: Sequence[Decoy]) -> list[Decoy]:

@@ -86,7 +86,7 @@ class Influence(WithinLimits):
         "distinct points: two, one per class (the influence attack), or all (influence-basic)",
     )  # fmt: skip
     relaxed: bool = setting(True, FLAG, "whether the feasible set allows for rounding")
-    repeats: int = setting(2, COUNT, "copies of each rounded point")
+    copies: int = setting(2, COUNT, "copies of each rounded point")
     positive_shares: tuple[float | None, ...] = setting(
         (0.35, 0.5), SHARE, "fractions of the poison labelled +1 to try", many=True, none=True
     )
@@ -152,7 +152,7 @@ class Influence(WithinLimits):
 
 
 INFLUENCE_BASIC = Influence(
-    points="all", relaxed=False, repeats=1, radius_percentile=80.0, slab_percentile=80.0,
+    points="all", relaxed=False, copies=1, radius_percentile=80.0, slab_percentile=80.0,
     positive_shares=(None,),
 )  # fmt: skip
 """Section 4.1.1: separate points, plain rounding; the authors' code shrinks the radii for it."""
@@ -284,7 +284,7 @@ def _rounded(
 ) -> PoisonedSet:
     """The points of an iterate, rounded to the game's domain."""
     rows = [
-        realise(x, int(size), settings.repeats, game.domain, rng)
+        realise(x, int(size), settings.copies, game.domain, rng)
         for x, size in zip(relaxed.X, relaxed.copies, strict=True)
     ]
     X = sp.vstack(rows, format="csr") if sp.issparse(rows[0]) else np.vstack(rows)

@@ -79,9 +79,7 @@ class KKT(WithDecoys):
         game.poison_size(self.epsilon)
         lam = game.svm(type(self).__name__).lam
         feasible = game.feasible(self.radius_percentile, self.slab_percentile)
-        decoys = likely_first(
-            game, self.quantiles, self.decoy_repeats, self.opening, generator(rng)
-        )
+        decoys = likely_first(game, self.quantiles, self.decoy_copies, self.opening, generator(rng))
         candidates = (
             attempt
             for decoy, stream in decoys
@@ -121,7 +119,7 @@ def attempts(
             failed.append((KKTSource(decoy, epsilon_plus, np.nan, np.nan), None))
             continue
         rows = [
-            realise(x, size, settings.repeats, domain, stream)
+            realise(x, size, settings.copies, domain, stream)
             for x, size in zip(solution.points, sizes, strict=True)
         ]
         labels = np.repeat([1.0, -1.0], sizes)

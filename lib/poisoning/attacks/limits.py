@@ -22,19 +22,19 @@ class WithinLimits(Settings):
 class WithDecoys(WithinLimits):
     """An attack that tries a grid of decoys, and adds each point of poison several times.
 
-    ``opening`` is the (quantile, repeats) of the decoy that is tried while no other is trained yet;
+    ``opening`` is the (quantile, copies) of the decoy that is tried while no other is trained yet;
     others follow by increasing distance of their test error from that decoy's. It affects how soon
     a good attack is found, and hardly the winner's value.
     """
 
-    repeats: int = setting(2, COUNT, "copies of each rounded point")
+    copies: int = setting(2, COUNT, "copies of each rounded point")
     quantiles: tuple[float, ...] = setting(
         tuple(round(0.05 * k, 2) for k in range(1, 12)),
         QUANTILE,
         "the grid of decoys: fractions of the test points whose labels are flipped",
         many=True,
     )
-    decoy_repeats: tuple[int, ...] = setting(
+    decoy_copies: tuple[int, ...] = setting(
         (1, 2, 3, 5, 8, 12, 18, 25, 33),
         COUNT,
         "the grid of decoys: how often a flipped test point is added",
@@ -49,8 +49,8 @@ class WithDecoys(WithinLimits):
         if isinstance(self.opening, list):
             object.__setattr__(self, "opening", tuple(self.opening))
         pair = isinstance(self.opening, tuple) and len(self.opening) == 2
-        quantile, repeats = self.opening if pair else (None, None)
-        if not allowed(quantile, kinds) or not allowed(repeats, kinds | {"kind": COUNT}):
+        quantile, copies = self.opening if pair else (None, None)
+        if not allowed(quantile, kinds) or not allowed(copies, kinds | {"kind": COUNT}):
             raise ValueError(
                 f"{type(self).__name__}: opening must be a quantile between 0 and 1 and a whole "
                 f"number from 1, not {self.opening!r}."

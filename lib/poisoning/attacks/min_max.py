@@ -95,7 +95,7 @@ class MinMax(WithDecoys):
             return select(game, play_classes(game, self, rng), begun, enough=enough)
         feasible = game.feasible(self.radius_percentile, self.slab_percentile)
         if self.decoy:
-            decoys = likely_first(game, self.quantiles, self.decoy_repeats, self.opening, rng)
+            decoys = likely_first(game, self.quantiles, self.decoy_copies, self.opening, rng)
             candidates = (_attempt(game, feasible, self, decoy, own) for decoy, own in decoys)
         else:
             candidates = (_attempt(game, feasible, self, None, rng) for _ in range(1))
@@ -149,7 +149,7 @@ def min_max_poison(
         raise ValueError(f"epsilon {epsilon:g} of {n} points is not a single one.")
     if decoy is not None:
         feasible = well_fitted(feasible, decoy, settings.loss_cap)
-    attack_steps = -(-size // settings.repeats)
+    attack_steps = -(-size // settings.copies)
     burn_in = round(settings.burn_in * attack_steps)
 
     search = WorstPointSearch(feasible, _INNER_TOL)
@@ -164,7 +164,7 @@ def min_max_poison(
         outer += float(np.maximum(0.0, 1.0 - margins).mean()) + epsilon * max(0.0, worst.bound)
         bound = min(bound, outer)
         if step >= burn_in:
-            copies = min(settings.repeats, size - len(labels))
+            copies = min(settings.copies, size - len(labels))
             rows.append(realise(worst.x, copies, copies, domain, rng))
             labels += [worst.label] * copies
         pulling = y * (margins < 1.0) / n

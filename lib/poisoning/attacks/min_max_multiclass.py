@@ -42,12 +42,12 @@ class _Settings(Protocol):
     epsilon: float
     radius_percentile: float
     loss_cap: float
-    repeats: int
+    copies: int
     step: float
     burn_in: float
     decoy: bool
     quantiles: tuple[float, ...]
-    decoy_repeats: tuple[int, ...]
+    decoy_copies: tuple[int, ...]
     batch: int
 
 
@@ -92,7 +92,7 @@ def play_classes(
     clean = MulticlassModel(game.clean_model.coef_)
     grid = [(0.0, 0)]
     if settings.decoy:
-        grid = [(q, copies) for q in settings.quantiles for copies in settings.decoy_repeats]
+        grid = [(q, copies) for q in settings.quantiles for copies in settings.decoy_copies]
     for quantile, copies in grid:
         (made,) = refined_attacks(
             game, settings, clean, quantile, copies, 1, rng
@@ -304,7 +304,7 @@ def min_max_multiclass(
         raise ValueError("The multi-class attack plays points as they are: counts need rounding.")
     if decoy is not None:
         sets = well_fitted_classes(sets, decoy, settings.loss_cap)
-    attack_steps = -(-size // settings.repeats)
+    attack_steps = -(-size // settings.copies)
     burn_in = round(settings.burn_in * attack_steps)
 
     search = WorstMulticlassPoints(sets)
@@ -329,7 +329,7 @@ def min_max_multiclass(
             gradient[np.argmax(scores)] += epsilon * x
         accumulator += gradient**2
         theta -= settings.step * gradient / np.sqrt(accumulator)
-    rows = np.arange(size) // settings.repeats
+    rows = np.arange(size) // settings.copies
     return MulticlassPoison(
         np.array(points)[rows], np.array(labels)[rows], burn_in + attack_steps, search.solved
     )

@@ -44,22 +44,22 @@ def randomised_rounding(
 
 
 def repeated_roundings(
-    x: Float[ndarray, "d"], size: int, repeats: int, rng: np.random.Generator
+    x: Float[ndarray, "d"], size: int, copies: int, rng: np.random.Generator
 ) -> sp.csr_array:
-    """⌈size/r⌉ roundings of x, each r = ``repeats`` times in a row, as sparse rows (size, d).
+    """⌈size/r⌉ roundings of x, each r = ``copies`` times in a row, as sparse rows (size, d).
 
     The last group is cut short where r does not divide ``size``. Repetition keeps the poison
     concentrated and changes no expectation. Raises ``ValueError`` for r < 1.
     """
-    if repeats < 1:
-        raise ValueError(f"Every rounding must stand at least once, not {repeats} times.")
-    return randomised_rounding(x, -(-size // repeats), rng)[np.arange(size) // repeats]
+    if copies < 1:
+        raise ValueError(f"Every rounding must stand at least once, not {copies} times.")
+    return randomised_rounding(x, -(-size // copies), rng)[np.arange(size) // copies]
 
 
 def realise(
     x: Float[ndarray, "d"],
     size: int,
-    repeats: int,
+    copies: int,
     domain: InputDomain,
     rng: np.random.Generator,
 ) -> Matrix:
@@ -69,5 +69,5 @@ def realise(
     clipped to bounds that rounding errors may have crossed, as a dense array.
     """
     if domain.integer:
-        return repeated_roundings(x, size, repeats, rng)
+        return repeated_roundings(x, size, copies, rng)
     return np.tile(np.clip(x, domain.lower, domain.upper), (size, 1))

@@ -87,7 +87,7 @@ def test_the_min_max_attack_stays_below_both_bounds():
     X, y, domain, feasible = game("box01")
     certificate = certify_loss(X, y, LAMBDA, EPSILON, feasible)
     made = min_max_poison(
-        X, y, LAMBDA, feasible, domain, MinMax(epsilon=EPSILON, burn_in=20.0, repeats=1),
+        X, y, LAMBDA, feasible, domain, MinMax(epsilon=EPSILON, burn_in=20.0, copies=1),
         np.random.default_rng(0), clean=train_svm(X, y, LAMBDA).model,
     )  # fmt: skip
     size = len(made.poisoned.y)

@@ -33,7 +33,7 @@ def test_a_decoy_is_the_svm_on_clean_data_and_copies_of_flipped_test_points():
     plain = train_svm(enlarged, np.append(y, -y_test[copies]), LAMBDA, tol=1e-8).model
     np.testing.assert_allclose(found.model.theta, plain.theta, atol=2e-3)
     assert found.test_error == found.model.error(X_test, y_test)
-    assert (found.quantile, found.repeats) == (0.3, 3)
+    assert (found.quantile, found.copies) == (0.3, 3)
 
 
 def test_more_copies_err_more_and_fit_the_clean_data_less():

@@ -23,7 +23,7 @@ INFLUENCE = Influence(
     smoothing=0.01,
 )  # fmt: skip
 ROUNDS = {
-    "KKT": KKT(0.06, quantiles=(0.3,), decoy_repeats=(3,), opening=(0.3, 3), ratios=3),
+    "KKT": KKT(0.06, quantiles=(0.3,), decoy_copies=(3,), opening=(0.3, 3), ratios=3),
     "influence": INFLUENCE,
 }
 

@@ -18,7 +18,7 @@ from poisoning.models.svm import train_svm
 
 COUNTS = "counts"
 LAMBDA = 0.05
-ATTACK = KKT(epsilon=0.06, ratios=3, quantiles=(0.2, 0.4), decoy_repeats=(1, 4), opening=(0.4, 4))
+ATTACK = KKT(epsilon=0.06, ratios=3, quantiles=(0.2, 0.4), decoy_copies=(1, 4), opening=(0.4, 4))
 
 
 def dataset(kind, seed=0, n=260, d=25):
@@ -99,10 +99,10 @@ def test_the_winner_is_the_best_of_all_candidates_measured_in_full(attacked):
     base = FeasibleSet.fit(X, y, game.domain)
     data = X, y, game.X_test, game.y_test, lam
     clean, (q, r) = game.clean_svm.model, ATTACK.opening
-    grid = find_decoys(*data, ATTACK.quantiles, ATTACK.decoy_repeats, clean=clean)
+    grid = find_decoys(*data, ATTACK.quantiles, ATTACK.decoy_copies, clean=clean)
     opening, rest = np.random.default_rng(5).spawn(2)
     streams = zip(grid, rest.spawn(len(grid)), strict=True)
-    tried = [pair for pair in streams if (pair[0].quantile, pair[0].repeats) != (q, r)]
+    tried = [pair for pair in streams if (pair[0].quantile, pair[0].copies) != (q, r)]
     tried.append((find_decoys(*data, (q,), (r,), clean=clean)[0], opening))
     found = [a for decoy, own in tried for a in attempts(X, y, lam, base, decoy, ATTACK, own)]
     values = [game.value(game.evaluate(p.X, p.y)) for _, p in found if p is not None]
@@ -114,7 +114,7 @@ def test_the_winner_is_the_best_of_all_candidates_measured_in_full(attacked):
 def test_history_tells_the_order_and_what_was_measured(attacked):
     _, result = attacked
     tried = list(
-        dict.fromkeys((c.source.decoy.quantile, c.source.decoy.repeats) for c in result.history)
+        dict.fromkeys((c.source.decoy.quantile, c.source.decoy.copies) for c in result.history)
     )
     assert tried[0] == ATTACK.opening
     seconds = [candidate.seconds for candidate in result.history]
@@ -173,7 +173,7 @@ def test_decoys_without_feasible_support_vectors_are_an_error():
         radius_percentile=1e-3,
         loss_percentile=1e-3,
         quantiles=(0.2,),
-        decoy_repeats=(1,),
+        decoy_copies=(1,),
         opening=(0.2, 1),
     )
     with pytest.raises(SolverError, match="raise its percentiles"):
@@ -196,7 +196,7 @@ def test_three_percent_of_poison_does_17_percent_damage_to_real_mail(tmp_path):
     game = LinearGame(
         part.X, part.y, part.X_test, part.y_test, domain=COUNTS, learner=SVM(0.09)
     )  # fmt: skip
-    attack = KKT(quantiles=(0.4,), decoy_repeats=(8,))
+    attack = KKT(quantiles=(0.4,), decoy_copies=(8,))
     result = attack(game, np.random.default_rng(0), enough=0.17)
     assert len(result.poison.y) == 124
     assert result.value >= 0.17

@@ -23,7 +23,7 @@ from poisoning.models.linear import LinearModel
 COUNTS = "counts"
 LAMBDA = 0.05
 ATTACK = MinMax(
-    epsilon=0.06, burn_in=0.5, quantiles=(0.2, 0.4), decoy_repeats=(1, 4), opening=(0.4, 4)
+    epsilon=0.06, burn_in=0.5, quantiles=(0.2, 0.4), decoy_copies=(1, 4), opening=(0.4, 4)
 )
 
 
@@ -123,7 +123,7 @@ def test_without_a_decoy_the_poison_ignores_it():
 def test_the_first_step_is_adagrad_on_equation_21():
     game, base, _ = setting("box01")
     clean = game.clean_svm.model
-    one = replace(ATTACK, epsilon=0.005, repeats=1, burn_in=0.0)
+    one = replace(ATTACK, epsilon=0.005, copies=1, burn_in=0.0)
     made = min_max_poison(
         game.X, game.y, LAMBDA, base, game.domain, one, np.random.default_rng(0), clean=clean
     )
@@ -149,7 +149,7 @@ def test_the_first_step_is_adagrad_on_equation_21():
 def test_rounding_of_the_original_attack_is_a_choice_of_set():
     game, _, _ = setting(COUNTS)
     relaxed = FeasibleSet.fit(game.X, game.y, replace(game.domain, kind="nonnegative"))
-    made = poison(COUNTS, feasible=relaxed, settings=replace(ATTACK, repeats=1))
+    made = poison(COUNTS, feasible=relaxed, settings=replace(ATTACK, copies=1))
     assert game.domain.contains(made.poisoned.X).all()
     assert made.steps == 6 + 12
 
@@ -182,7 +182,7 @@ def test_the_winner_is_the_best_of_all_candidates_measured_in_full(attacked):
     game, result = attacked
     base = FeasibleSet.fit(game.X, game.y, game.domain)
     tried = likely_first(
-        game, ATTACK.quantiles, ATTACK.decoy_repeats, ATTACK.opening, np.random.default_rng(5)
+        game, ATTACK.quantiles, ATTACK.decoy_copies, ATTACK.opening, np.random.default_rng(5)
     )
     values = []
     for decoy, stream in tried:
@@ -263,6 +263,6 @@ def test_three_percent_of_poison_does_20_percent_damage_to_real_mail(tmp_path):
     part = split(load(tmp_path / "real" / "enron"), np.random.default_rng(0))
     data = part.X, part.y, part.X_test, part.y_test
     game = LinearGame(*data, domain=COUNTS, learner=SVM(0.09))
-    result = MinMax(quantiles=(0.4,), decoy_repeats=(8,))(game, np.random.default_rng(0))
+    result = MinMax(quantiles=(0.4,), decoy_copies=(8,))(game, np.random.default_rng(0))
     assert len(result.poison.y) == 124
     assert result.value >= 0.20

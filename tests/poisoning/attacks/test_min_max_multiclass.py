@@ -20,7 +20,7 @@ from poisoning.models.multiclass_svm import MulticlassModel, train_multiclass_sv
 
 CLASSES, D = 4, 9
 COUNTS = "counts"
-SETTINGS = MinMax(epsilon=0.1, repeats=4, burn_in=1.0, batch=50)
+SETTINGS = MinMax(epsilon=0.1, copies=4, burn_in=1.0, batch=50)
 
 
 def blobs(seed=0, n=240):

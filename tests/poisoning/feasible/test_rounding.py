@@ -16,14 +16,14 @@ def test_the_mean_is_kept_and_the_squared_norm_is_the_envelope():
 
 @given(st.lists(st.floats(0, 50), min_size=1, max_size=8), st.integers(0, 7), st.integers(1, 4))
 @settings(max_examples=60, derandomize=True, deadline=None)
-def test_rows_are_neighbouring_integers_of_the_right_number(x, count, repeats):
+def test_rows_are_neighbouring_integers_of_the_right_number(x, count, copies):
     x = np.array(x)
-    rows = repeated_roundings(x, count, repeats, np.random.default_rng(1))
+    rows = repeated_roundings(x, count, copies, np.random.default_rng(1))
     dense = rows.toarray()
     assert dense.shape == (count, len(x))
     assert np.all((dense == np.floor(x)) | (dense == np.ceil(x)))
     assert rows.nnz == np.count_nonzero(dense)
-    assert len(np.unique(dense, axis=0)) <= -(-count // repeats)
+    assert len(np.unique(dense, axis=0)) <= -(-count // copies)
 
 
 def test_each_rounding_stands_r_times_in_a_row():

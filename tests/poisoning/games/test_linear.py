@@ -315,7 +315,7 @@ def test_test_labels_may_be_of_one_class_only():
         defenses=[L2Defense()],
     )  # fmt: skip
     assert game.y_test.dtype == game.y.dtype
-    result = MinMax(0.1, burn_in=0.0, loss_cap=5.0, quantiles=(0.5,), decoy_repeats=(1,))(game, 0)
+    result = MinMax(0.1, burn_in=0.0, loss_cap=5.0, quantiles=(0.5,), decoy_copies=(1,))(game, 0)
     assert len(result.poison.y) == 9
 
 
@@ -645,7 +645,7 @@ def test_what_was_passed_in_is_never_changed(wrap, unchecked):
     known = [copy.deepcopy(vars(one)) for one in (learner, *defenses)]
     game = LinearGame(*arrays[:4], domain=COUNTS, learner=learner, defenses=defenses)
     game.evaluate(*arrays[4:])
-    KKT(0.1, quantiles=(0.3,), decoy_repeats=(1,), opening=(0.3, 1))(game, 0)
+    KKT(0.1, quantiles=(0.3,), decoy_copies=(1,), opening=(0.3, 1))(game, 0)
     for after, before in zip(arrays, copies, strict=True):
         assert type(after) is type(before)
         parts = ("data", "indices", "indptr") if sp.issparse(after) else ()
@@ -888,7 +888,7 @@ def test_no_answer_depends_on_what_was_asked_before(data, sparse):
 @pytest.mark.slow
 def test_an_attack_plays_a_game_that_knows_much_like_a_fresh_one():
     X, y = small()
-    attack = KKT(0.1, quantiles=(0.2, 0.4), decoy_repeats=(1, 3), opening=(0.4, 3), ratios=3)
+    attack = KKT(0.1, quantiles=(0.2, 0.4), decoy_copies=(1, 3), opening=(0.4, 3), ratios=3)
 
     def game():
         return LinearGame(X, y, X, y, domain=COUNTS, learner=SVM(LAM))
@@ -931,7 +931,7 @@ def test_other_games_leave_the_first_as_it_was(data, poison):
 
 def test_a_blind_attacker_never_sees_the_test_data(data):
     (X, y), (X_test, y_test) = data
-    attack = KKT(0.02, quantiles=(0.3,), decoy_repeats=(2,), opening=(0.3, 2), ratios=2)
+    attack = KKT(0.02, quantiles=(0.3,), decoy_copies=(2,), opening=(0.3, 2), ratios=2)
     one = attack(game_of(data).blind(), 0)
     other = attack(game_of(((X, y), (X_test[:50][::-1], -y_test[:50]))).blind(), 0)
     assert (one.poison.X != other.poison.X).nnz == 0
