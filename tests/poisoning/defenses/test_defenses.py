@@ -279,9 +279,19 @@ def test_the_loss_of_more_classes_is_that_of_the_nearest_rival():
     assert np.allclose(signed_losses(model, X, y), model.losses(X, y))
 
 
-def test_the_loss_defense_needs_a_learner_that_decides():
+def test_the_loss_defense_needs_a_learner():
     X, y = words(17)
     with pytest.raises(ValueError, match=r"needs a learner: LossDefense\(SVM\(\)\)"):
         sanitize(LossDefense(), X, y)
-    with pytest.raises(TypeError, match="KNeighborsClassifier"):
-        sanitize(LossDefense(KNeighborsClassifier()), X, y)
+
+
+def test_the_loss_defense_removes_points_that_a_nearest_neighbour_learner_finds_unlikely():
+    X, y = words(17)
+    learner = KNeighborsClassifier(9).fit(X, y)
+    kept = sanitize(LossDefense(KNeighborsClassifier(9)), X, y)
+    own = learner.predict_proba(X)[np.arange(len(y)), (y > 0).astype(int)]
+    assert 0 < np.sum(~kept) < len(y)
+    for label in (-1.0, 1.0):
+        ours = y == label
+        if np.any(ours & ~kept):
+            assert own[ours & ~kept].max() <= own[ours & kept].min()
