@@ -1,9 +1,14 @@
-"""Checks of the arguments of games: every array that a user passes is checked here, once.
+"""Checks of arguments: every public function passes what a user gives it through these.
 
 An invalid argument raises ``ValueError`` or ``TypeError`` with one sentence that names the
-argument, its value and what would be valid.
+argument, its value and what would be valid. A compiled kernel trusts its caller, so no array gets
+to one unless it went through ``matrix``, ``vector``, ``labels``, ``signs`` or ``weights``, which
+guarantee: float64 (``labels``: also int64) in the machine's byte order, C-contiguous or canonical
+CSR, finite, of the stated length. An array that is right already is returned as it is; the caller's
+is never changed.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,14 +18,13 @@ from numpy import ndarray
 from poisoning.arrays import Matrix, with_short_indices
 
 _MOST_CLASSES = 2**31
+_LARGEST = 1e100  # squares and sums of squares stay far from overflow
 
 
 def matrix(X: Any, name: str, *, columns: int | None = None, rows: int = 1) -> Matrix:
     """A float64 data matrix, one example per row: an ``ndarray`` or a canonical ``csr_array``.
 
-    An array that already has this form, C-contiguous or with 32-bit indices, is returned without a
-    copy. The caller's array is never changed. ``columns`` is the required number of columns,
-    ``rows`` the least number of rows.
+    ``columns`` is the required number of columns, ``rows`` the least number of rows.
     """
     if sp.issparse(X):
         X = _canonical(X, name)
@@ -36,8 +40,7 @@ def matrix(X: Any, name: str, *, columns: int | None = None, rows: int = 1) -> M
         raise ValueError(
             f"{name} must have {columns} columns like the clean data, it has {X.shape[1]}."
         )
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, it holds NaN or infinity.")
+    _finite(values, name)
     return X
 
 
@@ -47,13 +50,10 @@ def labels(y: Any, name: str, rows: int) -> ndarray:
     The caller decides which of the two kinds the game needs.
     """
     y = _dense(y, name, 1)
-    if len(y) != rows:
-        raise ValueError(f"{name} must have one label for each of {rows} rows, it has {len(y)}.")
-    if not np.isfinite(y).all():
-        raise ValueError(f"{name} must be finite, it holds NaN or infinity.")
+    _length(y, name, rows, "label", "rows")
     if np.all(np.abs(y) == 1.0):
         return y
-    strange = y[(y < 0.0) | (y != np.floor(y)) | (y > _MOST_CLASSES)]
+    strange = y[~((y >= 0.0) & (y == np.floor(y)) & (y <= _MOST_CLASSES))]
     if strange.size:
         raise ValueError(
             f"{name} must be -1 and +1 for two classes, or 0 to k - 1 for more; it holds "
@@ -62,24 +62,65 @@ def labels(y: Any, name: str, rows: int) -> ndarray:
     return y.astype(np.int64)
 
 
-def vector(values: Any, name: str, rows: int) -> ndarray:
-    """One real number for each of ``rows`` examples, as float64."""
+def signs(y: Any, name: str, rows: int) -> ndarray:
+    """Labels −1 and +1 of ``rows`` examples, as float64."""
+    y = _dense(y, name, 1)
+    _length(y, name, rows, "label", "rows")
+    strange = y[np.abs(y) != 1.0]
+    if strange.size:
+        raise ValueError(f"{name} must be -1 and +1, it holds {strange[0]:g}.")
+    return y
+
+
+def vector(values: Any, name: str, rows: int, *, per: str = "rows") -> ndarray:
+    """One real number for each of ``rows`` examples, or of whatever ``per`` names, as float64."""
     values = _dense(values, name, 1)
-    if len(values) != rows:
-        raise ValueError(
-            f"{name} must have one value for each of {rows} rows, it has {len(values)}."
-        )
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, it holds NaN or infinity.")
+    _length(values, name, rows, "value", per)
+    _finite(values, name)
+    return values
+
+
+def weights(values: Any, name: str, rows: int) -> ndarray:
+    """One number ≥ 0 for each of ``rows`` examples, not all 0, as float64."""
+    values = vector(values, name, rows)
+    if values.size and values.min() < 0.0:
+        raise ValueError(f"{name} must be at least 0, it holds {values.min():g}.")
+    if not values.any():
+        raise ValueError(f"{name} must not all be 0.")
     return values
 
 
 def fraction(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> float:
     """A number with ``low`` ≤ value < ``high``."""
-    number = isinstance(value, int | float | np.integer | np.floating)
-    if not number or isinstance(value, bool) or not low <= value < high:
+    if not _is_real(value) or not low <= value < high:
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}), not {value!r}.")
     return float(value)
+
+
+def positive(value: Any, name: str, *, zero: bool = False) -> float:
+    """A finite number > 0, or ≥ 0 where ``zero`` is allowed."""
+    least = value >= 0.0 if _is_real(value) and zero else _is_real(value) and value > 0.0
+    if not least or value > _LARGEST:
+        bound = "at least 0" if zero else "above 0"
+        raise ValueError(f"{name} must be a finite number {bound}, not {value!r}.")
+    return float(value)
+
+
+def whole(value: Any, name: str, least: int = 1, most: int | None = None) -> int:
+    """A whole number with ``least`` ≤ value ≤ ``most``."""
+    right = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not right or value < least or (most is not None and value > most):
+        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} must be a whole number {limit}, not {value!r}.")
+    return int(value)
+
+
+def one_of(value: Any, name: str, choices: Iterable[str]) -> str:
+    """One of the ``choices``."""
+    choices = tuple(choices)
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+    return value
 
 
 def generator(rng: Any, name: str = "rng") -> np.random.Generator:
@@ -94,21 +135,56 @@ def generator(rng: Any, name: str = "rng") -> np.random.Generator:
         ) from None
 
 
+def _is_real(value: Any) -> bool:
+    number = isinstance(value, int | float | np.integer | np.floating)
+    return number and not isinstance(value, bool)
+
+
+def _length(values: ndarray, name: str, rows: int, what: str, per: str) -> None:
+    if len(values) != rows:
+        raise ValueError(
+            f"{name} must have one {what} for each of {rows} {per}, it has {len(values)}."
+        )
+
+
+def _finite(values: ndarray, name: str) -> None:
+    """Refuse NaN, infinities, and what overflows when squared; two passes, no temporary array."""
+    if not values.size:
+        return
+    lowest, highest = values.min(), values.max()
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        raise ValueError(f"{name} must be finite, it holds NaN or infinity.")
+    largest = max(-lowest, highest)
+    if largest > _LARGEST:
+        raise ValueError(f"{name} must lie within 1e100 of 0, it holds {largest:g}: rescale it.")
+
+
 def _canonical(X: Any, name: str) -> sp.csr_array:
     if X.ndim != 2:
         raise ValueError(f"{name} must have two dimensions, it has {X.ndim}.")
     if X.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, its dtype is {X.dtype}.")
     right = isinstance(X, sp.csr_array) and X.dtype == np.float64
-    X = X if right else sp.csr_array(X, dtype=np.float64)
-    if not (X.has_canonical_format and X.has_sorted_indices):
-        X = X.copy()
-        X.sum_duplicates()
-    short = X.indices.dtype == X.indptr.dtype == np.int32
-    return X if short or X.nnz > np.iinfo(np.int32).max else with_short_indices(X)
+    try:
+        rows = X if right else sp.csr_array(X, dtype=np.float64)
+        # A view of its own: a check may store other index types, and X may say that it is
+        # canonical though its indices have changed since.
+        view = sp.csr_array((rows.data, rows.indices, rows.indptr), shape=rows.shape)
+        view.check_format(full_check=True)
+    except ValueError as error:
+        raise ValueError(f"{name} is no valid sparse matrix: {error}") from None
+    if not view.has_canonical_format:
+        rows = view.copy()
+        rows.sum_duplicates()
+    short = rows.indices.dtype == rows.indptr.dtype == np.int32
+    return rows if short or rows.nnz > np.iinfo(np.int32).max else with_short_indices(rows)
 
 
 def _dense(values: Any, name: str, dimensions: int) -> ndarray:
+    if sp.issparse(values):
+        raise TypeError(f"{name} must be a dense array, it is sparse: use {name}.toarray().")
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} must have no masked entries: fill or drop them first.")
     try:
         array = np.asarray(values)
     except ValueError:
@@ -118,4 +194,5 @@ def _dense(values: Any, name: str, dimensions: int) -> ndarray:
     if array.ndim != dimensions:
         many = "one dimension" if dimensions == 1 else "two dimensions"
         raise ValueError(f"{name} must have {many}, it has {array.ndim}.")
-    return np.ascontiguousarray(array, dtype=np.float64)
+    with np.errstate(over="ignore"):  # of long doubles; what becomes infinite is refused
+        return np.ascontiguousarray(array, dtype=np.float64)

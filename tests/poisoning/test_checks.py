@@ -59,7 +59,7 @@ def test_labels_are_signs_or_numbers_of_classes():
     assert len(checks.labels([], "y", 0)) == 0
 
 
-@pytest.mark.parametrize("y", [[0.5, 1], [-1, 0], [-2, 1], [1e300, 1], [2.0**40, 1]])
+@pytest.mark.parametrize("y", [[0.5, 1], [-1, 0], [-2, 1], [1e300, 1], [2.0**40, 1], [np.nan, 1]])
 def test_other_labels_are_refused(y):
     with pytest.raises(ValueError, match=r"^y must be -1 and \+1 for two classes, or 0 to k - 1"):
         checks.labels(y, "y", 2)
@@ -91,3 +91,76 @@ def test_a_generator_is_itself_and_a_seed_makes_one():
     rng = np.random.default_rng(0)
     assert checks.generator(rng, "rng") is rng
     assert checks.generator(3, "rng").random() == np.random.default_rng(3).random()
+
+
+def test_signs_weights_and_vectors():
+    assert checks.signs([1, -1], "y", 2).tolist() == [1.0, -1.0]
+    assert checks.weights([0, 2], "w", 2).tolist() == [0.0, 2.0]
+    assert checks.vector([0.5, -2], "v", 2).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: checks.signs([0, 1], "y", 2), "y must be -1 and +1, it holds 0."),
+        (lambda: checks.signs([np.nan, 1], "y", 2), "y must be -1 and +1, it holds nan."),
+        (lambda: checks.weights([-1, 1], "w", 2), "w must be at least 0, it holds -1."),
+        (lambda: checks.weights([0, 0], "w", 2), "w must not all be 0."),
+        (
+            lambda: checks.vector([1.0], "v", 2, per="columns"),
+            "v must have one value for each of 2 columns, it has 1.",
+        ),
+        (lambda: checks.vector([np.inf], "v", 1), "v must be finite, it holds NaN or infinity."),
+        (
+            lambda: checks.vector([-1e160], "v", 1),
+            "v must lie within 1e100 of 0, it holds 1e+160: rescale it.",
+        ),
+        (
+            lambda: checks.vector(np.ma.masked_array([1.0], [True]), "v", 1),
+            "v must have no masked entries: fill or drop them first.",
+        ),
+        (
+            lambda: checks.vector(sp.csr_array([[1.0]]), "v", 1),
+            "v must be a dense array, it is sparse: use v.toarray().",
+        ),
+        (lambda: checks.positive(0, "lam"), "lam must be a finite number above 0, not 0."),
+        (lambda: checks.positive(np.nan, "tol"), "tol must be a finite number above 0, not nan."),
+        (
+            lambda: checks.positive(-1.0, "tau", zero=True),
+            "tau must be a finite number at least 0, not -1.0.",
+        ),
+        (lambda: checks.whole(0, "T"), "T must be a whole number of at least 1, not 0."),
+        (lambda: checks.whole(2.0, "T"), "T must be a whole number of at least 1, not 2.0."),
+        (lambda: checks.whole(True, "T", 0, 3), "T must be a whole number from 0 to 3, not True."),
+        (
+            lambda: checks.one_of("L1", "penalty", ("l1", "l2")),
+            "penalty must be one of l1, l2, not 'L1'.",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(call, sentence):
+    with pytest.raises((ValueError, TypeError)) as refusal:
+        call()
+    assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize("change", ["indices", "indptr", "end", "length"])
+def test_a_sparse_matrix_that_points_outside_itself_is_refused(change):
+    broken = sp.csr_array(np.eye(3))
+    if change == "indices":
+        broken.indices[0] = 99
+    elif change == "indptr":
+        broken.indptr[1] = 50
+    elif change == "end":
+        broken.indptr[-1] = 50
+    else:
+        broken.indices = broken.indices[:1]
+    with pytest.raises(ValueError, match="X is no valid sparse matrix"):
+        checks.matrix(broken, "X")
+
+
+def test_a_sparse_matrix_that_says_it_is_sorted_is_not_believed():
+    shuffled = sp.csr_array([[1.0, 2.0, 3.0]])
+    assert shuffled.has_canonical_format
+    shuffled.indices[:] = [2, 1, 0]
+    assert checks.matrix(shuffled, "X").indices.tolist() == [0, 1, 2]
