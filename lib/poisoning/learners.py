@@ -76,11 +76,11 @@ class SVM(_TwoClasses):
     """min λ/2 ‖(θ, b)‖² + mean of max(0, 1 − y(θ·x + b)), certified; :mod:`poisoning.models.svm`.
 
     ``lam`` is λ; ``tol`` the duality gap as a fraction of the objective at which training ends, and
-    ``max_epochs`` the passes after which training fails. Fitted: ``coef_`` (1, d), ``intercept_``
-    (1,), ``classes_``, and ``solution_``, with dual variables and certificate.
+    ``max_epochs`` the passes after which an interior point takes over. Fitted: ``coef_`` (1, d),
+    ``intercept_`` (1,), ``classes_``, and ``solution_``, with dual variables and certificate.
     """
 
-    def __init__(self, lam: float = 0.01, *, tol: float = 1e-6, max_epochs: int = 20_000) -> None:
+    def __init__(self, lam: float = 0.01, *, tol: float = 1e-6, max_epochs: int = 2_000) -> None:
         self.lam = lam
         self.tol = tol
         self.max_epochs = max_epochs

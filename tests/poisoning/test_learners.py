@@ -193,6 +193,6 @@ def test_two_classes_only():
 def test_a_budget_too_small_is_an_error():
     X, y = two_classes()
     with pytest.raises(SolverError, match="raise max_epochs"):
-        SVM(1e-4, max_epochs=1).fit(X, y)
+        SVM(1e-4, max_epochs=1).fit(X + 1e12, y)
     with pytest.raises(SolverError, match="raise max_iterations"):
         LogisticRegression(1e-4, max_iterations=1).fit(X, y)

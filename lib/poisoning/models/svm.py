@@ -9,9 +9,9 @@ has the dual max Σαᵢ − ½‖Σ αᵢyᵢx̃ᵢ‖² over 0 ≤ αᵢ ≤ w
 Dual coordinate descent (Hsieh et al. 2008) finds which αᵢ lie at a bound within a few epochs, but
 converges slowly on the rest when examples are nearly collinear, as concentrated poison is. So
 epochs over all points alternate with epochs over the undecided ones, and once the bounds have
-nearly settled a projected Newton step (conjugate gradients, Armijo) finishes the undecided ones. If
-the gap is still large after most of the epochs, as on features far from 0, Newton steps are taken
-anyway.
+nearly settled a projected Newton step (conjugate gradients, Armijo) finishes the undecided ones.
+Where ‖x̃‖²/(λn) is large and the classes overlap, the bounds do not settle within thousands of
+epochs; then an interior point (:mod:`poisoning.models.svm_interior`) finishes from any gap.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,15 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, squared_norms
 from poisoning.errors import SolverError
 from poisoning.models.linear import LinearModel
+from poisoning.models.svm_interior import LARGEST_SYSTEM, interior_point
 from poisoning.models.svm_kernels import descend_csr, descend_dense
 
 _FREE_EPOCHS = 20
 _NEWTON_BELOW = 1e-3  # relative gap under which the undecided set is worth a Newton step
-_CRAWLING = 0.9  # of the epochs allowed; after them Newton steps are taken at any gap
 _CG_STEPS = 100
 _CG_TOLERANCE = 0.03
 _DETOURS = 50  # bounds reached one by one in a Newton step
@@ -59,36 +60,47 @@ def train_svm(
     weights: Float[ndarray, "n"] | None = None,
     alpha0: Float[ndarray, "n"] | None = None,
     tol: float = 1e-6,
-    max_epochs: int = 20_000,
+    max_epochs: int = 2_000,
 ) -> SVMSolution:
     """min λ/2 (‖θ‖² + b²) + (1/Σw) Σ wᵢ max(0, 1 − yᵢ(θ·xᵢ + b)); Eq. (2) of Koh et al. 2021.
 
-    ``X`` (n, d) dense or sparse; ``y`` (n,) of ±1; ``weights`` (n,) ≥ 0, by default all 1: an
-    example of weight k counts as k copies, one of weight 0 as absent. ``alpha0`` (n,) warm-starts
-    from another solution's ``alpha``; it is clipped to the present bounds. The answer is
-    deterministic and certified: duality gap ≤ ``tol`` · objective.
+    ``X`` (n, d) dense or sparse; ``y`` (n,) of ±1; ``lam`` > 0; ``weights`` (n,) ≥ 0, by default
+    all 1: an example of weight k counts as k copies, one of weight 0 as absent. ``alpha0`` (n,)
+    warm-starts from another solution's ``alpha``; it is clipped to the present bounds. The answer
+    is deterministic and certified: duality gap ≤ ``tol`` · objective. After ``max_epochs`` passes
+    an interior point takes over, if examples or features number at most 5,000.
 
-    Raises ``ValueError`` for labels other than ±1, λ ≤ 0, or weights that are negative or sum to
-    0; ``SolverError`` if ``max_epochs`` passes do not reach the tolerance.
+    Raises ``ValueError`` or ``TypeError`` for an argument that is not as described; ``SolverError``
+    if the tolerance is not reached.
     """
+    X = checks.matrix(X, "X")
+    n = X.shape[0]
+    y, lam = checks.signs(y, "y", n), checks.positive(lam, "lam")
+    weights = np.ones(n) if weights is None else checks.weights(weights, "weights", n)
+    tol, max_epochs = checks.positive(tol, "tol"), checks.whole(max_epochs, "max_epochs", 0)
     problem = _Problem.of(X, y, lam, weights)
-    alpha = np.zeros(len(y)) if alpha0 is None else np.clip(alpha0, 0.0, problem.upper)
+    alpha = np.zeros(n)
+    if alpha0 is not None:
+        alpha = np.clip(checks.vector(alpha0, "alpha0", n), 0.0, problem.upper)
     everything = np.flatnonzero(problem.upper > 0.0)
     epochs = 0
     newton = False
     while True:
         w = problem.combine(alpha)
         primal, gap, gradient = problem.certificate(alpha, w)
+        if gap > tol * primal and epochs >= max_epochs:
+            if min(len(everything), X.shape[1] + 1) <= LARGEST_SYSTEM:
+                w, alpha, primal, gap = problem.interior_point(everything, tol)
+            if not gap <= tol * primal:
+                raise SolverError(
+                    f"SVM ({n} examples, lambda {lam:g}): relative duality gap {gap / primal:.1e} "
+                    f"after {epochs} epochs, tolerance {tol:.1e}; raise max_epochs, tol or lambda, "
+                    "or bring the features nearer to 0"
+                )
         if gap <= tol * primal:
             model = LinearModel(w[:-1].copy(), float(w[-1]))
             return SVMSolution(model, alpha, lam * primal, lam * gap, epochs)
-        if epochs >= max_epochs:
-            raise SolverError(
-                f"SVM ({len(y)} examples, lambda {lam:g}): relative duality gap {gap / primal:.1e} "
-                f"after {epochs} epochs, tolerance {tol:.1e}; raise max_epochs, tol or lambda"
-            )
-        near = gap <= _NEWTON_BELOW * primal or epochs >= _CRAWLING * max_epochs
-        newton = near and not newton
+        newton = gap <= _NEWTON_BELOW * primal and not newton
         if newton:
             problem.newton_step(alpha, w, gradient)
         else:
@@ -112,24 +124,14 @@ class _Problem:
 
     @classmethod
     def of(
-        cls, X: Matrix, y: Float[ndarray, "n"], lam: float, weights: Float[ndarray, "n"] | None
+        cls, X: Matrix, y: Float[ndarray, "n"], lam: float, weights: Float[ndarray, "n"]
     ) -> "_Problem":
-        weights = np.ones(len(y)) if weights is None else weights
-        total = weights.sum()
-        if not np.all(np.abs(y) == 1.0):
-            raise ValueError("SVM labels must be -1 or +1")
-        if not lam > 0.0:
-            raise ValueError(f"SVM needs lambda > 0, got {lam:g}")
-        if np.any(weights < 0.0) or not total > 0.0:
-            raise ValueError("SVM weights must be >= 0 and not all 0")
         if sp.issparse(X):
-            kernel = descend_csr
-            rows = (X.data.astype(np.float64, copy=False), X.indices, X.indptr)
+            kernel, rows = descend_csr, (X.data, X.indices, X.indptr)
         else:
-            kernel = descend_dense
-            rows = (np.ascontiguousarray(X, dtype=np.float64),)
+            kernel, rows = descend_dense, (X,)
         diagonal, seed = squared_norms(X) + 1.0, np.ones(1, dtype=np.uint64)
-        return cls(X, y, weights / (lam * total), diagonal, kernel, rows, seed)
+        return cls(X, y, weights / (lam * weights.sum()), diagonal, kernel, rows, seed)
 
     def combine(self, alpha: Float[ndarray, "n"]) -> Float[ndarray, "d1"]:
         """Σ αᵢyᵢx̃ᵢ."""
@@ -144,6 +146,16 @@ class _Problem:
         square = w @ w
         primal = 0.5 * square + self.upper @ np.maximum(0.0, gradient)
         return float(primal), float(primal + 0.5 * square - alpha.sum()), gradient
+
+    def interior_point(
+        self, present: Int[ndarray, "k"], tol: float
+    ) -> tuple[Float[ndarray, "d1"], Float[ndarray, "n"], float, float]:
+        """w, α, primal value and gap; ``present`` are the points of a weight above 0."""
+        alpha = np.zeros(len(self.y))
+        w, alpha[present], primal, gap = interior_point(
+            self.X[present], self.y[present], self.upper[present], tol
+        )
+        return w, alpha, primal, gap
 
     def descend(
         self,

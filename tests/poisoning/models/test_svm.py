@@ -134,22 +134,64 @@ def test_a_single_class_is_answered():
     assert train_svm(X, np.ones(X.shape[0]), 0.1).model.error(X, np.ones(X.shape[0])) == 0.0
 
 
-def test_bad_input_is_refused():
-    X, y = problem(8)
-    with pytest.raises(ValueError, match="labels"):
-        train_svm(X, y + 1.0, 0.1)
-    with pytest.raises(ValueError, match="lambda"):
-        train_svm(X, y, 0.0)
-    with pytest.raises(ValueError, match="weights"):
-        train_svm(X, y, 0.1, weights=np.zeros(len(y)))
-    with pytest.raises(ValueError, match="weights"):
-        train_svm(X, y, 0.1, weights=-np.ones(len(y)))
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"y": np.full(40, 2.0)}, "y must be -1 and +1, it holds 2."),
+        ({"y": np.ones(39)}, "y must have one label for each of 40 rows, it has 39."),
+        ({"lam": 0.0}, "lam must be a finite number above 0, not 0.0."),
+        ({"weights": np.zeros(40)}, "weights must not all be 0."),
+        ({"weights": -np.ones(40)}, "weights must be at least 0, it holds -1."),
+        ({"alpha0": np.full(40, np.nan)}, "alpha0 must be finite, it holds NaN or infinity."),
+        ({"tol": np.nan}, "tol must be a finite number above 0, not nan."),
+        ({"max_epochs": -1}, "max_epochs must be a whole number of at least 0, not -1."),
+    ],
+)
+def test_bad_input_is_refused(change, sentence):
+    X, y = problem(8, n=40)
+    with pytest.raises(ValueError) as refusal:
+        train_svm(**({"X": X, "y": y, "lam": 0.1} | change))
+    assert str(refusal.value) == sentence
 
 
-def test_an_exhausted_budget_is_an_error_that_says_what_to_change():
+def test_features_too_far_from_0_are_an_error_that_says_what_to_change():
+    rng = np.random.default_rng(0)
+    X, y = 1e12 + rng.normal(size=(30, 3)), np.where(rng.random(30) < 0.5, 1.0, -1.0)
+    with pytest.raises(SolverError, match=r"gap .* after .* epochs.*bring the features nearer"):
+        train_svm(X, y, 1e-4, max_epochs=20)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e5])
+@pytest.mark.parametrize("lam", [1e-4, 0.1, 10.0])
+def test_overlapping_classes_at_any_scale_are_certified(scale, lam):
+    rng = np.random.default_rng(3)
+    X, y = scale * rng.normal(size=(120, 6)), np.where(rng.random(120) < 0.5, 1.0, -1.0)
+    solution = train_svm(X, y, lam)
+    margins = y * (X @ solution.model.theta + solution.model.bias)
+    square = solution.model.theta @ solution.model.theta + solution.model.bias**2
+    primal = 0.5 * lam * square + np.mean(np.maximum(0.0, 1.0 - margins))
+    combined = np.append(X.T @ (solution.alpha * y), solution.alpha @ y)
+    dual = lam * (solution.alpha.sum() - 0.5 * combined @ combined)
+    assert solution.alpha.min() >= 0.0 and solution.alpha.max() <= 1.0 / (lam * 120)
+    assert solution.objective == pytest.approx(primal, rel=1e-12)
+    assert primal - dual <= 1e-6 * primal
+
+
+def test_copies_of_a_point_with_flipped_labels_are_certified():
+    solution = train_svm(np.array([[100.0], [100.0]]), np.array([1.0, -1.0]), 0.1)
+    assert solution.objective == pytest.approx(1.0, rel=1e-6)
+    assert solution.gap <= 1e-6
+
+
+def test_an_interior_point_agrees_with_descent():
     X, y = problem(9, n=400)
-    with pytest.raises(SolverError, match=r"duality gap .* max_epochs"):
-        train_svm(X, y, 1e-4, max_epochs=1)
+    weights = np.arange(400) % 3.0
+    descent = train_svm(X, y, 0.01, weights=weights, tol=1e-9)
+    interior = train_svm(X, y, 0.01, weights=weights, tol=1e-9, max_epochs=0)
+    assert interior.epochs == 0
+    assert interior.objective == pytest.approx(descent.objective, rel=2e-9)
+    assert np.allclose(interior.model.theta, descent.model.theta, atol=1e-4)
+    assert np.all(interior.alpha[weights == 0.0] == 0.0)
 
 
 def plain_descent(X, y, upper, alpha, w, active, tolerance, epochs):
@@ -218,5 +260,5 @@ def test_near_copies_of_one_point_do_not_stall_training(seed):
     X = rng.random((120, 40)) + 0.3 * y[:, None] * rng.random(40)
     copies = X[y < 0.0].mean(axis=0) + 0.01 * rng.normal(size=(12, 40))
     X, y = np.vstack([X, copies]), np.append(y, np.ones(12))
-    solution = train_svm(X, y, 0.001, max_epochs=4_000)
+    solution = train_svm(X, y, 0.001)
     assert solution.gap <= 1e-6 * solution.objective
