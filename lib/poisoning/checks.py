@@ -68,7 +68,7 @@ def signs(y: Any, name: str, rows: int) -> ndarray:
     _length(y, name, rows, "label", "rows")
     strange = y[np.abs(y) != 1.0]
     if strange.size:
-        raise ValueError(f"{name} must be -1 and +1, it holds {strange[0]:g}.")
+        raise ValueError(f"{name} must be -1 and +1, it holds {strange[0] + 0.0:g}.")
     return y
 
 

@@ -109,12 +109,12 @@ class SVM(_TwoClasses):
 class LogisticRegression(_TwoClasses):
     """min λ/2 ‖(θ, b)‖² + mean of log(1 + exp(−y(θ·x + b))); :mod:`poisoning.models.logistic`.
 
-    ``lam`` is λ, ``tol`` the norm of the gradient at which training ends, ``max_iterations`` the
-    iterations after which it fails. Fitted: ``coef_`` (1, d), ``intercept_`` (1,), ``classes_``,
-    ``solution_``.
+    ``lam`` is λ; training ends when the norm of the gradient is ``tol`` of the largest it can be at
+    0, and fails after ``max_iterations`` iterations. Fitted: ``coef_`` (1, d), ``intercept_`` (1,),
+    ``classes_``, ``solution_``.
     """
 
-    def __init__(self, lam: float = 0.01, *, tol: float = 1e-8, max_iterations: int = 500) -> None:
+    def __init__(self, lam: float = 0.01, *, tol: float = 1e-10, max_iterations: int = 500) -> None:
         self.lam = lam
         self.tol = tol
         self.max_iterations = max_iterations

@@ -26,7 +26,7 @@ def test_gradient_vanishes(problem, dense):
     pull = weights / weights.sum() * y / (1.0 + np.exp(solution.model.margins(X, y)))
     assert np.allclose(lam * solution.model.theta, X.T @ pull, atol=1e-7)
     assert np.isclose(lam * solution.model.bias, pull.sum(), atol=1e-7)
-    assert solution.gradient_norm <= 1e-8
+    assert solution.gradient_norm <= 1e-9
 
 
 def test_agrees_with_scikit_learn(problem):
@@ -58,14 +58,47 @@ def test_weights_are_copies(problem):
     assert np.allclose(weighted.theta, repeated.theta, atol=1e-6)
 
 
-def test_bad_input_is_refused(problem):
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"y": np.zeros(200)}, "y must be -1 and +1, it holds 0."),
+        ({"lam": -1.0}, "lam must be a finite number above 0, not -1.0."),
+        ({"weights": np.zeros(200)}, "weights must not all be 0."),
+        ({"weights": np.ones(3)}, "weights must have one value for each of 200 rows, it has 3."),
+        ({"tol": 0}, "tol must be a finite number above 0, not 0."),
+        ({"max_iterations": 0}, "max_iterations must be a whole number of at least 1, not 0."),
+    ],
+)
+def test_bad_input_is_refused(problem, change, sentence):
     X, y = problem
-    with pytest.raises(ValueError, match="labels"):
-        train_logistic(X, 0.0 * y, 0.1)
-    with pytest.raises(ValueError, match="lambda"):
-        train_logistic(X, y, -1.0)
-    with pytest.raises(ValueError, match="weights"):
-        train_logistic(X, y, 0.1, weights=np.zeros(200))
+    with pytest.raises(ValueError) as refusal:
+        train_logistic(**({"X": X, "y": y, "lam": 0.1} | change))
+    assert str(refusal.value) == sentence
+
+
+def gradient(X, y, lam, model):
+    """With 64 bits in the fraction."""
+    X = np.hstack([X, np.ones((len(y), 1))]).astype(np.longdouble)
+    w = np.append(model.theta, model.bias).astype(np.longdouble)
+    return lam * w - X.T @ (y / (1.0 + np.exp(y * (X @ w)))) / len(y)
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 5), (20, 320)])  # by QR, by conjugate gradients
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("lam", [1e-5, 5.0, 100.0])
+def test_the_tolerance_is_relative(n, d, scale, lam):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X, y = scale * rng.normal(size=(n, d)), np.where(rng.random(n) < 0.5, 1.0, -1.0)
+        model = train_logistic(X, y, lam).model
+        largest = 0.5 * np.mean(np.sqrt((X**2).sum(1) + 1.0))
+        assert np.linalg.norm(gradient(X, y, lam, model)) <= 1e-9 * largest
+
+
+def test_a_strong_penalty_on_one_class():
+    X, y = np.array([[1.0], [2.0]]), np.ones(2)
+    model = train_logistic(X, y, 100.0).model
+    assert np.linalg.norm(gradient(X, y, 100.0, model)) <= 1e-10
 
 
 def test_an_exhausted_budget_is_an_error(problem):
