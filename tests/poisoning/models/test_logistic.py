@@ -58,6 +58,7 @@ def test_weights_are_copies(problem):
     assert np.allclose(weighted.theta, repeated.theta, atol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

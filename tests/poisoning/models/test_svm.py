@@ -134,6 +134,7 @@ def test_a_single_class_is_answered():
     assert train_svm(X, np.ones(X.shape[0]), 0.1).model.error(X, np.ones(X.shape[0])) == 0.0
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
