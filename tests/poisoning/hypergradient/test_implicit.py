@@ -9,8 +9,9 @@ from sklearn.linear_model import LogisticRegression
 
 from poisoning.errors import SolverError
 from poisoning.hypergradient.implicit import implicit
+from poisoning.hypergradient.logistic import Logistic
 from poisoning.hypergradient.mlp import MLP
-from poisoning.hypergradient.problem import Rows
+from poisoning.hypergradient.problem import Objective, Problem, Rows
 from poisoning.hypergradient.rmd import rmd
 
 LOGISTIC = ["logistic", "logistic by matrix products", "logistic by autograd"]
@@ -121,7 +122,7 @@ def test_what_does_not_converge_is_an_error(problem_of):
     with pytest.raises(SolverError, match=r"conjugate gradients leave .* after 2 iterations"):
         implicit(problem, max_cg=2)
     with pytest.raises(SolverError, match=r"below what rounding allows|after 30 Newton steps"):
-        implicit(problem, tolerance=0.0, max_newton=30)
+        implicit(problem, tolerance=1e-300, max_newton=30)
 
 
 def test_a_saddle_is_not_differentiated(problem_of):
@@ -141,3 +142,51 @@ def test_a_saddle_is_not_differentiated(problem_of):
     )
     with pytest.raises(SolverError, match="not positive definite"):
         implicit(problem, solver="exact")
+
+
+def l1_problem(seed):
+    """More weights than rows, features of any scale, strong and weak penalties."""
+    rng = np.random.default_rng(seed)
+    n, d, K = rng.integers(2, 40), rng.integers(5, 40), rng.integers(1, 4)
+    scale = 10 ** rng.uniform(-1, 1)
+
+    def rows(*shape):
+        return torch.from_numpy(scale * rng.normal(size=(*shape, d)))
+
+    def labels(*shape):
+        return torch.from_numpy(np.where(rng.random(shape) < 0.5, 1.0, -1.0))
+
+    return Problem(
+        Logistic(),
+        Rows(rows(n), labels(n)),
+        rows(K, 3),
+        labels(K, 3),
+        (Objective(rows(9), labels(9)),),
+        torch.from_numpy(rng.uniform(-6, 0, size=(K, 1))),
+        0.1,
+        1,
+        torch.zeros(K, d + 1, dtype=torch.float64),
+        "l1",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 8, 14, 23, 48, 49, 79, 81, 94, 123])
+def test_wide_l1_problems_are_trained_to_the_minimum(seed):
+    problem = l1_problem(seed)
+    found = implicit(problem)
+    rows = torch.cat([problem.clean.X.expand(len(problem.poison), -1, -1), problem.poison], dim=1)
+    rows = torch.nn.functional.pad(rows, (0, 1), value=1.0)
+    slope = torch.sigmoid((rows @ found.w.unsqueeze(-1)).squeeze(-1)) - problem.targets
+    gradient = (problem.shares.unsqueeze(-1) * slope.unsqueeze(-1) * rows).sum(dim=1)
+    strength = problem.lam.exp()
+    alive = found.w != 0
+    assert float(((gradient + strength * found.w.sign()) * alive).abs().max()) <= 2e-8
+    assert float(((gradient.abs() - strength) * ~alive).max()) <= 2e-8
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["tolerance", "residual", "max_newton", "max_cg", "solver"])
+def test_settings_are_checked(problem_of, name):
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        implicit(problem_of("logistic"), **{name: "cholesky" if name == "solver" else -1})
