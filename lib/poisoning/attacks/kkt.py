@@ -34,7 +34,8 @@ from poisoning.games.linear import LinearGame
 from poisoning.models.linear import LinearModel
 from poisoning.settings import COUNT, PERCENTILE, setting
 
-ON_THE_HINGE = 1e-4  # margins this near 1 count as 1: decoys are solved to a tolerance
+ON_THE_HINGE = 1e-4
+"""Margins this near 1 count as 1: a trained model's are, to a tolerance and rounding."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from numpy import ndarray
 from poisoning.arrays import Matrix, vstack
 from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.decoy import Decoy, likely_first
+from poisoning.attacks.kkt import ON_THE_HINGE
 from poisoning.attacks.limits import WithDecoys
 from poisoning.attacks.min_max_multiclass import ClassesSource, play_classes
 from poisoning.attacks.poisoned_set import PoisonedSet
@@ -167,7 +168,7 @@ def min_max_poison(
             copies = min(settings.copies, size - len(labels))
             rows.append(realise(worst.x, copies, copies, domain, rng))
             labels += [worst.label] * copies
-        pulling = y * (margins < 1.0) / n
+        pulling = y * (margins < 1.0 - ON_THE_HINGE) / n
         gradient = (1.0 + epsilon) * lam * w - np.append(X.T @ pulling, pulling.sum())
         if worst.loss > 0.0:
             gradient -= epsilon * worst.label * np.append(worst.x, 1.0)

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from poisoning.arrays import column_mean, squared_distances
+from poisoning.attacks.kkt import ON_THE_HINGE
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.feasible.bounds import linear_lower_bounds
 from poisoning.feasible.sets import ClassSet, InputDomain
@@ -345,7 +346,7 @@ def _clean_gradient(
     own = scores[rows, y]
     scores[rows, y] = -np.inf
     rivals = np.argmax(scores, axis=1)
-    pulling = np.flatnonzero(1.0 - own + scores[rows, rivals] > 0.0)
+    pulling = np.flatnonzero(1.0 - own + scores[rows, rivals] > ON_THE_HINGE)
     weights = np.zeros((len(theta), n), dtype=X.dtype)
     weights[y[pulling], pulling] = -1.0 / n
     weights[rivals[pulling], pulling] += 1.0 / n

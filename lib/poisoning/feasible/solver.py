@@ -14,7 +14,8 @@ ideas reduce a problem with 10⁵ coordinates to one with six unknowns.
 1. *Proximal point.* Each outer step adds σ/2‖x − x⁰‖² and moves x⁰ to the answer; σ shrinks. The
    dual function of a step, over multipliers y of the ball (≥ 0) and rows (of either sign: a row is
    a range), is concave and C¹, and costs one pass over the coordinates (``solver_kernels``).
-2. *Projected semismooth Newton* on y, with an Armijo line search.
+2. *Semismooth Newton* on y, the quadratic model maximised under the signs that y has, with an
+   Armijo line search.
 
 *Certificate.* At an inner minimiser x, e = σ(x − x⁰) is minus a subgradient of the Lagrangian
 Φ of (P) (with the domain): −e ∈ ∂Φ(x). Every feasible x' lies in the ball (f(x) ≥ x²), so
@@ -30,7 +31,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.optimize import nnls
 
+from poisoning import checks
 from poisoning.errors import SolverError
 from poisoning.feasible.sets import ClassSet, FeasibleSet
 from poisoning.feasible.solver_kernels import evaluate
@@ -43,6 +46,7 @@ _NEWTON_STEPS = 200
 _BACKTRACKS = 60
 _PASSES = 500  # over the coordinates in one proximal step; at most 143 were observed
 _FEASIBILITY = 1e-9  # allowed excess over a constraint, relative as in ClassSet.violation
+_RIDGES = (1e-8, 1e-4)  # of the objective's natural size, inverted
 _FLOOR = 1e-5  # of the objective's natural size; the gap is relative to no less than this
 
 
@@ -78,9 +82,10 @@ def minimise_linear(
 ) -> Solution:
     """min c·x over one class's set; ``start`` are the ``multipliers`` of a similar problem.
 
-    The gap falls below ``tol``·max(|objective|, 1e-5·‖c‖τ). Raises ``SolverError`` if the set is
-    empty or the gap stays above that.
+    The gap falls below ``tol``·max(|objective|, 1e-5·‖c‖τ). Raises ``ValueError`` for arguments
+    that do not fit, ``EmptySetError`` if the set is empty, ``SolverError`` if the gap stays above.
     """
+    c, tol, start = _checked(c, "c", tol, start, [feasible])
     dual = _Dual.of("linear", np.zeros_like(c), np.zeros(1), c[None, :], [feasible])
     return _proximal_point(dual, tol, start)
 
@@ -89,16 +94,20 @@ def project(p: Float[ndarray, "d"], feasible: ClassSet, *, tol: float = 1e-6) ->
     """min ½‖x − p‖² over one class's set: one proximal step with σ = 1 from x⁰ = p.
 
     For counts the set is that of the relaxation, so the answer is in general no integer. Raises
-    ``SolverError`` as :func:`minimise_linear` does.
+    what :func:`minimise_linear` does.
     """
-    dual = _Dual.of("projection", np.zeros_like(p), np.zeros(1), np.zeros((1, p.size)), [feasible])
+    p, tol, _ = _checked(p, "p", tol, None, [feasible])
+    linear = np.zeros((1, p.size))
+    dual = _Dual.of("projection", np.zeros_like(p), np.zeros(1), linear, [feasible])
     y = np.zeros(dual.ends_above.shape)
-    step = dual.maximise(y, 1.0, p[None, :])
+    step = dual.maximise(y, 1.0, p[None, :], _RIDGES[0] / dual.natural)
     objective = 0.5 * float(np.sum((step.x[0] - p) ** 2))
     gap = max(objective - step.value, 0.0)
     allowed = tol * max(objective, _FLOOR * 0.5 * float(p @ p))
-    if gap > allowed:
-        raise _no_convergence("projection", gap, allowed, step.violation)
+    if gap > allowed or step.violation > _FEASIBILITY:
+        # Where the set is so thin that one step ends in rounding, more steps, σ falling, do not.
+        dual = _Dual.of("projection", p, np.ones(1), linear, [feasible])
+        return _proximal_point(dual, tol, step.y)
     return Solution(
         (step.x[0],), objective, gap, feasible.violation(step.x[0]), 1, dual.evaluations[0], step.y
     )
@@ -118,20 +127,44 @@ def match_gradient(
     ``points`` are (x_+, x_-); for a class of weight 0 that is the zero vector, and its set does
     not matter. ``start`` are the ``multipliers`` of a similar problem with the same classes. The
     gap falls below ``tol``·max(objective, 1e-5·½‖g‖²): a decoy that can be reached exactly has
-    objective 0. Raises ``ValueError`` if both weights are 0, ``SolverError`` if a set is empty or
-    the gap stays above that.
+    objective 0. Raises what :func:`minimise_linear` does, and ``ValueError`` if both weights are 0.
     """
-    weights = np.array([epsilon_plus, -epsilon_minus])
+    weights = np.array(
+        [
+            checks.positive(epsilon_plus, "epsilon_plus", zero=True),
+            -checks.positive(epsilon_minus, "epsilon_minus", zero=True),
+        ]
+    )
     used = np.flatnonzero(weights)
     if used.size == 0:
         raise ValueError("One of epsilon_plus and epsilon_minus must be positive.")
     sets = [(feasible.positive, feasible.negative)[k] for k in used]
+    g, tol, start = _checked(g, "g", tol, start, sets)
     dual = _Dual.of("KKT", g, weights[used], np.zeros((used.size, g.size)), sets)
     solution = _proximal_point(dual, tol, start)
     points = [np.zeros_like(g), np.zeros_like(g)]
     for k, point in zip(used, solution.points, strict=True):
         points[k] = point
     return replace(solution, points=tuple(points))
+
+
+def _checked(
+    values: Float[ndarray, "d"],
+    name: str,
+    tol: float,
+    start: Float[ndarray, "K m"] | None,
+    sets: list[ClassSet],
+) -> tuple[Float[ndarray, "d"], float, Float[ndarray, "K m"] | None]:
+    values = checks.vector(values, name, len(sets[0].centre), per="features")
+    if start is not None:
+        constraints = 1 + max(len(part.rows) for part in sets)
+        start = checks.matrix(start, "start")
+        if start.shape != (len(sets), constraints):
+            raise ValueError(
+                f"start must have a row for each of {len(sets)} classes and a column for each of "
+                f"{constraints} constraints, its shape is {start.shape}."
+            )
+    return values, checks.positive(tol, "tol"), start
 
 
 def _no_convergence(name: str, gap: float, allowed: float, violation: float) -> SolverError:
@@ -142,7 +175,24 @@ def _no_convergence(name: str, gap: float, allowed: float, violation: float) -> 
 
 
 def _proximal_point(dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | None) -> Solution:
-    """Proximal point steps until the certified gap is small."""
+    """Proximal point steps until the certified gap is small.
+
+    Raises ``SolverError`` if they do not get there with either of two ridges: where x stays put,
+    Newton's step in the multipliers is as long as the ridge lets it be.
+    """
+    for ridge in _RIDGES:
+        try:
+            return _with_ridge(dual, tol, start, ridge / dual.natural)
+        except EmptySetError:
+            raise
+        except SolverError as error:
+            failure = error
+    raise failure
+
+
+def _with_ridge(
+    dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | None, ridge: float
+) -> Solution:
     y = np.zeros(dual.ends_above.shape) if start is None else start
     x0 = np.zeros(dual.c.shape)
     sigma, least = _FIRST_SIGMA * dual.curvature, _LAST_SIGMA * dual.curvature
@@ -150,7 +200,7 @@ def _proximal_point(dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | No
     gap = allowed = np.inf
     for steps in range(1, _OUTER_STEPS + 1):
         passes = dual.evaluations[0]
-        step = dual.maximise(y, sigma, x0)
+        step = dual.maximise(y, sigma, x0, ridge)
         objective = dual.objective(step.x)
         bound = max(bound, dual.lower_bound(step, sigma, x0))
         gap = max(objective - bound, 0.0)
@@ -262,10 +312,11 @@ class _Dual:
             bound -= float(e @ (part.centre - x) + part.radius * np.linalg.norm(e))
         return bound
 
-    def maximise(self, y: Float[ndarray, "K m"], sigma: float, x0: Float[ndarray, "K d"]) -> _Step:
-        """Projected semismooth Newton from ``y``."""
+    def maximise(
+        self, y: Float[ndarray, "K m"], sigma: float, x0: Float[ndarray, "K d"], ridge: float
+    ) -> _Step:
+        """Semismooth Newton from ``y``; ``ridge`` is added to H, in relative units."""
         ceiling = self.ceiling(sigma, x0)
-        ridge = 1e-8 / self.natural
         last = self.evaluations[0] + _PASSES
         x, value, gradient, hessian = self._evaluate(y, sigma, x0)
         violation = np.inf
@@ -281,18 +332,10 @@ class _Dual:
             violation = float(np.abs(relative).max())
             if violation <= _FEASIBILITY:
                 break
-            moving = np.flatnonzero(gradient)
-            scale = self.scales.ravel()[moving]
-            H = hessian[np.ix_(moving, moving)] / np.outer(scale, scale)
-            H[np.diag_indices_from(H)] += 1e-12 * np.trace(H) + ridge
-            direction = np.zeros(y.size)
-            direction[moving] = np.linalg.solve(H, relative.ravel()[moving]) / scale
-            # A multiplier at 0 may leave only towards the end that is exceeded.
-            sign = np.where(y != 0.0, np.sign(y), np.sign(gradient))
+            goal = self._newton_goal(y, relative, hessian, ridge)
             length = 1.0
             for _ in range(_BACKTRACKS):
-                trial = y + length * direction.reshape(y.shape)
-                trial = np.where(trial * sign > 0.0, trial, 0.0)
+                trial = (1.0 - length) * y + length * goal
                 new = self._evaluate(trial, sigma, x0)
                 rise = float(np.sum(gradient * (trial - y)))
                 if new[1] >= value + 1e-4 * rise:
@@ -310,6 +353,30 @@ class _Dual:
                 break
             y, (x, value, gradient, hessian) = trial, new
         return _Step(x, y, value, violation)
+
+    def _newton_goal(
+        self,
+        y: Float[ndarray, "K m"],
+        relative: Float[ndarray, "K m"],
+        hessian: Float[ndarray, "n n"],
+        ridge: float,
+    ) -> Float[ndarray, "K m"]:
+        """Where the quadratic model of the dual at ``y`` is largest, no multiplier changing sign.
+
+        One at 0 may leave only towards the end that is exceeded. With H = LLᵀ and t the signs, the
+        model is −½‖Lᵀ(t∘z) − Lᵀy − L⁻¹∇‖² over z ≥ 0: non-negative least squares.
+        """
+        sign = np.where(y != 0.0, np.sign(y), np.sign(relative)).ravel()
+        moving = np.flatnonzero(sign)
+        sign, scale = sign[moving], self.scales.ravel()[moving]
+        H = hessian[np.ix_(moving, moving)] / np.outer(scale, scale)
+        H[np.diag_indices_from(H)] += 1e-12 * np.trace(H) + ridge
+        lower = np.linalg.cholesky(H)
+        target = lower.T @ (y.ravel()[moving] * scale)
+        target += np.linalg.solve(lower, relative.ravel()[moving])
+        goal = np.zeros(y.size)
+        goal[moving] = sign * nnls(lower.T * sign, target)[0] / scale
+        return goal.reshape(y.shape)
 
     def _evaluate(
         self, y: Float[ndarray, "K m"], sigma: float, x0: Float[ndarray, "K d"]

@@ -161,9 +161,9 @@ def test_a_proximal_step_that_gets_stuck_is_a_detour(kind, monkeypatch):
     straight = minimise_linear(g, feasible.positive)
     maximise, sigmas = solver._Dual.maximise, []
 
-    def stuck_once(dual, y, sigma, x0):
+    def stuck_once(dual, y, sigma, x0, ridge):
         sigmas.append(sigma)
-        step = maximise(dual, y, sigma, x0)
+        step = maximise(dual, y, sigma, x0, ridge)
         if len(sigmas) > 1:
             return step
         dual.evaluations[0] += solver._PASSES
@@ -216,6 +216,76 @@ def test_a_line_search_whose_steps_vanish_in_rounding_ends_without_a_verdict():
     feasible, g, _ = problem("real", 0)
     dual = _Flat.of("KKT", g, np.ones(1), np.zeros((1, g.size)), [feasible.positive])
     start = np.ones(dual.ends_above.shape)
-    step = dual.maximise(start, 1.0, np.zeros((1, g.size)))
+    step = dual.maximise(start, 1.0, np.zeros((1, g.size)), 1e-8)
     assert np.array_equal(step.y, start)
     assert step.violation > 0.0, "not claimed to be solved"
+
+
+def tight_set(seed):
+    """A random set around a point of it: thin slabs, a ball that touches, kinks, equalities."""
+    rng = np.random.default_rng(seed)
+    d, kind, R = rng.integers(1, 25), str(rng.choice(KINDS)), rng.integers(1, 4)
+    some = rng.random(d) < 0.6
+    if kind == "counts":
+        lower, upper = np.zeros(d), rng.integers(0, 5, size=d).astype(float)
+        inside, centre = np.minimum(rng.poisson(0.8, size=d), upper), upper * rng.random(d)
+    elif kind == "box01":
+        lower, upper, inside, centre = np.zeros(d), np.ones(d), some * rng.random(d), rng.random(d)
+    else:
+        lower, upper = np.full(d, 0.0 if kind == "nonnegative" else -np.inf), np.full(d, np.inf)
+        inside, centre = some * rng.gamma(1.0, size=d), rng.gamma(1.0, size=d)
+    domain = InputDomain(kind, lower, upper)
+    ball = ClassSet(domain, centre, 1.0, np.zeros((0, d)), np.zeros(0), np.zeros(0))
+    radius = (np.sqrt(ball.square(inside)) or 0.1) * (
+        1.0 + rng.choice([0.0, 1e-9, 1e-6, 1e-3, 0.3])
+    )
+    rows = 10 ** rng.uniform(-2, 1) * rng.normal(size=(R, d))
+    products = rows @ inside
+    width = np.abs(products).mean() * rng.choice([0.0, 1e-9, 1e-6, 1e-3, 0.1, 1.0], size=R)
+    low = np.where(rng.random(R) < 0.3, -np.inf, products - width)
+    high = np.where(rng.random(R) < 0.3, np.inf, products + width)
+    return replace(ball, radius=float(radius), rows=rows, lower=low, upper=high), inside, rng
+
+
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_answers_over_tight_sets_are_feasible_and_best(first):
+    for seed in range(first, first + 50):
+        feasible, inside, rng = tight_set(seed)
+        p = inside + 10 ** rng.uniform(-2, 2) * rng.normal(size=inside.size)
+        nearest = project(p, feasible)
+        assert nearest.violation <= 1e-8
+        distance = 0.5 * np.sum((inside - p) ** 2)
+        assert nearest.objective - nearest.gap <= distance * (1.0 + 1e-9) + 1e-12
+        c = rng.normal(size=inside.size)
+        least = minimise_linear(c, feasible)
+        assert least.violation <= 1e-8
+        assert least.objective - least.gap <= c @ inside + 1e-9 * np.abs(c) @ np.abs(inside)
+
+
+def test_the_projection_on_a_thin_set_lies_in_it():
+    domain = InputDomain("counts", np.zeros(1), np.full(1, 3.0))
+    row = np.array([[0.05746290072510955]])
+    feasible = ClassSet(
+        domain, np.array([0.375]), 0.6262278447196694, row, np.array([0.0574628853]),
+        np.array([np.inf]),
+    )  # fmt: skip
+    found = project(np.array([-26.5329611]), feasible)
+    assert found.points[0][0] == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda F: project(np.zeros(11), F), "p must have one value for each of 12 features"),
+        (lambda F: project(np.full(12, np.nan), F), "p must be finite"),
+        (lambda F: minimise_linear(np.zeros(13), F), "c must have one value for each of 12"),
+        (lambda F: minimise_linear(np.zeros(12), F, tol=0.0), "tol must be a finite number above"),
+        (lambda F: minimise_linear(np.zeros(12), F, start=np.zeros((1, 1))), "start must have"),
+        (lambda F: match_gradient(np.zeros(12), -1.0, 0.0, FeasibleSet(F, F)), "epsilon_plus must"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(call, sentence):
+    feasible, _, _ = problem("real", 0)
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        call(feasible.positive)
