@@ -1,0 +1,1 @@
+"""Random problems, files and faults: ``python -m fuzz``."""
