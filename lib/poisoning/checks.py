@@ -2,10 +2,13 @@
 
 An invalid argument raises ``ValueError`` or ``TypeError`` with one sentence that names the
 argument, its value and what would be valid. A compiled kernel trusts its caller, so no array gets
-to one unless it went through ``matrix``, ``vector``, ``labels``, ``signs`` or ``weights``, which
-guarantee: float64 (``labels``: also int64) in the machine's byte order, C-contiguous or canonical
-CSR, finite, of the stated length. An array that is right already is returned as it is; the caller's
+to one unless it went through a check of this module, which guarantees: float64 (labels of more than
+two classes and indices: int64; masks: bool) in the machine's byte order, C-contiguous or canonical
+CSR, finite, of the stated shape. An array that is right already is returned as it is; the caller's
 is never changed.
+
+A frozen dataclass that holds arrays checks them when it is made. Functions that take one look at
+its type only: what is called thousands of times by an attack takes such objects.
 """
 
 from collections.abc import Iterable
@@ -19,6 +22,7 @@ from poisoning.arrays import Matrix, with_short_indices
 
 _MOST_CLASSES = 2**31
 _LARGEST = 1e100  # squares and sums of squares stay far from overflow
+_SMALLEST = 1e-100  # and from underflow, where they would all be 0
 
 
 def matrix(X: Any, name: str, *, columns: int | None = None, rows: int = 1) -> Matrix:
@@ -40,8 +44,44 @@ def matrix(X: Any, name: str, *, columns: int | None = None, rows: int = 1) -> M
         raise ValueError(
             f"{name} must have {columns} columns like the clean data, it has {X.shape[1]}."
         )
-    _finite(values, name)
+    _finite(values, name, _SMALLEST)
     return X
+
+
+def known(X: Any, name: str, columns: int | None = None) -> Matrix:
+    """A data matrix, any number of rows, whose values are not looked at where its type is right.
+
+    For methods that are called all the time on data which were checked before. They must notice
+    NaN in what they compute.
+    """
+    if type(X) not in (ndarray, sp.csr_array) or X.ndim != 2 or X.dtype != np.float64:
+        return matrix(X, name, columns=columns, rows=0)
+    if columns not in (None, X.shape[1]):
+        raise ValueError(f"{name} must have {columns} columns, it has {X.shape[1]}.")
+    return X
+
+
+def array(values: Any, name: str, shape: tuple[int | None, ...]) -> ndarray:
+    """Finite numbers of the given ``shape`` as float64; a length of None may be any."""
+    values = _dense(values, name, len(shape))
+    _shape(values.shape, name, shape)
+    _finite(values, name)
+    return values
+
+
+def square(values: Any, name: str) -> ndarray:
+    """A finite square matrix as float64."""
+    values = array(values, name, (None, None))
+    return array(values, name, (len(values), len(values)))
+
+
+def bounds(values: Any, name: str, length: int) -> ndarray:
+    """``length`` numbers that may be infinite, but not NaN, as float64."""
+    values = _dense(values, name, 1)
+    _shape(values.shape, name, (length,))
+    if np.isnan(values).any():
+        raise ValueError(f"{name} must hold numbers or infinity, it holds NaN.")
+    return values
 
 
 def labels(y: Any, name: str, rows: int) -> ndarray:
@@ -51,6 +91,7 @@ def labels(y: Any, name: str, rows: int) -> ndarray:
     """
     y = _dense(y, name, 1)
     _length(y, name, rows, "label", "rows")
+    _finite(y, name)
     if np.all(np.abs(y) == 1.0):
         return y
     strange = y[~((y >= 0.0) & (y == np.floor(y)) & (y <= _MOST_CLASSES))]
@@ -70,6 +111,41 @@ def signs(y: Any, name: str, rows: int) -> ndarray:
     if strange.size:
         raise ValueError(f"{name} must be -1 and +1, it holds {strange[0]:g}.")
     return y
+
+
+def classes(y: Any, name: str, rows: int, k: int) -> ndarray:
+    """Labels 0 … k − 1 of ``rows`` examples, as int64."""
+    y = _dense(y, name, 1)
+    _length(y, name, rows, "label", "rows")
+    strange = y[~((y >= 0.0) & (y < k) & (y == np.floor(y)))]
+    if strange.size:
+        raise ValueError(f"{name} must be 0 to {k - 1}, it holds {strange[0]:g}.")
+    return y.astype(np.int64)
+
+
+def indices(values: Any, name: str, below: int) -> ndarray:
+    """Different whole numbers from 0 to ``below`` − 1, as int64."""
+    array = _dense(values, name, 1)
+    strange = array[~((array >= 0.0) & (array < below) & (array == np.floor(array)))]
+    if strange.size:
+        raise ValueError(
+            f"{name} must hold whole numbers from 0 to {below - 1}, it holds {strange[0]:g}."
+        )
+    found = array.astype(np.int64)
+    if len(np.unique(found)) < len(found):
+        raise ValueError(f"{name} must hold every number once, it repeats some.")
+    return found
+
+
+def mask(values: Any, name: str, shape: tuple[int | None, ...]) -> ndarray:
+    """Truth values of the given ``shape``."""
+    if sp.issparse(values) or isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a dense array without masked entries.")
+    found = np.asarray(values)
+    if found.dtype != bool:
+        raise TypeError(f"{name} must hold true and false, its dtype is {found.dtype}.")
+    _shape(found.shape, name, shape)
+    return np.ascontiguousarray(found)
 
 
 def vector(values: Any, name: str, rows: int, *, per: str = "rows") -> ndarray:
@@ -94,6 +170,20 @@ def fraction(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> floa
     """A number with ``low`` ≤ value < ``high``."""
     if not _is_real(value) or not low <= value < high:
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}), not {value!r}.")
+    return float(value)
+
+
+def share(value: Any, name: str) -> float:
+    """A number with 0 < value < 1."""
+    if not _is_real(value) or not 0.0 < value < 1.0:
+        raise ValueError(f"{name} must be between 0 and 1, not {value!r}.")
+    return float(value)
+
+
+def between(value: Any, name: str, low: float, high: float) -> float:
+    """A number with ``low`` ≤ value ≤ ``high``; without ends, any finite one."""
+    if not _is_real(value) or not low <= value <= high or not np.isfinite(value):
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}.")
     return float(value)
 
 
@@ -123,6 +213,46 @@ def one_of(value: Any, name: str, choices: Iterable[str]) -> str:
     return value
 
 
+def instance(value: Any, name: str, kind: type | tuple[type, ...]) -> Any:
+    """An object of this ``kind``."""
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        raise TypeError(
+            f"{name} must be a {' or '.join(k.__name__ for k in kinds)}, not {value!r:.100}."
+        )
+    return value
+
+
+def tensor(
+    values: Any,
+    name: str,
+    shape: tuple[int | None, ...],
+    *,
+    like: Any = None,
+    infinite: bool = False,
+) -> Any:
+    """A torch tensor of finite floating point numbers, of dtype and device of the tensor ``like``.
+
+    A length of None may be any. ``infinite``: −∞ is allowed, NaN is not.
+    """
+    import torch  # takes seconds; who calls this has imported it
+
+    if not isinstance(values, torch.Tensor):
+        raise TypeError(f"{name} must be a torch tensor, not a {type(values).__name__}.")
+    if not values.is_floating_point():
+        raise TypeError(f"{name} must hold floating point numbers, its dtype is {values.dtype}.")
+    if like is not None and (values.dtype, values.device) != (like.dtype, like.device):
+        raise TypeError(
+            f"{name} must be {like.dtype} on {like.device} like the rest, it is {values.dtype} on "
+            f"{values.device}."
+        )
+    _shape(tuple(values.shape), name, shape)
+    strange = values.isnan() | (values == torch.inf) if infinite else ~values.isfinite()
+    if bool(strange.any()):
+        raise ValueError(f"{name} must be finite, it holds NaN or infinity.")
+    return values
+
+
 def generator(rng: Any, name: str = "rng") -> np.random.Generator:
     """The generator itself, or a new one from a seed; None, not being reproducible, is refused."""
     try:
@@ -140,6 +270,15 @@ def _is_real(value: Any) -> bool:
     return number and not isinstance(value, bool)
 
 
+def _shape(found: tuple[int, ...], name: str, wanted: tuple[int | None, ...]) -> None:
+    fits = len(found) == len(wanted) and all(
+        length in (None, size) for length, size in zip(wanted, found, strict=True)
+    )
+    if not fits:
+        lengths = ", ".join("any" if length is None else str(length) for length in wanted)
+        raise ValueError(f"{name} must have the shape ({lengths}), it has {found}.")
+
+
 def _length(values: ndarray, name: str, rows: int, what: str, per: str) -> None:
     if len(values) != rows:
         raise ValueError(
@@ -147,7 +286,7 @@ def _length(values: ndarray, name: str, rows: int, what: str, per: str) -> None:
         )
 
 
-def _finite(values: ndarray, name: str) -> None:
+def _finite(values: ndarray, name: str, least: float = 0.0) -> None:
     """Refuse NaN, infinities, and what overflows when squared; two passes, no temporary array."""
     if not values.size:
         return
@@ -157,6 +296,8 @@ def _finite(values: ndarray, name: str) -> None:
     largest = max(-lowest, highest)
     if largest > _LARGEST:
         raise ValueError(f"{name} must lie within 1e100 of 0, it holds {largest:g}: rescale it.")
+    if 0.0 < largest < least:
+        raise ValueError(f"{name} must not be as small as {largest:g} throughout: rescale it.")
 
 
 def _canonical(X: Any, name: str) -> sp.csr_array:

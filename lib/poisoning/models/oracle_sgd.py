@@ -24,8 +24,14 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import expit
 
+from poisoning import checks
+from poisoning.errors import SolverError
+
 _DRAWS = 256  # steps whose examples are drawn at once
 _NODES = 80  # of the quadrature: E log(1 + e^{aZ}) to 1e-10 for a ≤ 2.5
+_SMOOTH = 2.5  # the a up to which that holds
+_REACH = 12.0  # standard deviations beyond which a normal variable has no mass
+_PIECES = 4096  # of the trapezoidal rule for larger a
 
 
 @runtime_checkable
@@ -75,8 +81,12 @@ class GaussianLogistic:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` if w* is outside the ball: it would not be the minimiser there."""
+        object.__setattr__(self, "minimiser", checks.array(self.minimiser, "minimiser", (None,)))
+        if not self.minimiser.size:
+            raise ValueError("minimiser must have at least one entry.")
+        checks.positive(self.radius, "radius")
         if not np.linalg.norm(self.minimiser) <= self.radius:
-            raise ValueError(f"the minimiser has to lie in the ball of radius {self.radius:g}")
+            raise ValueError(f"minimiser must lie in the ball of radius {self.radius:g}.")
 
     @property
     def gradient_norm(self) -> float:

@@ -14,7 +14,7 @@ from poisoning.defenses.centroid import L2Defense, SlabDefense
 from poisoning.defenses.data import CleanData, PoisonedData
 from poisoning.defenses.detector import keep_mask, sanitize, threshold
 from poisoning.defenses.filters import OracleFilter, RandomFilter
-from poisoning.defenses.knn import KNNDefense, nearest
+from poisoning.defenses.knn import KNNDefense
 from poisoning.defenses.knn_kernels import add_products, merge_smallest
 from poisoning.defenses.loss import LossDefense, signed_losses
 from poisoning.defenses.products import InnerProducts
@@ -201,15 +201,6 @@ def test_inner_products_are_exact_integers():
     X, _ = words(8)
     products = InnerProducts(sp.csr_array(X))(sp.csr_array(X[:20]))
     assert np.array_equal(products, X[:20] @ X.T)
-
-
-def test_neighbours_may_be_gathered_in_pieces():
-    X, y = words(9)
-    best = np.full((150, 6), np.inf)
-    for piece in (X[:70], X[70:]):
-        nearest(X, InnerProducts(piece), np.ones(len(piece), dtype=np.int64), best)
-    whole = KNNDefense(5).fit(X, y).score(X, y)
-    assert np.allclose(np.sqrt(np.maximum(best[:, -1], 0.0)), whole)
 
 
 def test_kernels_do_what_plain_numpy_does():
