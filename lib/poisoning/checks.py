@@ -253,6 +253,25 @@ def tensor(
     return values
 
 
+def floats(values: Any, name: str, shape: tuple[int | None, ...], *, like: Any = None) -> Any:
+    """A NumPy array or torch tensor of finite floating point numbers, contiguous in memory.
+
+    It keeps its precision, which is that of ``like``, as is its kind and, of a tensor, its device.
+    """
+    of_torch = type(values if like is None else like).__module__ == "torch"
+    if of_torch:
+        return tensor(values, name, shape, like=like)
+    if type(values) is not ndarray:
+        raise TypeError(f"{name} must be a NumPy array, not a {type(values).__name__}.")
+    wanted = (np.float32, np.float64) if like is None else (like.dtype,)
+    if values.dtype not in wanted:
+        kinds = " or ".join(str(np.dtype(kind)) for kind in wanted)
+        raise TypeError(f"{name} must hold {kinds}, its dtype is {values.dtype}.")
+    _shape(values.shape, name, shape)
+    _finite(values, name)
+    return np.ascontiguousarray(values)
+
+
 def generator(rng: Any, name: str = "rng") -> np.random.Generator:
     """The generator itself, or a new one from a seed; None, not being reproducible, is refused."""
     try:

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from poisoning import checks
 from poisoning.arrays import Matrix
 from poisoning.models.linear import LinearModel
 from poisoning.models.logistic import train_logistic
@@ -97,8 +98,17 @@ class SVM(_TwoClasses):
         """``fit`` with labels −1 and +1, warm-started from ``clean``, which fits the first rows.
 
         Games call it on clean data followed by poison, with weights 0 or 1.
+
+        Raises ``ValueError`` or ``TypeError`` for data that do not fit, ``NotFittedError`` if
+        ``clean`` is not fitted.
         """
+        check_is_fitted(checks.instance(clean, "clean", SVM))
         known = clean.solution_.alpha
+        X = checks.known(X, "X", clean.n_features_in_)
+        y = checks.signs(y, "y", X.shape[0])
+        sample_weight = checks.weights(sample_weight, "sample_weight", len(y))
+        if len(y) < len(known):
+            raise ValueError(f"X must begin with the {len(known)} rows of clean, it has {len(y)}.")
         start = np.zeros(len(y))
         start[: len(known)] = known * (len(known) / sample_weight.sum())
         self.classes_, self.n_features_in_ = clean.classes_, X.shape[1]
@@ -200,4 +210,7 @@ class CrammerSingerSVM(ClassifierMixin, BaseEstimator):
     def losses(self, X: ndarray, y: ndarray) -> ndarray:
         """max(0, 1 − θ_y·x + max_{j≠y} θ_j·x) of every example; Eq. (34) of Koh et al. 2021."""
         check_is_fitted(self)
+        strange = np.setdiff1d(y, self.classes_)
+        if strange.size:
+            raise ValueError(f"y holds the label {strange[0]}, which fit has not seen.")
         return MulticlassModel(self.coef_).losses(X, np.searchsorted(self.classes_, y))

@@ -176,7 +176,7 @@ class LinearGame:
 
         Raises ``ValueError`` if that is none.
         """
-        size = round(epsilon * self.n)
+        size = round(checks.positive(epsilon, "epsilon") * self.n)
         if size == 0:
             raise ValueError(f"epsilon {epsilon:g} of {self.n} points is not a single one.")
         return size
@@ -299,7 +299,8 @@ class AttackedGame:
         exact: bool,
         rng: np.random.Generator | None,
     ) -> None:
-        self.game = game
+        self.game = checks.instance(game, "game", LinearGame)
+        rng = None if rng is None else checks.generator(rng)
         self.data = PoisonedData(
             game.data, X_poison, y_poison, lambda: self.undefended, exact=exact, rng=rng
         )
