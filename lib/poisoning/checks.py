@@ -7,7 +7,7 @@ two classes and indices: int64; masks: bool) in the machine's byte order, C-cont
 CSR, finite, of the stated shape. An array that is right already is returned as it is; the caller's
 is never changed.
 
-A frozen dataclass that holds arrays checks them when it is made. Functions that take one look at
+Where a number of rows is None, any will do. A frozen dataclass that holds arrays checks them when it is made. Functions that take one look at
 its type only: what is called thousands of times by an attack takes such objects.
 """
 
@@ -75,8 +75,8 @@ def square(values: Any, name: str) -> ndarray:
     return array(values, name, (len(values), len(values)))
 
 
-def bounds(values: Any, name: str, length: int) -> ndarray:
-    """``length`` numbers that may be infinite, but not NaN, as float64."""
+def bounds(values: Any, name: str, length: int | None) -> ndarray:
+    """``length`` numbers that may be infinite, but not NaN, as float64; None: any number."""
     values = _dense(values, name, 1)
     _shape(values.shape, name, (length,))
     if np.isnan(values).any():
@@ -84,7 +84,7 @@ def bounds(values: Any, name: str, length: int) -> ndarray:
     return values
 
 
-def labels(y: Any, name: str, rows: int) -> ndarray:
+def labels(y: Any, name: str, rows: int | None) -> ndarray:
     """Labels of ``rows`` examples: float64 of −1 and +1, or int64 of 0 … k − 1.
 
     The caller decides which of the two kinds the game needs.
@@ -103,7 +103,7 @@ def labels(y: Any, name: str, rows: int) -> ndarray:
     return y.astype(np.int64)
 
 
-def signs(y: Any, name: str, rows: int) -> ndarray:
+def signs(y: Any, name: str, rows: int | None) -> ndarray:
     """Labels −1 and +1 of ``rows`` examples, as float64."""
     y = _dense(y, name, 1)
     _length(y, name, rows, "label", "rows")
@@ -113,7 +113,7 @@ def signs(y: Any, name: str, rows: int) -> ndarray:
     return y
 
 
-def classes(y: Any, name: str, rows: int, k: int) -> ndarray:
+def classes(y: Any, name: str, rows: int | None, k: int) -> ndarray:
     """Labels 0 … k − 1 of ``rows`` examples, as int64."""
     y = _dense(y, name, 1)
     _length(y, name, rows, "label", "rows")
@@ -298,8 +298,8 @@ def _shape(found: tuple[int, ...], name: str, wanted: tuple[int | None, ...]) ->
         raise ValueError(f"{name} must have the shape ({lengths}), it has {found}.")
 
 
-def _length(values: ndarray, name: str, rows: int, what: str, per: str) -> None:
-    if len(values) != rows:
+def _length(values: ndarray, name: str, rows: int | None, what: str, per: str) -> None:
+    if rows not in (None, len(values)):
         raise ValueError(
             f"{name} must have one {what} for each of {rows} {per}, it has {len(values)}."
         )

@@ -17,7 +17,7 @@ def flip_labels(
 
     Raises ``ValueError`` unless 0 ≤ β ≤ 1.
     """
-    y = checks.signs(y, "y", np.size(y))
+    y = checks.signs(y, "y", None)
     return np.where(_turned(len(y), beta, rng), -y, y)
 
 
@@ -29,7 +29,7 @@ def shift_labels(
     Raises ``ValueError`` unless 0 ≤ β ≤ 1.
     """
     classes = checks.whole(classes, "classes", 2)
-    y = checks.classes(y, "y", np.size(y), classes)
+    y = checks.classes(y, "y", None, classes)
     return np.where(_turned(len(y), beta, rng), (y + 1) % classes, y)
 
 

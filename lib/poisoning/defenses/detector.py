@@ -174,7 +174,7 @@ def threshold(scores: Float[ndarray, "n"], remove: float) -> float:
     Raises ``ValueError`` unless 0 ≤ ``remove`` < 1 and there are scores, none of them NaN.
     """
     remove = checks.fraction(remove, "remove")
-    scores = checks.bounds(scores, "scores", len(scores))
+    scores = checks.bounds(scores, "scores", None)
     if not len(scores):
         raise ValueError("scores must hold at least one score.")
     kept = max(1, int(np.ceil((1.0 - remove) * len(scores) - 1e-9)))
@@ -192,7 +192,7 @@ def keep_mask(
     count as tied. Raises ``ValueError`` unless 0 ≤ ``remove`` < 1, or if a score is NaN.
     """
     remove = checks.fraction(remove, "remove")
-    y = checks.labels(y, "y", np.size(y))
+    y = checks.labels(y, "y", None)
     scores = checks.bounds(scores, "scores", len(y))
     keep = np.isfinite(scores)
     for label in np.unique(y):

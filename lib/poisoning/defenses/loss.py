@@ -34,7 +34,9 @@ class LossDefense:
 
         Raises ``ValueError`` without a learner.
         """
-        return self._fit(*examples(X, y))
+        X, y = examples(X, y)
+        self.columns_ = X.shape[1]
+        return self._fit(X, y)
 
     def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
         """One minus the margin of every point.
@@ -42,7 +44,8 @@ class LossDefense:
         Raises ``NotFittedError`` before ``fit``, ``ValueError`` for a label that ``fit`` has not
         seen.
         """
-        return signed_losses(fitted(self, "model_"), X, y)
+        model = fitted(self, "model_")
+        return signed_losses(model, *examples(X, y, columns=self.columns_))
 
     def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
         """The scores under the model that the game's learner trains on all points."""

@@ -186,7 +186,7 @@ def captured_with_rows(
     Raises ``ValueError`` for arrays that do not fit, a tail that is not between 0 and 1.
     """
     U = checks.instance(spectrum, "spectrum", Spectrum).vectors
-    X, tail = checks.known(X, "X"), checks.share(tail, "tail")
+    X, tail = checks.matrix(X, "X"), checks.share(tail, "tail")
     if X.shape[0] != len(U):
         raise ValueError(f"X must have the {len(U)} rows of the spectrum, it has {X.shape[0]}.")
     cross = checks.array(cross, "cross", (len(U), None))

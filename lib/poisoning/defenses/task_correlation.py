@@ -67,6 +67,7 @@ def trim(
     m = len(checks.instance(data, "data", TaskData).y)
     flagged = checks.mask(flagged, "flagged", (m,))
     fraction = checks.fraction(fraction, "fraction")
+    regularisation = checks.positive(regularisation, "regularisation")
     rounds = checks.whole(rounds, "rounds")
     kept = data.weight > 0.0
     for i in np.flatnonzero(flagged):

@@ -46,7 +46,7 @@ class InputDomain:
 
     def __post_init__(self) -> None:
         checks.one_of(self.kind, "kind", get_args(Domain))
-        lower = checks.bounds(self.lower, "lower", np.size(self.lower))
+        lower = checks.bounds(self.lower, "lower", None)
         upper = checks.bounds(self.upper, "upper", lower.size)
         if not lower.size:
             raise ValueError("lower must hold a limit for at least one feature.")
@@ -101,7 +101,7 @@ class InputDomain:
 
         Raises ``ValueError`` or ``TypeError`` for what is no matrix of as many columns.
         """
-        X = checks.known(X, "X", self.lower.size)
+        X = checks.matrix(X, "X", columns=self.lower.size, rows=0)
         if not sp.issparse(X):
             inside = (self.lower <= X) & (self.upper >= X)
             if self.integer:

@@ -54,7 +54,7 @@ def cross_validate(
     """
     checks.instance(model, "model", MLP)
     checks.one_of(penalty, "penalty", get_args(Penalty))
-    grid = [float(lam) for lam in checks.bounds(grid, "grid", np.size(grid))]
+    grid = [float(lam) for lam in checks.bounds(grid, "grid", None)]
     if not grid:
         raise ValueError("grid must hold at least one exponent, it is empty.")
     if len(checks.instance(clean, "clean", Rows).y) < FOLDS:
