@@ -4,11 +4,13 @@ An invalid argument raises ``ValueError`` or ``TypeError`` with one sentence tha
 argument, its value and what would be valid. A compiled kernel trusts its caller, so no array gets
 to one unless it went through a check of this module, which guarantees: float64 (labels of more than
 two classes and indices: int64; masks: bool) in the machine's byte order, C-contiguous or canonical
-CSR, finite, of the stated shape. An array that is right already is returned as it is; the caller's
+CSR with 32-bit indices (64-bit ones beyond 2³¹ − 1 nonzeros, for which kernels are compiled too),
+writable, finite, of the stated shape. An array that is right already is returned as it is; the caller's
 is never changed.
 
-Where a number of rows is None, any will do. A frozen dataclass that holds arrays checks them when it is made. Functions that take one look at
-its type only: what is called thousands of times by an attack takes such objects.
+Where a number of rows is None, any will do. A frozen dataclass that holds arrays checks them when
+it is made. Functions that take one look at its type only: what is called thousands of times by an
+attack takes such objects.
 """
 
 from collections.abc import Iterable
@@ -145,7 +147,7 @@ def mask(values: Any, name: str, shape: tuple[int | None, ...]) -> ndarray:
     if found.dtype != bool:
         raise TypeError(f"{name} must hold true and false, its dtype is {found.dtype}.")
     _shape(found.shape, name, shape)
-    return np.ascontiguousarray(found)
+    return np.require(found, bool, ["C", "W"])
 
 
 def vector(values: Any, name: str, rows: int, *, per: str = "rows") -> ndarray:
@@ -269,7 +271,7 @@ def floats(values: Any, name: str, shape: tuple[int | None, ...], *, like: Any =
         raise TypeError(f"{name} must hold {kinds}, its dtype is {values.dtype}.")
     _shape(values.shape, name, shape)
     _finite(values, name)
-    return np.ascontiguousarray(values)
+    return np.require(values, values.dtype, ["C", "W"])
 
 
 def generator(rng: Any, name: str = "rng") -> np.random.Generator:
@@ -333,7 +335,8 @@ def _canonical(X: Any, name: str) -> sp.csr_array:
         view.check_format(full_check=True)
     except ValueError as error:
         raise ValueError(f"{name} is no valid sparse matrix: {error}") from None
-    if not view.has_canonical_format:
+    parts = (rows.data, rows.indices, rows.indptr)
+    if not (view.has_canonical_format and all(part.flags.writeable for part in parts)):
         rows = view.copy()
         rows.sum_duplicates()
     short = rows.indices.dtype == rows.indptr.dtype == np.int32
@@ -355,4 +358,5 @@ def _dense(values: Any, name: str, dimensions: int) -> ndarray:
         many = "one dimension" if dimensions == 1 else "two dimensions"
         raise ValueError(f"{name} must have {many}, it has {array.ndim}.")
     with np.errstate(over="ignore"):  # of long doubles; what becomes infinite is refused
-        return np.ascontiguousarray(array, dtype=np.float64)
+        # Writable too: a kernel would be compiled anew for a read-only array, for seconds.
+        return np.require(array, np.float64, ["C", "W"])

@@ -14,7 +14,7 @@ LIBRARY = Path(__file__).parents[2] / "lib"
 
 
 def judged():
-    """All calls, each with a verdict; a process that ends early is started again behind its call."""
+    """All calls, each with a verdict; after a crash the next process begins behind its call."""
     found, first = [], 0
     while True:
         run = subprocess.run(
@@ -44,7 +44,10 @@ def verdicts():
 
 def listed():
     """Cases, all functions that take arrays, and those without a case."""
-    command = "import doors, json; print(json.dumps([list(doors.CASES), list(doors.functions()), list(doors.WITHOUT)]))"
+    command = (
+        "import doors, json; "
+        "print(json.dumps([list(doors.CASES), list(doors.functions()), list(doors.WITHOUT)]))"
+    )
     run = subprocess.run(
         [sys.executable, "-c", command], capture_output=True, text=True, cwd=DOORS.parent,
         env={**os.environ, "PYTHONPATH": str(LIBRARY)}, check=True,

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from array_api_compat import array_namespace
 from jaxtyping import Float, Int
+from numpy import ndarray
 
 from poisoning import checks
 from poisoning.errors import SolverError
@@ -119,8 +120,10 @@ def ascend(
     argument, ``SolverError`` if the gradient is not finite.
     """
     X = checks.floats(X, "X", (None, None))
-    if len(y) != len(X):
-        raise ValueError(f"y must have one label for each of {len(X)} rows, it has {len(y)}.")
+    if type(y) is not type(X) or tuple(y.shape) != (len(X),):
+        raise TypeError(f"y must be a {type(X).__name__} of {len(X)} labels, like X.")
+    if isinstance(X, ndarray):
+        y = checks.vector(y, "y", len(X))
     checks.instance(budget, "budget", Budget)
     steps, rate = checks.whole(steps, "steps", 0), checks.positive(rate, "rate")
     xp = array_namespace(X)

@@ -160,8 +160,13 @@ def alfa(
 def cheapest(cost: Float[ndarray, "p"], total: int, most: int) -> Int[ndarray, "p"]:
     """min cost·q over 0 ≤ q ≤ ``most``, Σq = ``total``: an integral vertex of the linear program.
 
-    Of equal costs the first comes first. ``most``·p must be at least ``total``.
+    Of equal costs the first comes first. Raises ``ValueError`` unless ``most``·p is at least
+    ``total``.
     """
+    cost = checks.array(cost, "cost", (None,))
+    total, most = checks.whole(total, "total", 0), checks.whole(most, "most")
+    if most * len(cost) < total:
+        raise ValueError(f"total must be at most {most * len(cost)}, not {total}.")
     q = np.zeros(len(cost), dtype=np.int64)
     order = np.argsort(cost, kind="stable")
     whole, rest = divmod(total, most)

@@ -10,6 +10,9 @@ from poisoning import checks
 from poisoning.arrays import Matrix
 
 
+_LARGEST = 1e100
+
+
 @dataclass(frozen=True)
 class LinearModel:
     """Weights ``theta`` (d,) and intercept ``bias`` of f(x) = sign(θ·x + b).
@@ -28,8 +31,8 @@ class LinearModel:
     def decision(self, X: Matrix) -> Float[ndarray, "n"]:
         """θ·x + b for every row."""
         scores = checks.known(X, "X", len(self.theta)) @ self.theta + self.bias
-        if not np.isfinite(scores).all():
-            raise ValueError("X must be finite, it holds NaN or infinity.")
+        if not np.abs(scores).max(initial=0.0) <= _LARGEST:
+            raise ValueError("X must be finite, and small enough for scores within 1e100.")
         return scores
 
     def predict(self, X: Matrix) -> Float[ndarray, "n"]:

@@ -17,6 +17,9 @@ from poisoning.errors import SolverError
 from poisoning.models.multiclass_svm_kernels import adagrad_pass
 
 
+_LARGEST = 1e100
+
+
 @dataclass(frozen=True)
 class MulticlassModel:
     """Weights ``theta`` (k, d) of f(x) = argmax_j θ_j·x.
@@ -33,8 +36,8 @@ class MulticlassModel:
     def scores(self, X: Float[ndarray, "n d"]) -> Float[ndarray, "n k"]:
         """θ_j·x for every example and label."""
         scores = checks.known(X, "X", self.theta.shape[1]) @ self.theta.T
-        if not np.isfinite(scores).all():
-            raise ValueError("X must be finite, it holds NaN or infinity.")
+        if not np.abs(scores).max(initial=0.0) <= _LARGEST:
+            raise ValueError("X must be finite, and small enough for scores within 1e100.")
         return scores
 
     def predict(self, X: Float[ndarray, "n d"]) -> Int[ndarray, "n"]:
