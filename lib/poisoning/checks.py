@@ -2,11 +2,11 @@
 
 An invalid argument raises ``ValueError`` or ``TypeError`` with one sentence that names the
 argument, its value and what would be valid. A compiled kernel trusts its caller, so no array gets
-to one unless it went through a check of this module, which guarantees: float64 (labels of more than
-two classes and indices: int64; masks: bool) in the machine's byte order, C-contiguous or canonical
-CSR with 32-bit indices (64-bit ones beyond 2³¹ − 1 nonzeros, for which kernels are compiled too),
-writable, finite, of the stated shape. An array that is right already is returned as it is; the caller's
-is never changed.
+to one unless it went through a check of this module. That guarantees float64 (int64 for indices and
+for labels of more than two classes, bool for masks) in the machine's byte order, C-contiguous or
+canonical CSR, writable, finite, of the stated shape. CSR has 32-bit indices; beyond 2³¹ − 1
+nonzeros it has 64-bit ones, for which kernels are compiled anew, and scikit-learn refuses it. An
+array that is right already is returned as it is; the caller's is never changed.
 
 Where a number of rows is None, any will do. A frozen dataclass that holds arrays checks them when
 it is made. Functions that take one look at its type only: what is called thousands of times by an

@@ -1,5 +1,6 @@
 """No public function crashes, hangs, gives NaN or changes its input, whatever it is given."""
 
+import ast
 import json
 import os
 import subprocess
@@ -60,6 +61,13 @@ def test_every_function_that_takes_arrays_has_a_case():
     assert functions - cases - without == set(), "give it a case in doors.py, or say why not"
     assert without - functions == set()
     assert without & cases == set()
+
+
+def test_every_kernel_module_states_what_it_assumes():
+    kernels = sorted((LIBRARY / "poisoning").rglob("*_kernels.py"))
+    assert len(kernels) >= 9
+    for file in kernels:
+        assert "Assumed, and not checked:" in ast.get_docstring(ast.parse(file.read_text())), file
 
 
 @pytest.mark.slow

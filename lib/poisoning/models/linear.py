@@ -9,7 +9,6 @@ from numpy import ndarray
 from poisoning import checks
 from poisoning.arrays import Matrix
 
-
 _LARGEST = 1e100
 
 

@@ -16,7 +16,6 @@ from poisoning import checks
 from poisoning.errors import SolverError
 from poisoning.models.multiclass_svm_kernels import adagrad_pass
 
-
 _LARGEST = 1e100
 
 
