@@ -6,7 +6,8 @@ a processor with narrower registers LLVM splits one in two. Each number of a row
 converted, once for all vectors. Both loops cover whole registers only (64 bytes of ``v``'s type);
 the caller adds the columns that are left over.
 
-Assumed, and not checked: the last axis of all arrays is contiguous, and rows of ``X``, ``buffer``, ``v``, ``z`` and ``g`` follow one another without gaps.
+Assumed, and not checked: the last axis of all arrays is contiguous, and rows of ``X``, ``buffer``,
+``v``, ``z`` and ``g`` follow one another without gaps.
 """
 
 from llvmlite import ir

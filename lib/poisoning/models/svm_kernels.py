@@ -7,8 +7,8 @@ work on; a coordinate that sits at a bound and whose gradient pushes it firmly o
 the list for the rest of the call, which is why the caller has to check optimality over all
 points.
 
-Assumed, and not checked: arrays are float64, C-contiguous and writable; a CSR matrix is valid; ``y``,
-``upper``, ``diagonal`` and ``alpha`` have an entry per row; ``active`` holds different rows.
+Assumed, and not checked: arrays are float64, C-contiguous and writable; a CSR matrix is valid;
+``y``, ``upper``, ``diagonal`` and ``alpha`` have an entry per row; ``active`` holds different rows.
 """
 
 import numpy as np
