@@ -19,6 +19,7 @@ import inspect
 import json
 import pkgutil
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -34,8 +35,9 @@ import torch
 import poisoning
 from poisoning.errors import SolverError
 
-LIMIT = 10.0  # seconds a call
+LIMIT = 10.0  # seconds of the processor that a call may take
 COMPILING = 120.0  # the same for the first call of a function, which may have to be compiled
+WAITING = 300.0  # seconds that a call may take if it does nothing
 LIBRARY = str(Path(poisoning.__file__).parent)
 
 # -------------------------------------------------------------------------------------------------
@@ -421,13 +423,13 @@ def judge(case: Case, argument: str, variant: str, known: dict[str, Any]) -> tup
     if not argument:
         known.clear()
         try:
-            known[""] = numbers(case.run(case.make()))
+            _learn(case, known)
         except Exception:
             return "wrong", "right arguments fail: " + traceback.format_exc(limit=-2)
         return "right", ""
     if "" not in known:
         try:
-            known[""] = numbers(case.run(case.make()))
+            _learn(case, known)
         except Exception:
             return "wrong", "right arguments fail"
     arguments = case.make()
@@ -446,10 +448,6 @@ def judge(case: Case, argument: str, variant: str, known: dict[str, Any]) -> tup
     if same:
         expected = known[""]
         if sp.issparse(arguments[argument]):
-            if argument not in known:
-                rows = case.make()
-                rows[argument] = sp.csr_array(rows[argument])
-                known[argument] = numbers(case.run(rows))
             expected = known[argument]
         return ("right", "") if close(found, expected) else ("wrong", "another result")
     if variant in case.right_too.get(argument, ()):
@@ -457,6 +455,16 @@ def judge(case: Case, argument: str, variant: str, known: dict[str, Any]) -> tup
         usual = sum(np.isnan(part).sum() for part in known[""] if part.dtype.kind == "f")
         return ("right", "") if strange <= usual else ("wrong", "NaN in the result")
     return "wrong", "accepted"
+
+
+def _learn(case: Case, known: dict[str, Any]) -> None:
+    """Results of the right arguments, dense ones and, by the argument's name, sparse ones."""
+    known[""] = numbers(case.run(case.make()))
+    for argument, kind in case.kinds.items():
+        if kind == "matrix":
+            arguments = case.make()
+            arguments[argument] = sp.csr_array(arguments[argument])
+            known[argument] = numbers(case.run(arguments))
 
 
 def refusal(case: Case, argument: str, names: set[str], error: Exception) -> tuple[str, str]:
@@ -551,9 +559,12 @@ def main(first: int, pattern: str) -> None:
             continue
         head = {"number": number, "name": case.name, "argument": argument, "variant": variant}
         print(json.dumps(head), flush=True)
-        faulthandler.dump_traceback_later(LIMIT if argument else COMPILING, exit=True)
+        # The signal ends the process, also in the middle of a kernel.
+        signal.setitimer(signal.ITIMER_PROF, LIMIT if argument else COMPILING)
+        faulthandler.dump_traceback_later(WAITING, exit=True)
         verdict, reason = judge(case, argument, variant, known)
         faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
         print(json.dumps({"verdict": verdict, "reason": reason}), flush=True)
     print(json.dumps({"end": True}), flush=True)
 
@@ -1461,7 +1472,11 @@ for _name, _make in LEARNERS.items():
 
 
 @door(
-    "learners.CrammerSingerSVM.losses", X="array", y="array", right_too={"X": frozenset({"huge"})}
+    "learners.CrammerSingerSVM.losses",
+    X="array",
+    foreign=True,
+    y="array",
+    right_too={"y": frozenset({"column"})},
 )
 def _() -> dict[str, Any]:
     return {"self": poisoning.CrammerSingerSVM().fit(X0, K0), "X": X0, "y": K0}

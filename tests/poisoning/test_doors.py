@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -27,7 +28,7 @@ def judged():
             return found + [{**a, **b} for a, b in zip(lines[:-1:2], lines[1:-1:2], strict=True)]
         assert lines, run.stderr
         found += [{**a, **b} for a, b in zip(lines[::2], lines[1::2], strict=False)]
-        hung = "Timeout" in run.stderr
+        hung = "Timeout" in run.stderr or run.returncode == -signal.SIGPROF
         reason = run.stderr[-600:] if hung else f"exit status {run.returncode}"
         # A corrupted heap may be noticed only after the call.
         last = lines[-1] if "number" in lines[-1] else found.pop()
