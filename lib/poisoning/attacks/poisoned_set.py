@@ -30,7 +30,13 @@ class PoisonedSet:
         d = checks.instance(self.domain, "domain", InputDomain).lower.size
         X = checks.matrix(self.X, "X", rows=0)
         object.__setattr__(self, "X", X)
-        object.__setattr__(self, "y", checks.labels(self.y, "y", X.shape[0]))
+        y = checks.labels(self.y, "y", X.shape[0])
+        whole = np.asarray(self.y).dtype.kind in "iu"
+        if not whole and np.any(np.abs(y) != 1.0):
+            raise ValueError(
+                "y must hold the labels -1 and +1, or whole numbers of an integer type."
+            )
+        object.__setattr__(self, "y", y.astype(np.int64) if whole and np.all(y >= 0) else y)
         size = checks.whole(self.clean_size, "clean_size")
         allowed = round(checks.positive(self.epsilon, "epsilon", zero=True) * size)
         if len(self.y) != allowed:

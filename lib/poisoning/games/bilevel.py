@@ -194,9 +194,9 @@ class BilevelGame:
         """Examples, bytes as they are, and labels, checked."""
         if sp.issparse(X):
             raise TypeError(f"{name} must be a dense array, it is sparse.")
-        as_bytes = np.asarray(X).dtype == np.uint8
         columns = self.clean.X.shape[1] if hasattr(self, "clean") else None
         checked = checks.matrix(X, name, columns=columns)
+        as_bytes = np.asarray(X).dtype == np.uint8
         labels = checks.labels(y, of_labels, checked.shape[0])
         if not set(np.unique(labels)) <= {-1.0, 1.0}:
             raise ValueError(f"{of_labels} must hold -1 and +1.")

@@ -111,5 +111,5 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="ball"):
         replace(LOGISTIC, radius=0.5)
     for arguments in [(0, 0.1, 1), (1, 0.0, 1), (1, 0.1, 0)]:
-        with pytest.raises(ValueError, match="SGD needs"):
+        with pytest.raises(ValueError, match="must be"):
             poisoned_sgd(LOGISTIC, *arguments, rng())
