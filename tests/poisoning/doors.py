@@ -37,7 +37,7 @@ from poisoning.errors import SolverError
 
 LIMIT = 10.0  # seconds of the processor that a call may take
 COMPILING = 120.0  # the same for the first call of a function, which may have to be compiled
-WAITING = 300.0  # seconds that a call may take if it does nothing
+WAITING = 900.0  # seconds that a call may take if it does nothing
 LIBRARY = str(Path(poisoning.__file__).parent)
 
 # -------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from poisoning.hypergradient.learning import Exponents, HyperparameterLearning, 
 from poisoning.hypergradient.logistic import Logistic
 from poisoning.hypergradient.mlp import MLP
 from poisoning.hypergradient.problem import Objective, Penalty, Problem, Rows
+from poisoning.hypergradient.rmd import check_finite
 from poisoning.settings import COUNT, STEP, Settings, setting
 
 NO_REGULARISATION = float("-inf")
@@ -481,6 +482,7 @@ class BilevelGame:
             with torch.no_grad():
                 for number in range(training.checkpoints):
                     w = model.train(problem, w, training.before if number == 0 else _SPACING)
+                    check_finite(problem, w)
                     agreement = (model.scores(w, test.X) * test.y).sign()
                     wrong.append(0.5 * (1.0 - agreement))
         return torch.stack(wrong), w

@@ -55,6 +55,9 @@ def cross_validate(
     checks.instance(model, "model", MLP)
     checks.one_of(penalty, "penalty", get_args(Penalty))
     grid = [float(lam) for lam in checks.bounds(grid, "grid", None)]
+    for lam in grid:
+        if lam != -np.inf:
+            checks.between(lam, "grid", -80.0, 80.0)
     if not grid:
         raise ValueError("grid must hold at least one exponent, it is empty.")
     if len(checks.instance(clean, "clean", Rows).y) < FOLDS:

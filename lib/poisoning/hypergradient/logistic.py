@@ -148,14 +148,16 @@ class Logistic(MLP):
         w, steps = _vectors(problem, w, "w"), checks.whole(steps, "steps", 0)
         stretch = max(1, isqrt(steps))
         for start in range(0, steps, stretch):
-            w = self.record(problem, w, min(stretch, steps - start)).w[-1]
+            w = self._record(problem, w, min(stretch, steps - start)).w[-1]
         return w
 
     def record(self, problem: Problem, w: Float[Tensor, "K p"], steps: int) -> Tape:
         """All steps in one compiled call."""
         if not _on_cpu(problem):
             return super().record(problem, w, steps)
-        w, steps = _vectors(problem, w, "w"), checks.whole(steps, "steps")
+        return self._record(problem, _vectors(problem, w, "w"), checks.whole(steps, "steps"))
+
+    def _record(self, problem: Problem, w: Float[Tensor, "K p"], steps: int) -> Tape:
         K, m, _ = problem.poison.shape
         way = w.new_empty(K, steps + 1, w.shape[1])
         way[:, 0] = w
