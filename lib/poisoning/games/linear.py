@@ -21,7 +21,14 @@ from poisoning.arrays import Matrix, vstack
 from poisoning.datasets.dataset import Domain
 from poisoning.defenses import FIVE, SlabDefense
 from poisoning.defenses.data import CleanData, PoisonedData
-from poisoning.defenses.detector import as_defense, equipped, keep_mask, name_of, seeded
+from poisoning.defenses.detector import (
+    as_defense,
+    equipped,
+    keep_mask,
+    name_of,
+    scores_added,
+    seeded,
+)
 from poisoning.defenses.filters import Together
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.learners import SVM
@@ -358,7 +365,7 @@ class AttackedGame:
 
     def _scores(self, name: str, defense: Any) -> Float[ndarray, "m"]:
         data = self.data
-        if hasattr(defense, "score_added"):
+        if scores_added(defense):
             scores = defense.score_added(data)
         else:
             fresh = equipped(defense, self.game.learner)

@@ -536,6 +536,22 @@ def test_scores_that_are_none_are_refused(scores, message):
         cloud_game(defenses=[Scripted()]).evaluate(points, labels)
 
 
+def test_a_defense_that_derives_from_ours_is_its_own():
+    """Its ``score`` counts, and not a faster ``score_added`` of the class it derives from."""
+
+    class Farther(L2Defense):
+        name = "farther"
+
+        def score(self, X, y):
+            return -super().score(X, y)
+
+    _, _, points, labels = clouds()
+    ours, own = (
+        cloud_game(defenses=[d]).attacked(points, labels) for d in (L2Defense(), Farther())
+    )
+    assert not np.array_equal(ours.keep("l2"), own.keep("farther"))
+
+
 # What is accepted --------------------------------------------------------------------------------
 
 
