@@ -141,6 +141,16 @@ def name_of(defense: Any) -> str:
     return getattr(defense, "name", None) or hyphenated(type(defense).__name__)
 
 
+def scores_added(defense: Any) -> bool:
+    """Whether ``score_added`` is to be used: not that of a base whose ``fit`` or ``score`` is not."""
+    for kind in type(defense).__mro__:
+        if "score_added" in vars(kind):
+            return True
+        if "score" in vars(kind) or "fit" in vars(kind):
+            return False
+    return hasattr(defense, "score_added")
+
+
 def examples(X: Any, y: Any, *, columns: int | None = None) -> tuple[Matrix, Shaped[ndarray, "n"]]:
     """What a defense is given, checked: a matrix, and a label −1, +1 or 0 … k − 1 for every row."""
     X = checks.matrix(X, "X", columns=columns)
