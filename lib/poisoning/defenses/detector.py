@@ -142,7 +142,7 @@ def name_of(defense: Any) -> str:
 
 
 def scores_added(defense: Any) -> bool:
-    """Whether ``score_added`` is to be used: not that of a base whose ``fit`` or ``score`` is not."""
+    """Whether ``score_added`` counts: not that of a base whose ``fit`` or ``score`` does not."""
     for kind in type(defense).__mro__:
         if "score_added" in vars(kind):
             return True
