@@ -63,10 +63,13 @@ def known(X: Any, name: str, columns: int | None = None) -> Matrix:
     return X
 
 
-def array(values: Any, name: str, shape: tuple[int | None, ...]) -> ndarray:
-    """Finite numbers of the given ``shape`` as float64; a length of None may be any."""
-    values = _dense(values, name, len(shape))
-    _shape(values.shape, name, shape)
+def array(values: Any, name: str, shape: tuple[int | None, ...] | None) -> ndarray:
+    """Finite numbers of the given ``shape`` as float64; None, for it or a length, may be any."""
+    values = _dense(values, name, None if shape is None else len(shape))
+    if shape is not None:
+        _shape(values.shape, name, shape)
+    elif values.ndim == 0:
+        raise ValueError(f"{name} must have at least one dimension, it is a single number.")
     _finite(values, name)
     return values
 
@@ -343,7 +346,7 @@ def _canonical(X: Any, name: str) -> sp.csr_array:
     return rows if short or rows.nnz > np.iinfo(np.int32).max else with_short_indices(rows)
 
 
-def _dense(values: Any, name: str, dimensions: int) -> ndarray:
+def _dense(values: Any, name: str, dimensions: int | None) -> ndarray:
     if sp.issparse(values):
         raise TypeError(f"{name} must be a dense array, it is sparse: use {name}.toarray().")
     if isinstance(values, np.ma.MaskedArray):
@@ -354,7 +357,7 @@ def _dense(values: Any, name: str, dimensions: int) -> ndarray:
         raise ValueError(f"{name} must be an array, its rows differ in length.") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, its dtype is {array.dtype}.")
-    if array.ndim != dimensions:
+    if dimensions not in (None, array.ndim):
         many = "one dimension" if dimensions == 1 else "two dimensions"
         raise ValueError(f"{name} must have {many}, it has {array.ndim}.")
     with np.errstate(over="ignore"):  # of long doubles; what becomes infinite is refused

@@ -194,7 +194,7 @@ def draw_poison(
 
 def project_to_ball(X: Float[ndarray, "*b f"], radius: float) -> Float[ndarray, "*b f"]:
     """Proj of Eq. (4): the nearest point with ‖x‖ ≤ r, for every row."""
-    X = checks.array(X, "X", (None,) * max(np.ndim(X), 1))
+    X = checks.array(X, "X", None)
     radius = checks.positive(radius, "radius")
     norms = np.sqrt(np.sum(X * X, axis=-1, keepdims=True))
     return X * (radius / np.maximum(norms, radius))

@@ -89,6 +89,8 @@ def largest_eigenvalue(
     Raises ``ValueError`` or ``TypeError`` for a ``start`` that is no finite tensor (K, p).
     """
     checks.tensor(start, "start", (None, None))
+    if not start.numel() or start.dtype not in (torch.float32, torch.float64):
+        raise ValueError("start must hold at least one number, of float32 or float64.")
     checks.positive(tolerance, "tolerance")
     most = min(checks.whole(most, "most"), start.shape[-1])
     tiny = torch.finfo(start.dtype).tiny

@@ -252,7 +252,7 @@ def _fits(model: nn.Module, examples: Examples, name: str) -> None:
             logits = deepcopy(model).eval()(examples.X[:1])
         except RuntimeError as error:
             raise ValueError(
-                f"{name} must have rows that the model takes, not of {examples.X.shape[1]} "
+                f"{name} must have rows X that the model takes, not of {examples.X.shape[1]} "
                 f"numbers: {error}"
             ) from None
     highest = int(examples.y.max())
