@@ -253,6 +253,7 @@ class FeasibleSet:
         near them, and so are the losses it sees. ``caps`` ≥ 0 are those of the classes +1 and −1.
         """
         bias = checks.between(bias, "bias", -np.inf, np.inf)
+        theta = checks.array(theta, "theta", self.positive.centre.shape)
 
         def add(part: ClassSet, label: float, cap: float) -> ClassSet:
             cap = checks.positive(cap, "caps", zero=True)
