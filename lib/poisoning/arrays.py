@@ -14,6 +14,9 @@ from numpy import ndarray
 Matrix: TypeAlias = ndarray | sp.csr_array
 """An ``(n, d)`` data matrix, one example per row."""
 
+_CANCELLED = 1e-6  # of two terms, what their difference must exceed to be accurate to 1e-10
+_AT_ONCE = 500  # rows made dense
+
 
 def vstack(matrices: list[Matrix]) -> Matrix:
     """The matrices stacked row-wise, in order; sparse if the first is sparse."""
@@ -28,8 +31,9 @@ def to_dense(X: Matrix) -> Float[ndarray, "n d"]:
 
 
 def squared_norms(X: Matrix) -> Float[ndarray, "n"]:
-    """‖x_i‖² for every row."""
+    """‖x_i‖² for every row, in float64 whatever the type of ``X``."""
     if sp.issparse(X):
+        X = X.astype(np.float64, copy=False)
         return np.asarray(X.multiply(X).sum(axis=1), dtype=np.float64).ravel()
     return np.einsum("ij,ij->i", X, X, dtype=np.float64)
 
@@ -40,8 +44,17 @@ def column_mean(X: Matrix) -> Float[ndarray, "d"]:
 
 
 def squared_distances(X: Matrix, centre: Float[ndarray, "d"]) -> Float[ndarray, "n"]:
-    """‖x_i − centre‖² for every row, without forming the (dense) difference."""
-    expanded = squared_norms(X) - 2.0 * (X @ centre) + centre @ centre
+    """‖x_i − centre‖² for every row.
+
+    By ‖x‖² − 2x·c + ‖c‖², without forming the (dense) difference, except for rows that are so near
+    the centre, for their distance from 0, that this would lose ten digits.
+    """
+    sizes = squared_norms(X) + centre @ centre
+    expanded = sizes - 2.0 * (X @ centre)
+    near = np.flatnonzero(expanded < _CANCELLED * sizes)
+    for first in range(0, near.size, _AT_ONCE):
+        rows = near[first : first + _AT_ONCE]
+        expanded[rows] = squared_norms(to_dense(X[rows]) - centre)
     return np.maximum(expanded, 0.0)
 
 
@@ -62,6 +75,11 @@ def distinct_rows(X: Matrix) -> tuple[Matrix, Int[ndarray, "u"], Int[ndarray, "r
 
 
 def with_short_indices(X: sp.csr_array) -> sp.csr_array:
-    """The same matrix with 32-bit indices, the only ones that scikit-learn takes."""
+    """The same matrix with 32-bit indices, the only ones that scikit-learn takes.
+
+    Raises ``ValueError`` beyond 2³¹ − 1 nonzeros, which they cannot count.
+    """
+    if X.nnz > np.iinfo(np.int32).max:
+        raise ValueError(f"a sparse matrix must have at most 2^31 - 1 nonzeros, not {X.nnz}.")
     indices, indptr = (part.astype(np.int32, copy=False) for part in (X.indices, X.indptr))
     return sp.csr_array((X.data, indices, indptr), shape=X.shape)

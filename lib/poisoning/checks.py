@@ -2,10 +2,15 @@
 
 An invalid argument raises ``ValueError`` or ``TypeError`` with one sentence that names the
 argument, its value and what would be valid. A compiled kernel trusts its caller, so no array gets
-to one unless it went through ``matrix``, ``vector``, ``labels``, ``signs`` or ``weights``, which
-guarantee: float64 (``labels``: also int64) in the machine's byte order, C-contiguous or canonical
-CSR, finite, of the stated length. An array that is right already is returned as it is; the caller's
-is never changed.
+to one unless it went through a check of this module. That guarantees float64 (int64 for indices and
+for labels of more than two classes, bool for masks) in the machine's byte order, C-contiguous or
+canonical CSR, writable, finite, of the stated shape. CSR has 32-bit indices; beyond 2³¹ − 1
+nonzeros it has 64-bit ones, for which kernels are compiled anew, and scikit-learn refuses it. An
+array that is right already is returned as it is; the caller's is never changed.
+
+Where a number of rows is None, any will do. A frozen dataclass that holds arrays checks them when
+it is made. Functions that take one look at its type only: what is called thousands of times by an
+attack takes such objects.
 """
 
 from collections.abc import Iterable
@@ -19,6 +24,7 @@ from poisoning.arrays import Matrix, with_short_indices
 
 _MOST_CLASSES = 2**31
 _LARGEST = 1e100  # squares and sums of squares stay far from overflow
+_SMALLEST = 1e-100  # and from underflow, where they would all be 0
 
 
 def matrix(X: Any, name: str, *, columns: int | None = None, rows: int = 1) -> Matrix:
@@ -40,17 +46,57 @@ def matrix(X: Any, name: str, *, columns: int | None = None, rows: int = 1) -> M
         raise ValueError(
             f"{name} must have {columns} columns like the clean data, it has {X.shape[1]}."
         )
-    _finite(values, name)
+    _finite(values, name, _SMALLEST)
     return X
 
 
-def labels(y: Any, name: str, rows: int) -> ndarray:
+def known(X: Any, name: str, columns: int | None = None) -> Matrix:
+    """A data matrix, any number of rows, whose values are not looked at where its type is right.
+
+    For methods that are called all the time on data which were checked before. They must notice
+    NaN in what they compute.
+    """
+    if type(X) not in (ndarray, sp.csr_array) or X.ndim != 2 or X.dtype != np.float64:
+        return matrix(X, name, columns=columns, rows=0)
+    if columns not in (None, X.shape[1]):
+        raise ValueError(f"{name} must have {columns} columns, it has {X.shape[1]}.")
+    return X
+
+
+def array(values: Any, name: str, shape: tuple[int | None, ...] | None) -> ndarray:
+    """Finite numbers of the given ``shape`` as float64; None, for it or a length, may be any."""
+    values = _dense(values, name, None if shape is None else len(shape))
+    if shape is not None:
+        _shape(values.shape, name, shape)
+    elif values.ndim == 0:
+        raise ValueError(f"{name} must have at least one dimension, it is a single number.")
+    _finite(values, name)
+    return values
+
+
+def square(values: Any, name: str) -> ndarray:
+    """A finite square matrix as float64."""
+    values = array(values, name, (None, None))
+    return array(values, name, (len(values), len(values)))
+
+
+def bounds(values: Any, name: str, length: int | None) -> ndarray:
+    """``length`` numbers that may be infinite, but not NaN, as float64; None: any number."""
+    values = _dense(values, name, 1)
+    _shape(values.shape, name, (length,))
+    if np.isnan(values).any():
+        raise ValueError(f"{name} must hold numbers or infinity, it holds NaN.")
+    return values
+
+
+def labels(y: Any, name: str, rows: int | None) -> ndarray:
     """Labels of ``rows`` examples: float64 of −1 and +1, or int64 of 0 … k − 1.
 
     The caller decides which of the two kinds the game needs.
     """
     y = _dense(y, name, 1)
     _length(y, name, rows, "label", "rows")
+    _finite(y, name)
     if np.all(np.abs(y) == 1.0):
         return y
     strange = y[~((y >= 0.0) & (y == np.floor(y)) & (y <= _MOST_CLASSES))]
@@ -62,7 +108,7 @@ def labels(y: Any, name: str, rows: int) -> ndarray:
     return y.astype(np.int64)
 
 
-def signs(y: Any, name: str, rows: int) -> ndarray:
+def signs(y: Any, name: str, rows: int | None) -> ndarray:
     """Labels −1 and +1 of ``rows`` examples, as float64."""
     y = _dense(y, name, 1)
     _length(y, name, rows, "label", "rows")
@@ -70,6 +116,41 @@ def signs(y: Any, name: str, rows: int) -> ndarray:
     if strange.size:
         raise ValueError(f"{name} must be -1 and +1, it holds {strange[0] + 0.0:g}.")
     return y
+
+
+def classes(y: Any, name: str, rows: int | None, k: int) -> ndarray:
+    """Labels 0 … k − 1 of ``rows`` examples, as int64."""
+    y = _dense(y, name, 1)
+    _length(y, name, rows, "label", "rows")
+    strange = y[~((y >= 0.0) & (y < k) & (y == np.floor(y)))]
+    if strange.size:
+        raise ValueError(f"{name} must be 0 to {k - 1}, it holds {strange[0]:g}.")
+    return y.astype(np.int64)
+
+
+def indices(values: Any, name: str, below: int) -> ndarray:
+    """Different whole numbers from 0 to ``below`` − 1, as int64."""
+    array = _dense(values, name, 1)
+    strange = array[~((array >= 0.0) & (array < below) & (array == np.floor(array)))]
+    if strange.size:
+        raise ValueError(
+            f"{name} must hold whole numbers from 0 to {below - 1}, it holds {strange[0]:g}."
+        )
+    found = array.astype(np.int64)
+    if len(np.unique(found)) < len(found):
+        raise ValueError(f"{name} must hold every number once, it repeats some.")
+    return found
+
+
+def mask(values: Any, name: str, shape: tuple[int | None, ...]) -> ndarray:
+    """Truth values of the given ``shape``."""
+    if sp.issparse(values) or isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a dense array without masked entries.")
+    found = np.asarray(values)
+    if found.dtype != bool:
+        raise TypeError(f"{name} must hold true and false, its dtype is {found.dtype}.")
+    _shape(found.shape, name, shape)
+    return np.require(found, bool, ["C", "W"])
 
 
 def vector(values: Any, name: str, rows: int, *, per: str = "rows") -> ndarray:
@@ -94,6 +175,20 @@ def fraction(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> floa
     """A number with ``low`` ≤ value < ``high``."""
     if not _is_real(value) or not low <= value < high:
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}), not {value!r}.")
+    return float(value)
+
+
+def share(value: Any, name: str) -> float:
+    """A number with 0 < value < 1."""
+    if not _is_real(value) or not 0.0 < value < 1.0:
+        raise ValueError(f"{name} must be between 0 and 1, not {value!r}.")
+    return float(value)
+
+
+def between(value: Any, name: str, low: float, high: float) -> float:
+    """A number with ``low`` ≤ value ≤ ``high``; without ends, any finite one."""
+    if not _is_real(value) or not low <= value <= high or not np.isfinite(value):
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}.")
     return float(value)
 
 
@@ -123,6 +218,65 @@ def one_of(value: Any, name: str, choices: Iterable[str]) -> str:
     return value
 
 
+def instance(value: Any, name: str, kind: type | tuple[type, ...]) -> Any:
+    """An object of this ``kind``."""
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        raise TypeError(
+            f"{name} must be a {' or '.join(k.__name__ for k in kinds)}, not {value!r:.100}."
+        )
+    return value
+
+
+def tensor(
+    values: Any,
+    name: str,
+    shape: tuple[int | None, ...],
+    *,
+    like: Any = None,
+    infinite: bool = False,
+) -> Any:
+    """A torch tensor of finite floating point numbers, of dtype and device of the tensor ``like``.
+
+    A length of None may be any. ``infinite``: −∞ is allowed, NaN is not.
+    """
+    import torch  # takes seconds; who calls this has imported it
+
+    if not isinstance(values, torch.Tensor):
+        raise TypeError(f"{name} must be a torch tensor, not a {type(values).__name__}.")
+    if not values.is_floating_point():
+        raise TypeError(f"{name} must hold floating point numbers, its dtype is {values.dtype}.")
+    if like is not None and (values.dtype, values.device) != (like.dtype, like.device):
+        raise TypeError(
+            f"{name} must be {like.dtype} on {like.device} like the rest, it is {values.dtype} on "
+            f"{values.device}."
+        )
+    _shape(tuple(values.shape), name, shape)
+    strange = values.isnan() | (values == torch.inf) if infinite else ~values.isfinite()
+    if bool(strange.any()):
+        raise ValueError(f"{name} must be finite, it holds NaN or infinity.")
+    return values
+
+
+def floats(values: Any, name: str, shape: tuple[int | None, ...], *, like: Any = None) -> Any:
+    """A NumPy array or torch tensor of finite floating point numbers, contiguous in memory.
+
+    It keeps its precision, which is that of ``like``, as is its kind and, of a tensor, its device.
+    """
+    of_torch = type(values if like is None else like).__module__ == "torch"
+    if of_torch:
+        return tensor(values, name, shape, like=like)
+    if type(values) is not ndarray:
+        raise TypeError(f"{name} must be a NumPy array, not a {type(values).__name__}.")
+    wanted = (np.float32, np.float64) if like is None else (like.dtype,)
+    if values.dtype not in wanted:
+        kinds = " or ".join(str(np.dtype(kind)) for kind in wanted)
+        raise TypeError(f"{name} must hold {kinds}, its dtype is {values.dtype}.")
+    _shape(values.shape, name, shape)
+    _finite(values, name)
+    return np.require(values, values.dtype, ["C", "W"])
+
+
 def generator(rng: Any, name: str = "rng") -> np.random.Generator:
     """The generator itself, or a new one from a seed; None, not being reproducible, is refused."""
     try:
@@ -140,14 +294,23 @@ def _is_real(value: Any) -> bool:
     return number and not isinstance(value, bool)
 
 
-def _length(values: ndarray, name: str, rows: int, what: str, per: str) -> None:
-    if len(values) != rows:
+def _shape(found: tuple[int, ...], name: str, wanted: tuple[int | None, ...]) -> None:
+    fits = len(found) == len(wanted) and all(
+        length in (None, size) for length, size in zip(wanted, found, strict=True)
+    )
+    if not fits:
+        lengths = ", ".join("any" if length is None else str(length) for length in wanted)
+        raise ValueError(f"{name} must have the shape ({lengths}), it has {found}.")
+
+
+def _length(values: ndarray, name: str, rows: int | None, what: str, per: str) -> None:
+    if rows not in (None, len(values)):
         raise ValueError(
             f"{name} must have one {what} for each of {rows} {per}, it has {len(values)}."
         )
 
 
-def _finite(values: ndarray, name: str) -> None:
+def _finite(values: ndarray, name: str, least: float = 0.0) -> None:
     """Refuse NaN, infinities, and what overflows when squared; two passes, no temporary array."""
     if not values.size:
         return
@@ -157,6 +320,8 @@ def _finite(values: ndarray, name: str) -> None:
     largest = max(-lowest, highest)
     if largest > _LARGEST:
         raise ValueError(f"{name} must lie within 1e100 of 0, it holds {largest:g}: rescale it.")
+    if 0.0 < largest < least:
+        raise ValueError(f"{name} must not be as small as {largest:g} throughout: rescale it.")
 
 
 def _canonical(X: Any, name: str) -> sp.csr_array:
@@ -173,14 +338,15 @@ def _canonical(X: Any, name: str) -> sp.csr_array:
         view.check_format(full_check=True)
     except ValueError as error:
         raise ValueError(f"{name} is no valid sparse matrix: {error}") from None
-    if not view.has_canonical_format:
+    parts = (rows.data, rows.indices, rows.indptr)
+    if not (view.has_canonical_format and all(part.flags.writeable for part in parts)):
         rows = view.copy()
         rows.sum_duplicates()
     short = rows.indices.dtype == rows.indptr.dtype == np.int32
     return rows if short or rows.nnz > np.iinfo(np.int32).max else with_short_indices(rows)
 
 
-def _dense(values: Any, name: str, dimensions: int) -> ndarray:
+def _dense(values: Any, name: str, dimensions: int | None) -> ndarray:
     if sp.issparse(values):
         raise TypeError(f"{name} must be a dense array, it is sparse: use {name}.toarray().")
     if isinstance(values, np.ma.MaskedArray):
@@ -191,8 +357,9 @@ def _dense(values: Any, name: str, dimensions: int) -> ndarray:
         raise ValueError(f"{name} must be an array, its rows differ in length.") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, its dtype is {array.dtype}.")
-    if array.ndim != dimensions:
+    if dimensions not in (None, array.ndim):
         many = "one dimension" if dimensions == 1 else "two dimensions"
         raise ValueError(f"{name} must have {many}, it has {array.ndim}.")
     with np.errstate(over="ignore"):  # of long doubles; what becomes infinite is refused
-        return np.ascontiguousarray(array, dtype=np.float64)
+        # Writable too: a kernel would be compiled anew for a read-only array, for seconds.
+        return np.require(array, np.float64, ["C", "W"])

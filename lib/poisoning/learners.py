@@ -11,8 +11,14 @@ import scipy.sparse as sp
 from numpy import ndarray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
+from poisoning import checks
 from poisoning.arrays import Matrix
 from poisoning.models.linear import LinearModel
 from poisoning.models.logistic import train_logistic
@@ -33,6 +39,7 @@ class _TwoClasses(ClassifierMixin, BaseEstimator):
             ValueError: the data do not have this form, or λ ≤ 0.
             SolverError: the tolerance is not reached.
         """
+        _refuse_masks(X, y)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -56,6 +63,7 @@ class _TwoClasses(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> ndarray:
         """θ·x + b for every row of ``X`` (n, d)."""
         check_is_fitted(self)
+        _refuse_masks(X)
         X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
         X = sp.csr_array(X) if sp.issparse(X) else X
         return LinearModel(self.coef_[0], float(self.intercept_[0])).decision(X)
@@ -97,8 +105,17 @@ class SVM(_TwoClasses):
         """``fit`` with labels −1 and +1, warm-started from ``clean``, which fits the first rows.
 
         Games call it on clean data followed by poison, with weights 0 or 1.
+
+        Raises ``ValueError`` or ``TypeError`` for data that do not fit, ``NotFittedError`` if
+        ``clean`` is not fitted.
         """
+        check_is_fitted(checks.instance(clean, "clean", SVM))
         known = clean.solution_.alpha
+        X = checks.known(X, "X", clean.n_features_in_)
+        y = checks.signs(y, "y", X.shape[0])
+        sample_weight = checks.weights(sample_weight, "sample_weight", len(y))
+        if len(y) < len(known):
+            raise ValueError(f"X must begin with the {len(known)} rows of clean, it has {len(y)}.")
         start = np.zeros(len(y))
         start[: len(known)] = known * (len(known) / sample_weight.sum())
         self.classes_, self.n_features_in_ = clean.classes_, X.shape[1]
@@ -170,6 +187,7 @@ class CrammerSingerSVM(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> "CrammerSingerSVM":
         """Train on ``X`` (n, d) with labels ``y`` (n,) of at least two kinds."""
+        _refuse_masks(X, y)
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -187,6 +205,7 @@ class CrammerSingerSVM(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> ndarray:
         """θ_j·x for every row of ``X`` and class j; with two classes their difference."""
         check_is_fitted(self)
+        _refuse_masks(X)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         scores = X @ self.coef_.T
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
@@ -194,10 +213,23 @@ class CrammerSingerSVM(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> ndarray:
         """The label of the highest score; of equal scores the lower label."""
         check_is_fitted(self)
+        _refuse_masks(X)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return self.classes_[np.argmax(X @ self.coef_.T, axis=1)]
 
     def losses(self, X: ndarray, y: ndarray) -> ndarray:
         """max(0, 1 − θ_y·x + max_{j≠y} θ_j·x) of every example; Eq. (34) of Koh et al. 2021."""
         check_is_fitted(self)
+        _refuse_masks(X, y)
+        y = column_or_1d(y)
+        strange = np.setdiff1d(y, self.classes_)
+        if strange.size:
+            raise ValueError(f"y holds the label {strange[0]}, which fit has not seen.")
         return MulticlassModel(self.coef_).losses(X, np.searchsorted(self.classes_, y))
+
+
+def _refuse_masks(X: Any, y: Any = None) -> None:
+    """scikit-learn would read what is masked."""
+    for values, name in ((X, "X"), (y, "y")):
+        if isinstance(values, np.ma.MaskedArray):
+            raise TypeError(f"{name} must have no masked entries: fill or drop them first.")

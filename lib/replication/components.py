@@ -1,13 +1,16 @@
 """Attacks, defenses, learners and data sets that a knob names: ``my_attack.Mine(epsilon=0.1)``.
 
 A component is the path of a class or a function, called with keyword arguments that are literals.
-It lies in an installed package or in a file below ``lib/``. In the second case its code belongs to
-the fingerprint of every notebook whose knobs name it.
+It is an estimator (a class of scikit-learn's interface) of an installed package, or lies in a file
+below ``lib/``. In the second case its code belongs to the fingerprint of every notebook whose knobs
+name it. Nothing else can be named: a knob is data, and calls no function that is installed.
 """
 
 import ast
 import importlib
 import re
+import sys
+import sysconfig
 import traceback
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -67,9 +70,12 @@ def made(text: str) -> Any:
     """The object that the class or function makes.
 
     Raises:
-        ComponentError: there is no such module or name, or it does not accept the arguments.
+        ComponentError: there is no such module or name, it is no component, or it does not accept
+            the arguments.
     """
     module, name, arguments = place(text)
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise ComponentError(f"{text!r}: {module} is part of Python; {_WHAT}")
     try:
         found = importlib.import_module(module)
     except Exception as error:
@@ -78,10 +84,29 @@ def made(text: str) -> Any:
         ) from error
     if not callable(getattr(found, name, None)):
         raise ComponentError(f"{text!r}: there is no class or function {name} in {module}.")
+    if not _is_component(getattr(found, name)):
+        raise ComponentError(f"{text!r} may not be called; {_WHAT}")
     try:
         return getattr(found, name)(**arguments)
     except Exception as error:
         raise ComponentError(f"{text!r} cannot be made: {_reason(error)}.") from error
+
+
+_WHAT = (
+    "name an estimator of an installed package, or a class or a function in a file of your own "
+    "below lib/."
+)
+_INSTALLED = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")})
+_OURS = ("poisoning", "replication")
+
+
+def _is_component(thing: Any) -> bool:
+    """Whether a knob may call it: by where it is defined, not by where it is imported."""
+    home = getattr(thing, "__module__", None) or ""
+    file = getattr(sys.modules.get(home), "__file__", None) or ""
+    if not file or file.startswith(_INSTALLED):
+        return isinstance(thing, type) and hasattr(thing, "fit") and hasattr(thing, "get_params")
+    return isinstance(thing, type) or home.partition(".")[0] not in _OURS
 
 
 def _reason(error: Exception) -> str:

@@ -33,6 +33,8 @@ KIND = "#"
 BEGINNING = (1980, 1, 1, 0, 0, 0)
 """The earliest date that a zip archive can record."""
 
+_SOURCES = Path(__file__).parents[1]
+
 Tree = Any
 """What JSON can hold."""
 
@@ -108,6 +110,8 @@ def unpack(tree: Tree, arrays: list[np.ndarray], find: Callable[[str, str], type
             kind = find(tree["class"], tree["in"])
             made = object.__new__(kind)
             for name, item in tree["of"].items():
+                if name.startswith("__"):
+                    raise RecordError(f"{name} is no field of a dataclass.")
                 object.__setattr__(made, name, unpack(item, arrays, find))
             return made
         case "csr":
@@ -121,18 +125,34 @@ def unpack(tree: Tree, arrays: list[np.ndarray], find: Callable[[str, str], type
 
 
 def load_class(name: str, module: str) -> type:
-    """The class ``name`` of ``module``.
+    """The dataclass ``name`` of ``module``.
+
+    A record may come from elsewhere, and importing a module runs it. So nothing is imported but
+    files below ``lib/``; what is imported already, such as a notebook's own classes, is used.
 
     Raises:
-        RecordError: it is no longer there.
+        RecordError: it is no longer there, is no dataclass, or lies in another module.
     """
+    if module not in sys.modules and not _lies_here(module):
+        raise RecordError(f"{module} is no module of this project: no record may import it.")
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-        return found
     except (ImportError, AttributeError) as error:
         raise RecordError(f"the class {name} is not in {module} any more.") from error
+    if not isinstance(found, type) or not dataclasses.is_dataclass(found):
+        raise RecordError(f"{name} of {module} is no dataclass: no record may make one.")
+    return found
+
+
+def _lies_here(module: str) -> bool:
+    """Whether a module, which is not imported for the answer, is a file below ``lib/``."""
+    package, *rest = module.split(".")
+    place = _SOURCES.joinpath(package, *rest)
+    return all(part.isidentifier() for part in (package, *rest)) and (
+        place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+    )
 
 
 # Files ----------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from replication.schemas import schema
 def test_a_component_is_made_with_its_arguments():
     forest = made("sklearn.ensemble.IsolationForest(n_estimators=7, bootstrap=True)")
     assert (forest.n_estimators, forest.bootstrap) == (7, True)
-    assert made("collections.OrderedDict") == {}
     assert place("a.b.C(x=[1, 2], y='z')") == ("a.b", "C", {"x": [1, 2], "y": "z"})
 
 
@@ -26,7 +25,7 @@ def test_a_component_is_made_with_its_arguments():
         ("a b", "names no class or function"),
         ("", "names no class or function"),
         ("no_such_module.C", "no_such_module cannot be imported"),
-        ("collections.NoSuch", "there is no class or function NoSuch in collections"),
+        ("sklearn.NoSuch", "there is no class or function NoSuch in sklearn"),
         ("sklearn.ensemble.IsolationForest(trees=3)", "cannot be made"),
     ],
 )
@@ -34,6 +33,31 @@ def test_what_cannot_be_made_is_one_sentence(text, told):
     with pytest.raises(ComponentError, match=told) as refusal:
         made(text)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "os.system(command='touch {file}')",
+        "subprocess.run(args=['touch', '{file}'])",
+        'builtins.exec(source=\'open("{file}", "w")\')',
+        "runpy.run_path(path_name='{file}')",
+        "pathlib.Path.touch(self='{file}')",
+        "numpy.savetxt(fname='{file}', X=[1])",
+        "joblib.load(filename='{file}')",
+        "pandas.read_pickle(filepath_or_buffer='{file}')",
+        "replication.records.write(path='{file}', about={{}}, result=1)",
+        "my_own.system(command='touch {file}')",
+    ],
+)
+def test_a_knob_calls_nothing_but_components(text, tmp_path, monkeypatch):
+    (tmp_path / "my_own.py").write_text("from os import system\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_own", raising=False)
+    file = tmp_path / "made"
+    with pytest.raises(ComponentError, match=r"name an estimator|cannot be imported"):
+        made(text.format(file=file))
+    assert not file.exists()
 
 
 @pytest.mark.parametrize(

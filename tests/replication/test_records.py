@@ -6,6 +6,7 @@ import math
 import zipfile
 from collections import namedtuple
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +215,41 @@ def test_estimators_count_by_class_and_parameters():
     assert digester.digest(LinearSVC()) == digester.digest(LinearSVC())
     assert digester.digest(LinearSVC()) != digester.digest(LinearSVC(C=2.0))
     assert digester.classes == {LinearSVC}
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "told"),
+    [
+        ("Evil", "evil_module", "evil_module is no module of this project"),
+        ("Popen", "subprocess", "is no dataclass"),
+        ("system", "os", "is no dataclass"),
+        ("main", "replication.run", "is no dataclass"),
+        ("Popen", "replication.project.subprocess", "is no module of this project"),
+        ("x", "../evil_module", "is no module of this project"),
+    ],
+)
+def test_a_record_imports_and_makes_nothing_but_our_dataclasses(
+    name, module, told, tmp_path, monkeypatch
+):
+    (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tree = {"#": "object", "class": name, "in": module, "of": {"args": "touch x"}}
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("record.json", json.dumps({"key": "k", "result": tree}))
+    with pytest.raises(records.RecordError, match=told):
+        records.read(tmp_path / "a.npz")
+
+
+def test_a_record_with_a_pickle_is_refused(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "made",))
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Bomb()], dtype=object), allow_pickle=True)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("record.json", json.dumps({"result": {"#": "array", "at": 0}}))
+        archive.writestr("0.npy", buffer.getvalue())
+    with pytest.raises(records.DamagedError):
+        records.read(tmp_path / "a.npz")
+    assert not (tmp_path / "made").exists()

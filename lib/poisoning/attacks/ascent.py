@@ -18,7 +18,10 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from array_api_compat import array_namespace
 from jaxtyping import Float, Int
+from numpy import ndarray
 
+from poisoning import checks
+from poisoning.errors import SolverError
 from poisoning.models.two_layer import Array, TwoLayerNets
 
 InputGradient: TypeAlias = Callable[[Array, Array], Array]
@@ -43,6 +46,10 @@ class OverallBudget:
     """Regime A: Σ_i ‖δ_i‖₂ ≤ ``total`` S."""
 
     total: float
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a negative budget."""
+        checks.positive(self.total, "total", zero=True)
 
     def project(self, delta: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """‖δ_i‖ shrinks to max(0, ‖δ_i‖ − τ), with the τ at which the sum is S; exact, by sorting.
@@ -73,6 +80,10 @@ class PerSampleBudget:
     """Regime B: ‖δ_i‖₂ ≤ ``largest`` B for every i."""
 
     largest: float
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a negative budget."""
+        checks.positive(self.largest, "largest", zero=True)
 
     def project(self, delta: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """Each δ_i that is too long is cut to length B."""
@@ -105,24 +116,38 @@ def ascend(
     within them. The result satisfies the budget and the bounds: the projection only shortens each
     δ_i, and a box is convex. The poster reports 500 steps and no step size.
 
-    Raises ``ValueError`` if X is outside the bounds.
+    Raises ``ValueError`` or ``TypeError`` if X is outside the bounds, or for another invalid
+    argument, ``SolverError`` if the gradient is not finite.
     """
+    X = checks.floats(X, "X", (None, None))
+    if type(y) is not type(X) or tuple(y.shape) != (len(X),):
+        raise TypeError(f"y must be a {type(X).__name__} of {len(X)} labels, like X.")
+    if isinstance(X, ndarray):
+        y = checks.vector(y, "y", len(X))
+    checks.instance(budget, "budget", Budget)
+    steps, rate = checks.whole(steps, "steps", 0), checks.positive(rate, "rate")
     xp = array_namespace(X)
-    low, high = bounds if bounds is not None else (None, None)
-    if bounds is not None and not (float(xp.min(X)) >= low and float(xp.max(X)) <= high):
-        raise ValueError(f"the clean examples leave the bounds {low:g} to {high:g}")
+    if bounds is not None:
+        low, high = (checks.between(end, "bounds", -1e30, 1e30) for end in bounds)
+        if not (0 in X.shape or (float(xp.min(X)) >= low and float(xp.max(X)) <= high)):
+            raise ValueError(f"X must lie within the bounds {low:g} to {high:g}.")
     delta = xp.zeros_like(X)
     for _ in range(steps):
         moved = X + delta + rate * budget.step(gradient(X + delta, y))
         if bounds is not None:
             moved = xp.clip(moved, low, high)
         delta = budget.project(moved - X)
+    if not bool(xp.all(xp.isfinite(delta))):
+        raise SolverError(
+            f"ascent of {steps} steps: the gradient is not finite; lower rate or steps"
+        )
     # x + δ is rounded once more: it may leave the box by one unit in the last place.
     return X + delta if bounds is None else xp.clip(X + delta, low, high)
 
 
 def reversed_logistic(nets: TwoLayerNets) -> InputGradient:
     """∂/∂x of −log(1 + e^{z}), z = y f(x), f the mean of the networks: −σ(z) y ∇f(x)."""
+    checks.instance(nets, "nets", TwoLayerNets)
 
     def gradient(X: Float[Array, "n d"], y: Float[Array, "n"]) -> Float[Array, "n d"]:
         xp = array_namespace(X)

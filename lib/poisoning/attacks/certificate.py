@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, vstack
 from poisoning.attacks.worst_point import WorstPointSearch
 from poisoning.errors import SolverError
@@ -70,11 +71,20 @@ def certify_loss(
     """The saddle point of Eq. (21) for clean data (X, y), to a relative gap of ``tol``.
 
     Poison may lie anywhere in ``feasible``; for counts, in its relaxation, whose constraints
-    rounded points satisfy in expectation. Raises ``ValueError`` for ε ≤ 0, ``EmptySetError`` if the
-    set is empty, ``SolverError`` if ``max_rounds`` do not close the gap.
+    rounded points satisfy in expectation. Raises ``ValueError`` or ``TypeError`` for an invalid
+    argument, ``EmptySetError`` if the set is empty, ``SolverError`` if ``max_rounds`` do not close
+    the gap.
     """
-    if not epsilon > 0.0:
-        raise ValueError(f"a certificate needs epsilon > 0, got {epsilon:g}")
+    X = checks.matrix(X, "X")
+    y = checks.signs(y, "y", X.shape[0])
+    d = checks.instance(feasible, "feasible", FeasibleSet).positive.centre.size
+    if d != X.shape[1]:
+        raise ValueError(f"feasible must have the {X.shape[1]} features of X, it has {d}.")
+    lam, tol = checks.positive(lam, "lam"), checks.positive(tol, "tol")
+    epsilon, max_rounds = (
+        checks.positive(epsilon, "epsilon"),
+        checks.whole(max_rounds, "max_rounds"),
+    )
     n = len(y)
     search = WorstPointSearch(feasible, _INNER_TOL)
     solution = train_svm(X, y, lam)

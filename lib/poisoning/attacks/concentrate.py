@@ -13,15 +13,18 @@ number as before.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import expit
 
+from poisoning import checks
 from poisoning.arrays import Matrix
 from poisoning.models.linear import LinearModel
+
+Loss: TypeAlias = Literal["hinge", "logistic"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def concentrate(
     y: Float[ndarray, "n"],
     slopes: Float[ndarray, "n"],
     model: LinearModel,
-    loss: Literal["hinge", "logistic"],
+    loss: Loss,
     *,
     weights: Float[ndarray, "n"] | None = None,
 ) -> WeightedPoints:
@@ -53,10 +56,15 @@ def concentrate(
     α_i divided by its upper bound. Where γ_i > 0 the margin is at most 1, hence also that of x̃:
     h(x̃) = 1.
 
-    Raises ``ValueError`` for slopes outside [0, 1].
+    Raises ``ValueError`` or ``TypeError`` for slopes outside [0, 1] or another invalid argument.
     """
+    X = checks.matrix(X, "X", columns=len(checks.instance(model, "model", LinearModel).theta))
+    n = X.shape[0]
+    y, slopes = checks.signs(y, "y", n), checks.vector(slopes, "slopes", n)
+    loss = checks.one_of(loss, "loss", get_args(Loss))
+    weights = None if weights is None else checks.weights(weights, "weights", n)
     if np.any((slopes < 0.0) | (slopes > 1.0 + 1e-9)):
-        raise ValueError(f"The slopes of the {loss} loss must lie between 0 and 1.")
+        raise ValueError(f"slopes of the {loss} loss must lie between 0 and 1.")
     pulls = slopes if weights is None else slopes * weights
     points, labels, totals = [], [], []
     for label in (1.0, -1.0):

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, vstack
 from poisoning.games.linear import LinearGame
 from poisoning.models.linear import LinearModel
@@ -55,7 +56,15 @@ def find_decoys(
     with loss ℓ(θ_c; x, y) ≥ γ, and γ runs over quantiles of the loss. (Appendix B.2 has the loss of
     the flipped label instead, which would choose the points classified best.) The margin orders the
     points like the loss, and also those whose hinge loss is 0.
+
+    Raises ``ValueError`` or ``TypeError`` for an invalid argument.
     """
+    X = checks.matrix(X, "X", columns=len(checks.instance(clean, "clean", LinearModel).theta))
+    y = checks.signs(y, "y", X.shape[0])
+    X_test = checks.matrix(X_test, "X_test", columns=X.shape[1])
+    y_test, lam = checks.signs(y_test, "y_test", X_test.shape[0]), checks.positive(lam, "lam")
+    quantiles = [checks.share(quantile, "quantiles") for quantile in quantiles]
+    copies = [checks.whole(many, "copies") for many in copies]
     margins = clean.margins(X_test, y_test)
     everything, labels = vstack([X, X_test]), np.concatenate([y, -y_test])
     decoys = []
@@ -86,6 +95,8 @@ def likely_first(
     distance of their test error from the opening one's, so that a good attack is found early. Each
     decoy has its own generator, which does not depend on the order.
     """
+    checks.instance(game, "game", LinearGame)
+    rng = checks.generator(rng)
     data = game.X, game.y, game.X_test, game.y_test, game.lam
     clean = game.clean_svm.model
     (first,) = find_decoys(*data, opening[:1], opening[1:], clean=clean)

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import expit
 
+from poisoning import checks
 from poisoning.arrays import Matrix, to_dense, vstack
 from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.label_flips import flippable
@@ -48,11 +49,25 @@ _TINY = np.finfo(float).tiny
 
 @dataclass(frozen=True)
 class RelaxedPoison:
-    """Distinct points ``X`` (k, d) before rounding, their labels ``y`` and ``copies`` (k,)."""
+    """Distinct points ``X`` (k, d) before rounding, their labels ``y`` and ``copies`` (k,).
+
+    Raises ``ValueError`` or ``TypeError`` for arrays that are not so.
+    """
 
     X: Float[ndarray, "k d"]
     y: Float[ndarray, "k"]
     copies: Int[ndarray, "k"]
+
+    def __post_init__(self) -> None:
+        X = checks.array(self.X, "X", (None, None))
+        if not X.size:
+            raise ValueError(f"X must have rows and columns, its shape is {X.shape}.")
+        copies = checks.classes(self.copies, "copies", len(X), 2**31)
+        if copies.min() < 1:
+            raise ValueError("copies must be at least 1.")
+        y = checks.signs(self.y, "y", len(X))
+        for name, values in (("X", X), ("y", y), ("copies", copies)):
+            object.__setattr__(self, name, values)
 
 
 @dataclass(frozen=True)
@@ -115,8 +130,19 @@ class Influence(WithinLimits):
     ) -> Attacked[Iterate]:
         """Continue from the points of another attack, after projecting them; Algorithm 1.
 
-        Their labels and copies, hence the share of +1, stay fixed.
+        Their labels and copies, hence the share of +1, stay fixed. Raises ``TypeError`` for an
+        attack of another kind, ``ValueError`` for points of another game.
         """
+        playing(self, game, LinearGame)
+        source = checks.instance(last, "last", Attacked).source
+        relaxed = checks.instance(source, "source of last", Iterate).relaxed
+        start = checks.instance(relaxed, "relaxed points of last", RelaxedPoison)
+        checks.array(start.X, "X of last", (None, game.X.shape[1]))
+        if start.copies.sum() != game.poison_size(self.epsilon):
+            raise ValueError(
+                f"last must have {game.poison_size(self.epsilon)} points like this attack, it has "
+                f"{start.copies.sum()}."
+            )
         return self._play(game, rng, last.source.relaxed, np.inf)
 
     def _play(
@@ -171,6 +197,10 @@ def flipped_start(
     in the clean data. Only points that lie in the feasible set once flipped are drawn; if a class
     has none, all its points may be drawn, and the attack starts from their projections.
     """
+    checks.instance(game, "game", LinearGame)
+    checks.instance(settings, "settings", Influence)
+    share = None if share is None else checks.between(share, "share", 0.0, 1.0)
+    rng = checks.generator(rng)
     X, y = game.X, game.y
     share = float(np.mean(y < 0.0)) if share is None else share
     legal = flippable(X, y, feasible)
@@ -204,7 +234,15 @@ def poison_gradient(
     trained on them, ``lam`` with the smoothed hinge of δ = ``smoothing`` or, nearly so, with the
     hinge. The gradient of x̃_i is slopes_i · directions_i, slopes_i = (w_i/N) h_i; they are
     returned separately because beyond the hinge the slope underflows and the direction does not.
+
+    Raises ``ValueError`` or ``TypeError`` for arrays that do not fit.
     """
+    d = len(checks.instance(model, "model", LinearModel).theta)
+    X, X_test = checks.known(X, "X", d), checks.known(X_test, "X_test", d)
+    weights = checks.weights(weights, "weights", X.shape[0])
+    y, y_test = checks.signs(y, "y", X.shape[0]), checks.signs(y_test, "y_test", X_test.shape[0])
+    poisoned = checks.whole(poisoned, "poisoned", 1, X.shape[0])
+    lam, smoothing = checks.positive(lam, "lam"), checks.positive(smoothing, "smoothing")
     slope_test = -y_test * expit((1.0 - model.margins(X_test, y_test)) / smoothing) / len(y_test)
     g = np.append(X_test.T @ slope_test, slope_test.sum())
     share = weights / weights.sum()

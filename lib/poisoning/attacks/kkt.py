@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, vstack
 from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.decoy import Decoy, likely_first
@@ -103,7 +104,14 @@ def attempts(
     ``base`` is the feasible set without decoy constraints. The attempts come in order of their
     objective, so those that come nearest to the decoy are first. Last come, without poison, ratios
     whose feasible set is empty or for which problem (17) has no certified solution.
+
+    Raises ``ValueError`` or ``TypeError`` for an invalid argument.
     """
+    checks.instance(base, "base", FeasibleSet)
+    checks.instance(decoy, "decoy", Decoy)
+    checks.instance(settings, "settings", KKT)
+    X = checks.matrix(X, "X", columns=len(decoy.model.theta))
+    y, rng = checks.signs(y, "y", X.shape[0]), checks.generator(rng)
     n, model = len(y), decoy.model
     caps = loss_caps(model, X, y, settings.loss_percentile)
     feasible = base.under_decoy(model.theta, model.bias, caps)
@@ -136,8 +144,14 @@ def loss_caps(
     """The percentile (0 to 100) of the clean hinge losses under ``model``, for +1 and for −1.
 
     If the attack works, the defender's model is near the decoy, and so are the losses it sees.
+    Raises ``ValueError`` or ``TypeError`` for data that do not fit, or a class without points.
     """
+    checks.instance(model, "model", LinearModel)
+    percentile = checks.between(percentile, "percentile", 0.0, 100.0)
     losses = model.hinge(X, y)
+    y = checks.signs(y, "y", len(losses))
+    if not (np.any(y > 0.0) and np.any(y < 0.0)):
+        raise ValueError("y must hold both -1 and +1.")
     positive, negative = (np.percentile(losses[y == label], percentile) for label in (1.0, -1.0))
     return float(positive), float(negative)
 
@@ -147,8 +161,16 @@ def clean_gradient(
 ) -> tuple[Float[ndarray, "d"], float]:
     """(1/n) Σ ∂ℓ + (1 + ε)λ(θ, b) at ``model``: its part in θ (d,) and its part in b.
 
-    Of the subgradients at the hinge, those of points with margin exactly 1, 0 is chosen.
+    Of the subgradients at the hinge, those of points with margin exactly 1, 0 is chosen. Raises
+    ``ValueError`` or ``TypeError`` for data that do not fit.
     """
+    checks.instance(model, "model", LinearModel)
+    X = checks.known(X, "X", len(model.theta))
+    y = checks.signs(y, "y", X.shape[0])
+    lam = checks.positive(lam, "lam")
+    epsilon = checks.positive(epsilon, "epsilon", zero=True)
+    if not len(y):
+        raise ValueError("X must have at least one row, it has none.")
     pulling = y * (model.margins(X, y) < 1.0 - ON_THE_HINGE) / len(y)
     scale = (1.0 + epsilon) * lam
     return scale * model.theta - X.T @ pulling, float(scale * model.bias - pulling.sum())
@@ -160,6 +182,9 @@ def ratio_grid(epsilon: float, ratios: int, bias_gradient: float, n: int) -> lis
     ``ratios`` values of ε_+ evenly from 0 to ε, and the one for which the poison, which adds
     ε_- − ε_+ to the gradient in b, cancels ``bias_gradient``: problem (17) leaves b out.
     """
+    epsilon, ratios = checks.positive(epsilon, "epsilon"), checks.whole(ratios, "ratios")
+    bias_gradient = checks.between(bias_gradient, "bias_gradient", -np.inf, np.inf)
+    n = checks.whole(n, "n")
     balanced = float(np.clip((epsilon + bias_gradient) / 2.0, 0.0, epsilon))
     shares = [*np.linspace(0.0, 1.0, ratios), balanced / epsilon]
     return sorted({budget(epsilon, n, float(share)) for share in shares})

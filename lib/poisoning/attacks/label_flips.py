@@ -12,11 +12,13 @@ uses only flipped points inside the feasible set F_β of their new class.
 
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, squared_distances, vstack
 from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.limits import WithinLimits
@@ -38,8 +40,11 @@ def flippable(X: Matrix, y: Float[ndarray, "n"], feasible: FeasibleSet) -> Bool[
     """Which points of (X, y), all of them in the input domain, lie in F_{−y} once flipped.
 
     ``X`` (n, d), ``y`` (n,) of ±1. For whole numbers the relaxed L2 constraint equals the plain
-    one.
+    one. Raises ``ValueError`` or ``TypeError`` for data that do not fit.
     """
+    d = checks.instance(feasible, "feasible", FeasibleSet).positive.centre.size
+    X = checks.matrix(X, "X", columns=d)
+    y = checks.signs(y, "y", X.shape[0])
     inside = np.zeros(len(y), dtype=bool)
     for label, part in ((-1.0, feasible.positive), (1.0, feasible.negative)):
         mine = np.flatnonzero(y == label)
@@ -65,8 +70,15 @@ def random_flips(
     """round(ε·``clean_size``) points drawn uniformly from the pool, with replacement, and flipped.
 
     ``X_pool`` (p, d), ``y_pool`` (p,) of ±1. Only points in ``domain`` are drawn, and with
-    ``feasible`` only those that lie in it after the flip. Raises ``ValueError`` if there are none.
+    ``feasible`` only those that lie in it after the flip. Raises ``ValueError`` if there are none,
+    ``ValueError`` or ``TypeError`` for an invalid argument.
     """
+    X_pool, y_pool = _pool(X_pool, y_pool, domain)
+    clean_size, epsilon = (
+        checks.whole(clean_size, "clean_size"),
+        checks.positive(epsilon, "epsilon"),
+    )
+    rng = checks.generator(rng)
     allowed = _allowed(X_pool, y_pool, domain, feasible)
     chosen = rng.choice(allowed, size=round(epsilon * clean_size))
     return PoisonedSet(X_pool[chosen], -y_pool[chosen], clean_size, epsilon, domain)
@@ -103,8 +115,18 @@ def alfa(
     those that lie in it after the flip. The attack uses no randomness.
 
     Raises ``EmptySetError`` if no point may be added, ``ValueError`` if too few may,
-    ``SolverError`` if q still moves after ``max_rounds``.
+    ``SolverError`` if q still moves after ``max_rounds``, ``ValueError`` or ``TypeError`` for
+    another invalid argument.
     """
+    X_pool, y_pool = _pool(X_pool, y_pool, domain)
+    X = checks.matrix(X, "X", columns=X_pool.shape[1])
+    y, lam = checks.signs(y, "y", X.shape[0]), checks.positive(lam, "lam")
+    epsilon, max_rounds = (
+        checks.positive(epsilon, "epsilon"),
+        checks.whole(max_rounds, "max_rounds"),
+    )
+    copies = None if copies is None else checks.whole(copies, "copies")
+    checks.instance(clean, "clean", LinearModel)
     n = len(y)
     total = round(epsilon * n)
     allowed = _allowed(X_pool, y_pool, domain, feasible)
@@ -138,8 +160,13 @@ def alfa(
 def cheapest(cost: Float[ndarray, "p"], total: int, most: int) -> Int[ndarray, "p"]:
     """min cost·q over 0 ≤ q ≤ ``most``, Σq = ``total``: an integral vertex of the linear program.
 
-    Of equal costs the first comes first. ``most``·p must be at least ``total``.
+    Of equal costs the first comes first. Raises ``ValueError`` unless ``most``·p is at least
+    ``total``.
     """
+    cost = checks.array(cost, "cost", (None,))
+    total, most = checks.whole(total, "total", 0), checks.whole(most, "most")
+    if most * len(cost) < total:
+        raise ValueError(f"total must be at most {most * len(cost)}, not {total}.")
     q = np.zeros(len(cost), dtype=np.int64)
     order = np.argsort(cost, kind="stable")
     whole, rest = divmod(total, most)
@@ -197,6 +224,13 @@ class Alfa(_Flips):
             feasible=feasible, clean=game.clean_svm.model, copies=self.copies,
         )  # fmt: skip
         return select(game, [("alfa", poisoned)], begun)
+
+
+def _pool(X: Any, y: Any, domain: Any) -> tuple[Matrix, Float[ndarray, "p"]]:
+    """A pool of points, checked."""
+    d = checks.instance(domain, "domain", InputDomain).lower.size
+    X = checks.matrix(X, "X_pool", columns=d)
+    return X, checks.signs(y, "y_pool", X.shape[0])
 
 
 def _allowed(

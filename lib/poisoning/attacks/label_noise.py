@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from poisoning import checks
+
 
 def flip_labels(
     y: Float[ndarray, "n"], beta: float, rng: np.random.Generator
@@ -15,6 +17,7 @@ def flip_labels(
 
     Raises ``ValueError`` unless 0 ≤ β ≤ 1.
     """
+    y = checks.signs(y, "y", None)
     return np.where(_turned(len(y), beta, rng), -y, y)
 
 
@@ -25,10 +28,11 @@ def shift_labels(
 
     Raises ``ValueError`` unless 0 ≤ β ≤ 1.
     """
+    classes = checks.whole(classes, "classes", 2)
+    y = checks.classes(y, "y", None, classes)
     return np.where(_turned(len(y), beta, rng), (y + 1) % classes, y)
 
 
 def _turned(n: int, beta: float, rng: np.random.Generator) -> Bool[ndarray, "n"]:
-    if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"beta is a probability, got {beta:g}")
-    return rng.random(n) < beta
+    beta = checks.between(beta, "beta", 0.0, 1.0)
+    return checks.generator(rng).random(n) < beta

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, vstack
 from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.decoy import Decoy, likely_first
@@ -144,6 +145,12 @@ def min_max_poison(
     Raises ``EmptySetError`` if no class has a feasible point, ``SolverError`` if an inner problem
     is not solved to its tolerance, ``ValueError`` if ε leaves no poisoned point.
     """
+    X = checks.matrix(X, "X", columns=len(checks.instance(clean, "clean", LinearModel).theta))
+    y, lam = checks.signs(y, "y", X.shape[0]), checks.positive(lam, "lam")
+    checks.instance(feasible, "feasible", FeasibleSet)
+    checks.instance(domain, "domain", InputDomain)
+    checks.instance(settings, "settings", MinMax)
+    rng = generator(rng)
     n, epsilon = len(y), settings.epsilon
     size = round(epsilon * n)
     if size == 0:

@@ -23,6 +23,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import column_mean, squared_distances
 from poisoning.attacks.kkt import ON_THE_HINGE
 from poisoning.attacks.poisoned_set import PoisonedSet
@@ -155,13 +156,18 @@ def class_balls(
 ) -> list[ClassSet]:
     """Box and L2 ball of every class: the ``percentile`` (0 to 100) of clean distances.
 
-    Raises ``ValueError`` if a class has no points.
+    Raises ``ValueError`` or ``TypeError`` if a class has no points, or for an invalid argument.
     """
+    d = checks.instance(domain, "domain", InputDomain).lower.size
+    X, classes = checks.array(X, "X", (None, d)), checks.whole(classes, "classes", 2)
+    y = checks.classes(y, "y", len(X), classes)
+    if checks.between(percentile, "percentile", 0.0, 100.0) == 0.0:
+        raise ValueError("percentile must be above 0.")
     sets = []
     for label in range(classes):
         points = X[y == label]
         if not len(points):
-            raise ValueError(f"The clean data have no points of class {label}.")
+            raise ValueError(f"y must hold every class, it has no point of class {label}.")
         centre = column_mean(points)
         radius = float(np.percentile(np.sqrt(squared_distances(points, centre)), percentile))
         none = np.zeros((0, X.shape[1])), np.zeros(0), np.zeros(0)
@@ -197,7 +203,13 @@ def multiclass_decoy(
     clean data ``copies`` times. The paper defines decoys for two classes only, and its reference is
     the clean model; a model that an earlier attack has poisoned shows better which mistakes poison
     can cause.
+
+    Raises ``ValueError`` or ``TypeError`` for an invalid argument.
     """
+    k, d = checks.instance(reference, "reference", MulticlassModel).theta.shape
+    X, X_test = checks.array(X, "X", (None, d)), checks.array(X_test, "X_test", (None, d))
+    y, y_test = checks.classes(y, "y", len(X), k), checks.classes(y_test, "y_test", len(X_test), k)
+    quantile, copies = checks.share(quantile, "quantile"), checks.whole(copies, "copies")
     scores = X_test @ reference.theta.T
     scores[np.arange(len(y_test)), y_test] = -np.inf
     flipped = np.argmax(scores, axis=1)
@@ -225,6 +237,7 @@ class WorstMulticlassPoints:
 
         Raises ``EmptySetError`` if no class has a feasible point.
         """
+        theta = checks.array(theta, "theta", (len(self.sets), self.sets[0].centre.size))
         limits = self._limits(theta)
         best: tuple[Float[ndarray, "d"], int, float] | None = None
         while best is None or limits.max() > best[2] + _INNER_TOL * abs(best[2]):
@@ -294,8 +307,13 @@ def min_max_multiclass(
     starts. There is no regulariser (Table 1). ``rng`` shuffles the clean data once; a step's
     gradient is that of the next ``batch`` of them. Points are not rounded, so the domain has to be
     real-valued. Raises ``EmptySetError`` if no class has a feasible point, ``ValueError`` for
-    counts or if ε leaves no poisoned point.
+    counts or if ε leaves no poisoned point, ``ValueError`` or ``TypeError`` for another invalid
+    argument.
     """
+    k, d = checks.instance(clean, "clean", MulticlassModel).theta.shape
+    X = checks.array(X, "X", (None, d))
+    y = checks.classes(y, "y", len(X), k)
+    rng = checks.generator(rng)
     n, epsilon = len(y), settings.epsilon
     size = round(epsilon * n)
     if size == 0:

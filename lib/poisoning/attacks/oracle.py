@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.attacks.attacked import Attacked, playing
 from poisoning.games.stream import StreamGame
 from poisoning.models.oracle_sgd import ConvexProblem, OracleCall, OraclePoison
@@ -108,8 +109,10 @@ def spread_budget(n: int, total: float, per_step: float | None = None) -> Float[
     """Norms (n,) that add up to ``total``: equal, or ``per_step`` on as few steps as that takes.
 
     Those few are evenly spread over the n steps; the last of them gets what remains. Raises
-    ``ValueError`` if n steps of ``per_step`` fall short of ``total``.
+    ``ValueError`` if n steps of ``per_step`` fall short of ``total``, or for what is no budget.
     """
+    n, total = checks.whole(n, "n"), checks.positive(total, "total", zero=True)
+    per_step = None if per_step is None else checks.positive(per_step, "per_step")
     if per_step is None:
         return np.full(n, total / n)
     count = int(np.ceil(total / per_step * (1.0 - 1e-12)))  # so that 0.3/0.1 gives 3
@@ -124,4 +127,7 @@ def spread_budget(n: int, total: float, per_step: float | None = None) -> Float[
 
 
 def _direction(problem: ConvexProblem) -> Float[ndarray, "d"]:
-    return problem.minimiser / np.linalg.norm(problem.minimiser)
+    length = np.linalg.norm(problem.minimiser)
+    if length == 0.0:
+        raise ValueError("problem: its minimiser is 0, which has no direction to shift along.")
+    return problem.minimiser / length

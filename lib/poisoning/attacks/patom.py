@@ -157,8 +157,12 @@ def draw_poison(
     "clean", drawn from the task's clean ones; "constant", +1 for all (one standard deviation above
     the mean, if targets are standardised).
 
-    Raises ``ValueError`` if that leaves no point at all.
+    Raises ``ValueError`` if that leaves no point at all, or for an invalid argument.
     """
+    checks.instance(game, "game", MultiTaskGame)
+    checks.one_of(labels, "labels", ("uniform", "clean", "constant"))
+    budget, radius = checks.positive(budget, "budget"), checks.positive(radius, "radius")
+    rng = checks.generator(rng)
     data = game.data
     sizes = np.sum(data.weight > 0.0, axis=-1).tolist()
     counts = [
@@ -190,6 +194,8 @@ def draw_poison(
 
 def project_to_ball(X: Float[ndarray, "*b f"], radius: float) -> Float[ndarray, "*b f"]:
     """Proj of Eq. (4): the nearest point with ‖x‖ ≤ r, for every row."""
+    X = checks.array(X, "X", None)
+    radius = checks.positive(radius, "radius")
     norms = np.sqrt(np.sum(X * X, axis=-1, keepdims=True))
     return X * (radius / np.maximum(norms, radius))
 

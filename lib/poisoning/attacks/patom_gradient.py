@@ -31,12 +31,13 @@ is applied and never formed, in conjugate gradients with R plus the diagonal of 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.errors import SolverError
 from poisoning.models.mtrl import (
     Loss,
@@ -74,8 +75,18 @@ def attack_gradient(
     ∂U/∂W there. Rows of weight 0 have gradient 0. ``tol`` is the relative residual at which
     conjugate gradients, if used, stop; the error of ``W`` adds its own.
 
-    Raises ``SolverError`` if they do not reach it in ``max_iterations``.
+    Raises ``SolverError`` if they do not reach it in ``max_iterations``, ``ValueError`` or
+    ``TypeError`` for an invalid argument.
     """
+    m, n, d = checks.instance(train, "train", TaskData).X.shape
+    poisoned = checks.whole(poisoned, "poisoned", 1, n)
+    W, v = checks.array(W, "W", (m, d)), checks.array(v, "v", (m, d))
+    checks.one_of(loss, "loss", get_args(Loss))
+    checks.one_of(method, "method", get_args(Method))
+    lambda1 = checks.positive(lambda1, "lambda1")
+    lambda2 = checks.positive(lambda2, "lambda2", zero=True)
+    tol = checks.positive(tol, "tol")
+    max_iterations = checks.whole(max_iterations, "max_iterations")
     frame = _Frame.of(train, W, loss, lambda1, lambda2)
     target = frame.coordinates(v)
     if method == "total":

@@ -1,4 +1,7 @@
-"""Compiled part of PATOM's sequential update; see :mod:`poisoning.attacks.patom`."""
+"""Compiled part of PATOM's sequential update; see :mod:`poisoning.attacks.patom`.
+
+Assumed, and not checked: float64 arrays of the shapes that the docstring of ``walk`` gives.
+"""
 
 import numpy as np
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Shaped
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix
 from poisoning.feasible.sets import InputDomain
 
@@ -26,24 +27,28 @@ class PoisonedSet:
     domain: InputDomain
 
     def __post_init__(self) -> None:
-        allowed = round(self.epsilon * self.clean_size)
-        if self.X.shape[0] != len(self.y):
-            raise ValueError(f"{self.X.shape[0]} poisoned points have {len(self.y)} labels.")
+        d = checks.instance(self.domain, "domain", InputDomain).lower.size
+        X = checks.matrix(self.X, "X", rows=0)
+        object.__setattr__(self, "X", X)
+        y = checks.labels(self.y, "y", X.shape[0])
+        whole = np.asarray(self.y).dtype.kind in "iu"
+        if not whole and np.any(np.abs(y) != 1.0):
+            raise ValueError(
+                "y must hold the labels -1 and +1, or whole numbers of an integer type."
+            )
+        object.__setattr__(self, "y", y.astype(np.int64) if whole and np.all(y >= 0) else y)
+        size = checks.whole(self.clean_size, "clean_size")
+        allowed = round(checks.positive(self.epsilon, "epsilon", zero=True) * size)
         if len(self.y) != allowed:
             raise ValueError(
-                f"An attack of epsilon {self.epsilon:g} on {self.clean_size} points has exactly "
-                f"{allowed} poisoned points, not {len(self.y)}."
+                f"X: an attack of epsilon {self.epsilon:g} on {size} points has exactly {allowed} "
+                f"poisoned points, not {len(self.y)}."
             )
-        if self.X.shape[1] != self.domain.lower.size:
-            raise ValueError(
-                f"Poisoned points have {self.X.shape[1]} features, the domain has "
-                f"{self.domain.lower.size}."
-            )
-        if self.y.dtype.kind == "f" and not np.all(np.abs(self.y) == 1.0):
-            raise ValueError("The labels of poisoned points must be -1 or +1.")
+        if X.shape[1] != d:
+            raise ValueError(f"X has {X.shape[1]} features, the domain has {d}.")
         outside = np.flatnonzero(~self.domain.contains(self.X))
         if outside.size:
             raise ValueError(
-                f"{outside.size} of {len(self.y)} poisoned points, the first in row {outside[0]}, "
-                f"lie outside the input domain {self.domain.kind!r}."
+                f"X: {outside.size} of {len(self.y)} poisoned points, the first in row "
+                f"{outside[0]}, lie outside the input domain {self.domain.kind!r}."
             )

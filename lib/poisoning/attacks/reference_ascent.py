@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.attacks.ascent import Budget, ascend, reversed_cross_entropy
 from poisoning.models.small_cnn import Examples, train_classifier
 
@@ -51,8 +52,17 @@ def ascend_reference(
     :func:`poisoning.attacks.ascent.ascend`; ``seed`` orders the training examples. Computes where
     the reference's parameters are, in float32.
 
-    Raises ``ValueError`` for examples outside [0, 1], ``SolverError`` if training diverges.
+    Raises ``ValueError`` or ``TypeError`` for examples outside [0, 1] or another invalid argument,
+    ``SolverError`` if training diverges.
     """
+    checks.instance(reference, "reference", torch.nn.Module)
+    X = checks.array(X, "X", (None, None))
+    n_train = checks.whole(n_train, "n_train", 1, len(X) - 1)
+    checks.instance(training, "training", ReferenceTraining)
+    checks.instance(budget, "budget", Budget)
+    if X.min() < 0.0 or X.max() > 1.0:
+        raise ValueError(f"X must lie in [0, 1], it holds {X.min():g} to {X.max():g}.")
+    y = checks.classes(y, "y", len(X), 2**31)
     where = str(next(reference.parameters()).device)
     train, rest = (
         Examples.on(where, X[rows], y[rows]) for rows in (slice(n_train), slice(n_train, None))

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.feasible.bounds import linear_lower_bounds
 from poisoning.feasible.sets import ClassSet, FeasibleSet
 from poisoning.feasible.solver import EmptySetError, minimise_linear
@@ -43,6 +44,8 @@ class WorstPointSearch:
     """
 
     def __init__(self, feasible: FeasibleSet, tol: float) -> None:
+        checks.instance(feasible, "feasible", FeasibleSet)
+        checks.positive(tol, "tol")
         self.parts: dict[float, ClassSet] = {1.0: feasible.positive, -1.0: feasible.negative}
         self.multipliers: dict[float, Float[ndarray, "1 k"]] = {}
         self.tol = tol
@@ -52,6 +55,7 @@ class WorstPointSearch:
 
         Raises ``EmptySetError`` if no class has a feasible point.
         """
+        checks.instance(model, "model", LinearModel)
         limits = {label: self._limit(label, model) for label in self.parts}
         worst: WorstPoint | None = None
         bound = -np.inf

@@ -6,7 +6,10 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, column_mean, squared_distances
+from poisoning.defenses.data import PoisonedData
+from poisoning.defenses.detector import examples, fitted
 
 
 @dataclass
@@ -20,17 +23,30 @@ class L2Defense:
     cost = 0
 
     def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "L2Defense":
-        """Compute the centroid of every label present, as ``centroids_``."""
-        self.centroids_ = {label: column_mean(X[y == label]) for label in np.unique(y).tolist()}
+        """Compute the centroid of every label present, as ``centroids_``.
+
+        Raises ``ValueError`` or ``TypeError`` for what is no data set.
+        """
+        X, y = examples(X, y)
+        self.centroids_ = _centroids(X, y)
         return self
 
     def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
-        """Distance of every point from the centroid of its class."""
-        scores = np.empty(len(y))
-        for label in np.unique(y).tolist():
-            members = y == label
-            scores[members] = np.sqrt(squared_distances(X[members], self.centroids_[label]))
-        return scores
+        """Distance of every point from the centroid of its class.
+
+        Raises ``NotFittedError`` before ``fit``, ``ValueError`` for a label that ``fit`` has not
+        seen.
+        """
+        centroids = fitted(self, "centroids_")
+        X, y = examples(X, y, columns=len(next(iter(centroids.values()))))
+        strange = set(np.unique(y).tolist()) - set(centroids)
+        if strange:
+            raise ValueError(f"y holds the label {min(strange):g}, which fit has not seen.")
+        return _distances(X, y, centroids)
+
+    def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
+        """The scores of clean data and poison; both were checked before."""
+        return _distances(data.X, data.y, _centroids(data.X, data.y))
 
 
 @dataclass
@@ -48,12 +64,40 @@ class SlabDefense:
 
         Raises ``ValueError`` unless both classes are there: there is then no line between them.
         """
+        return self._fit(*examples(X, y))
+
+    def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
+        """Distance of every point from its class centroid along the line between the two.
+
+        Raises ``NotFittedError`` before ``fit``.
+        """
+        X, y = examples(X, y, columns=len(fitted(self, "positive_")))
+        return self._score(X, checks.signs(y, "y", len(y)))
+
+    def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
+        """The scores of clean data and poison; both were checked before."""
+        return SlabDefense()._fit(data.X, data.y)._score(data.X, data.y)
+
+    def _fit(self, X: Matrix, y: Float[ndarray, "n"]) -> "SlabDefense":
         if not set(np.unique(y)) == {-1.0, 1.0}:
-            raise ValueError("the slab defense needs points of both classes, -1 and +1")
+            raise ValueError("y: the slab defense needs points of both classes, -1 and +1.")
         self.positive_, self.negative_ = column_mean(X[y > 0.0]), column_mean(X[y < 0.0])
         return self
 
-    def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
-        """Distance of every point from its class centroid along the line between the two."""
+    def _score(self, X: Matrix, y: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
         axis = self.positive_ - self.negative_
         return np.abs(X @ axis - np.where(y > 0.0, axis @ self.positive_, axis @ self.negative_))
+
+
+def _centroids(X: Matrix, y: Shaped[ndarray, "n"]) -> dict[float | int, Float[ndarray, "d"]]:
+    return {label: column_mean(X[y == label]) for label in np.unique(y).tolist()}
+
+
+def _distances(
+    X: Matrix, y: Shaped[ndarray, "n"], centroids: dict[float | int, Float[ndarray, "d"]]
+) -> Float[ndarray, "n"]:
+    scores = np.empty(len(y))
+    for label in np.unique(y).tolist():
+        members = y == label
+        scores[members] = np.sqrt(squared_distances(X[members], centroids[label]))
+    return scores

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, distinct_rows, to_dense, vstack
 from poisoning.defenses.products import InnerProducts
 
@@ -23,7 +24,8 @@ class CleanData:
     """The clean training data ``X`` (n, d), ``y`` (n,), with a cache of derived quantities."""
 
     def __init__(self, X: Matrix, y: Shaped[ndarray, "n"]) -> None:
-        self.X, self.y = X, y
+        self.X = checks.matrix(X, "X")
+        self.y = checks.labels(y, "y", self.X.shape[0])
         self._known: dict[Hashable, Any] = {}
 
     def remember(self, key: Hashable, find: Callable[[], Known]) -> Known:
@@ -58,6 +60,9 @@ class PoisonedData:
         exact: bool = True,
         rng: np.random.Generator | None = None,
     ) -> None:
+        columns = checks.instance(clean, "clean", CleanData).X.shape[1]
+        X_poison = checks.matrix(X_poison, "X_poison", columns=columns, rows=0)
+        y_poison = checks.labels(y_poison, "y_poison", X_poison.shape[0]).astype(clean.y.dtype)
         self.clean, self.X_poison, self.undefended = clean, X_poison, undefended
         self.exact, self.rng = exact, rng
         self.X = vstack([clean.X, X_poison]) if X_poison.shape[0] else clean.X

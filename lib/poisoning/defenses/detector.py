@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Shaped
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, with_short_indices
 
 _ROUNDING = 1e-9  # scores this close, relatively, are tied: copies of one row must stay together
@@ -58,19 +59,27 @@ class Unsupervised:
 
     def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "Unsupervised":
         """Fit a copy of the detector to ``X``."""
-        detector = seeded(deepcopy(self.detector))
-        self.detector_ = detector
-        detector.fit(self._readable(X))
+        X, _ = examples(X, y)
+        detector = seeded(deepcopy(self.detector)).fit(self._readable(X))
+        self.detector_, self.columns_ = detector, X.shape[1]
         return self
 
     def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
         """Minus scikit-learn's ``score_samples``, or pyod's ``decision_function``."""
-        detector, readable = self.detector_, self._readable(X)
+        detector = fitted(self, "detector_")
+        X, y = examples(X, y, columns=self.columns_)
+        readable = self._readable(X)
         if _is_pyod(detector):
             return np.asarray(detector.decision_function(readable), dtype=np.float64)
         if hasattr(detector, "score_samples"):
             return -np.asarray(detector.score_samples(readable), dtype=np.float64)
-        return -np.asarray(detector.negative_outlier_factor_, dtype=np.float64)  # local outliers
+        own = np.asarray(detector.negative_outlier_factor_, dtype=np.float64)  # local outliers
+        if len(own) != len(y):
+            raise ValueError(
+                f"X must be the {len(own)} rows that {self.name} was fitted to, the only ones that "
+                f"it can score; it has {len(y)}."
+            )
+        return -own
 
     def _readable(self, X: Matrix) -> Matrix:
         if not sp.issparse(X):
@@ -132,6 +141,34 @@ def name_of(defense: Any) -> str:
     return getattr(defense, "name", None) or hyphenated(type(defense).__name__)
 
 
+def scores_added(defense: Any) -> bool:
+    """Whether ``score_added`` counts: not that of a base whose ``fit`` or ``score`` does not."""
+    for kind in type(defense).__mro__:
+        if "score_added" in vars(kind):
+            return True
+        if "score" in vars(kind) or "fit" in vars(kind):
+            return False
+    return hasattr(defense, "score_added")
+
+
+def examples(X: Any, y: Any, *, columns: int | None = None) -> tuple[Matrix, Shaped[ndarray, "n"]]:
+    """What a defense is given, checked: a matrix, and a label −1, +1 or 0 … k − 1 for every row."""
+    X = checks.matrix(X, "X", columns=columns)
+    return X, checks.labels(y, "y", X.shape[0])
+
+
+def fitted(defense: Any, attribute: str) -> Any:
+    """What ``fit`` has stored in ``attribute``.
+
+    Raises ``NotFittedError`` before ``fit``.
+    """
+    if attribute not in vars(defense):
+        from sklearn.exceptions import NotFittedError  # takes a second
+
+        raise NotFittedError(f"{type(defense).__name__} is not fitted: call fit before score.")
+    return vars(defense)[attribute]
+
+
 def hyphenated(name: str) -> str:
     """``IsolationForest`` as ``isolation-forest``, ``ECOD`` as ``ecod``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
@@ -142,7 +179,14 @@ def _is_pyod(detector: Any) -> bool:
 
 
 def threshold(scores: Float[ndarray, "n"], remove: float) -> float:
-    """τ: the (1 − ``remove``) quantile, the least score that this fraction does not exceed."""
+    """τ: the (1 − ``remove``) quantile, the least score that this fraction does not exceed.
+
+    Raises ``ValueError`` unless 0 ≤ ``remove`` < 1 and there are scores, none of them NaN.
+    """
+    remove = checks.fraction(remove, "remove")
+    scores = checks.bounds(scores, "scores", None)
+    if not len(scores):
+        raise ValueError("scores must hold at least one score.")
     kept = max(1, int(np.ceil((1.0 - remove) * len(scores) - 1e-9)))
     return float(np.partition(scores, kept - 1)[kept - 1])
 
@@ -157,10 +201,9 @@ def keep_mask(
     n_y⌋ points of a class are removed, fewer if there are ties; scores that differ by rounding
     count as tied. Raises ``ValueError`` unless 0 ≤ ``remove`` < 1, or if a score is NaN.
     """
-    if not 0.0 <= remove < 1.0:
-        raise ValueError(f"the fraction to remove must be in [0, 1), got {remove:g}")
-    if np.isnan(scores).any():
-        raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} anomaly scores are NaN")
+    remove = checks.fraction(remove, "remove")
+    y = checks.labels(y, "y", None)
+    scores = checks.bounds(scores, "scores", len(y))
     keep = np.isfinite(scores)
     for label in np.unique(y):
         members = y == label
@@ -177,5 +220,7 @@ def sanitize(
     ``X`` (n, d), ``y`` (n,) are clean and poisoned points together, as the defender sees them;
     ``remove`` is the fraction p of every class.
     """
-    fitted = deepcopy(defense).fit(X, y)
-    return keep_mask(fitted.score(X, y), y, remove)
+    remove = checks.fraction(remove, "remove")
+    X, y = examples(X, y)
+    scores = deepcopy(as_defense(defense)).fit(X, y).score(X, y)
+    return keep_mask(scores, y, remove)

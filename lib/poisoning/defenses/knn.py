@@ -7,11 +7,12 @@ x·z (:mod:`poisoning.defenses.products`), a block of rows at a time to keep mem
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from numpy import ndarray
 
-from poisoning.arrays import Matrix, squared_norms
+from poisoning.arrays import Matrix, to_dense
 from poisoning.defenses.data import CleanData, PoisonedData
+from poisoning.defenses.detector import examples, fitted
 from poisoning.defenses.knn_kernels import merge_smallest
 from poisoning.defenses.products import InnerProducts
 
@@ -39,52 +40,68 @@ class KNNDefense:
             raise ValueError(f"KNNDefense: k must be a whole number from 1, not {self.k!r}.")
 
     def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "KNNDefense":
-        """Keep ``X``."""
-        self.products_ = InnerProducts(X)
+        """Keep ``X``.
+
+        Raises ``ValueError`` or ``TypeError`` for what is no data set.
+        """
+        X, _ = examples(X, y)
+        self.products_ = InnerProducts(X, centred=True)
         return self
 
     def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
-        """Distance of every row of ``X`` to its k-th nearest neighbour; ∞ if β has ≤ k points."""
-        return _distance(self._nearest(X, self.products_))
+        """Distance of every row of ``X`` to its k-th nearest neighbour.
+
+        Of β with k points or fewer, to its farthest: a defender who discards the fraction p of a
+        class must not lose it all.
+
+        Raises ``NotFittedError`` before ``fit``.
+        """
+        products = fitted(self, "products_")
+        X, y = examples(X, y, columns=products.columns)
+        return self._distance(self._nearest(products.like(X), products), len(products.norms))
 
     def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
         """The scores of clean data and poison, from the distances among clean points."""
         best = self._clean_nearest(data.clean)
         if data.X_poison.shape[0]:
             P, copies, which = data.distinct
-            norms, clean_norms = squared_norms(P), data.clean.products.norms
+            products = self._clean_products(data.clean)
+            cross, inner = data.cross, data.inner
+            if products.moved:
+                moved = to_dense(P) - products.shift
+                cross, inner = products.block(P).T.copy(), moved @ moved.T
+            norms, clean_norms = products.squares(P), products.norms
             best = best.copy()
-            merge_smallest(data.cross, clean_norms, norms, copies, best)
+            merge_smallest(cross, clean_norms, norms, copies, best)
             of_poison = np.full((P.shape[0], best.shape[1]), np.inf)
             once = np.ones(len(clean_norms), dtype=np.int64)
-            merge_smallest(np.ascontiguousarray(data.cross.T), norms, clean_norms, once, of_poison)
-            merge_smallest(data.inner, norms, norms, copies, of_poison)
+            merge_smallest(np.ascontiguousarray(cross.T), norms, clean_norms, once, of_poison)
+            merge_smallest(inner, norms, norms, copies, of_poison)
             best = np.vstack([best, of_poison[which]])
-        return _distance(best)
+        return self._distance(best, len(data.y))
+
+    def _clean_products(self, clean: CleanData) -> InnerProducts:
+        def find() -> InnerProducts:
+            centred = InnerProducts(clean.X, centred=True)
+            return centred if centred.moved else clean.products
+
+        return clean.remember("centred products", find)
 
     def _clean_nearest(self, clean: CleanData) -> Float[ndarray, "n w"]:
         """Squared distances of each clean point to itself and its nearest clean neighbours."""
-        return clean.remember(("knn", self.k), lambda: self._nearest(clean.X, clean.products))
+        return clean.remember(
+            ("knn", self.k), lambda: self._nearest(clean.X, self._clean_products(clean))
+        )
 
     def _nearest(self, X: Matrix, products: InnerProducts) -> Float[ndarray, "n w"]:
+        """Squared distances of each row of ``X`` to the nearest k + 1 of β, ascending."""
         best = np.full((X.shape[0], self.k + 1), np.inf)
-        nearest(X, products, np.ones(len(products.norms), dtype=np.int64), best)
+        norms, once = products.squares(X), np.ones(len(products.norms), dtype=np.int64)
+        for first in range(0, X.shape[0], _BLOCK):
+            now = slice(first, first + _BLOCK)
+            merge_smallest(products.block(X[now]), norms[now], products.norms, once, best[now])
         return best
 
-
-def _distance(best: Float[ndarray, "n w"]) -> Float[ndarray, "n"]:
-    return np.sqrt(np.maximum(best[:, -1], 0.0))
-
-
-def nearest(
-    X: Matrix, products: InnerProducts, copies: Int[ndarray, "m"], best: Float[ndarray, "n w"]
-) -> None:
-    """Lower ``best``, in place, to the w smallest squared distances seen so far.
-
-    ``best`` (n, w) holds, ascending, those of each row of ``X`` to other points; this adds the
-    points of ``products``, each counted ``copies`` times.
-    """
-    norms = squared_norms(X)
-    for first in range(0, X.shape[0], _BLOCK):
-        block = slice(first, first + _BLOCK)
-        merge_smallest(products(X[block]), norms[block], products.norms, copies, best[block])
+    def _distance(self, best: Float[ndarray, "n w"], points: int) -> Float[ndarray, "n"]:
+        """To the k-th neighbour, or to the last of so many ``points``."""
+        return np.sqrt(np.maximum(best[:, min(self.k, points - 1)], 0.0))

@@ -1,4 +1,9 @@
-"""Compiled inner loops of the k-NN defense: sparse inner products and running minima."""
+"""Compiled inner loops of the k-NN defense: sparse inner products and running minima.
+
+Assumed, and not checked: arrays are float64, C-contiguous and writable; ``indices`` and ``indptr``
+are those of a valid CSR matrix of as many columns as the other has rows; ``out``, ``best`` and
+``copies`` have the lengths of the rows and columns that they stand for.
+"""
 
 from poisoning.compiled import njit
 

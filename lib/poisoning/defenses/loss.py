@@ -9,6 +9,7 @@ from numpy import ndarray
 
 from poisoning.arrays import Matrix
 from poisoning.defenses.data import PoisonedData
+from poisoning.defenses.detector import examples, fitted
 from poisoning.models.linear import LinearModel
 
 
@@ -33,22 +34,34 @@ class LossDefense:
 
         Raises ``ValueError`` without a learner.
         """
-        if self.learner is None:
-            raise ValueError("outside a game the loss defense needs a learner: LossDefense(SVM())")
-        from sklearn.base import clone  # takes a second
-
-        self.model_ = clone(self.learner).fit(X, y)
-        return self
+        X, y = examples(X, y)
+        self.columns_ = X.shape[1]
+        return self._fit(X, y)
 
     def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
-        """One minus the margin of every point."""
-        return signed_losses(self.model_, X, y)
+        """One minus the margin of every point.
+
+        Raises ``NotFittedError`` before ``fit``, ``ValueError`` for a label that ``fit`` has not
+        seen.
+        """
+        model = fitted(self, "model_")
+        return signed_losses(model, *examples(X, y, columns=self.columns_))
 
     def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
         """The scores under the model that the game's learner trains on all points."""
         if self.learner is None:
-            return signed_losses(data.undefended(), data.X, data.y)
-        return replace(self).fit(data.X, data.y).score(data.X, data.y)
+            return _signed_losses(data.undefended(), data.X, data.y)
+        return _signed_losses(replace(self)._fit(data.X, data.y).model_, data.X, data.y)
+
+    def _fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "LossDefense":
+        if self.learner is None:
+            raise ValueError(
+                "learner: outside a game the loss defense needs one, LossDefense(SVM())"
+            )
+        from sklearn.base import clone  # takes a second
+
+        self.model_ = clone(self.learner).fit(X, y)
+        return self
 
 
 def signed_losses(model: Any, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
@@ -56,8 +69,19 @@ def signed_losses(model: Any, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarr
 
     A model without ``decision_function`` is scored by 1 − P(y | x), its ``predict_proba``.
 
-    Raises ``TypeError`` for a model without either.
+    Raises ``TypeError`` for a model without either, ``ValueError`` for a label that is none of the
+    model's.
     """
+    X, y = examples(X, y)
+    known = (-1.0, 1.0) if isinstance(model, LinearModel) else getattr(model, "classes_", y)
+    strange = np.setdiff1d(y, known)
+    if strange.size:
+        raise ValueError(f"y holds the label {strange[0]:g}, which the model does not know.")
+    return _signed_losses(model, X, y)
+
+
+def _signed_losses(model: Any, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
+    """The same for data that were checked before."""
     if hasattr(model, "losses"):
         return model.losses(X, y)
     if isinstance(model, LinearModel):

@@ -22,6 +22,7 @@ import scipy.linalg
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, squared_norms
 
 EXACT = 1e-6
@@ -72,7 +73,13 @@ class Spectrum:
 
 
 def rank_for(values: Float[ndarray, "m"], total: float, tail: float) -> int | None:
-    """The smallest k with Σ_{i>k} σ_i² / Σ σ_i² < ``tail``; None if ``values`` do not reach it."""
+    """The smallest k with Σ_{i>k} σ_i² / Σ σ_i² < ``tail``; None if ``values`` do not reach it.
+
+    Raises ``ValueError`` unless ``tail`` is between 0 and 1.
+    """
+    tail = checks.share(tail, "tail")
+    values = checks.array(values, "values", (None,))
+    total = checks.positive(total, "total", zero=True)
     enough = total - np.concatenate([[0.0], np.cumsum(values)]) < tail * total
     return int(np.argmax(enough)) if enough.any() else None
 
@@ -82,12 +89,15 @@ def leading_spectrum(X: Matrix, tail: float, *, reach: float = 1.0, tol: float =
 
     ``X`` (n, d); ``tail`` in (0, 1) as in ``rank_for``. For later updates, pairs down to the first
     at ``reach`` · λ_k or less are computed too, but at most k more. Every pair returned has a
-    residual of at most ``tol`` · λ_k. Raises ``ValueError`` for a matrix of zeros.
+    residual of at most ``tol`` · λ_k. Raises ``ValueError`` for a matrix of zeros, a tail that is
+    not between 0 and 1, and what is no matrix.
     """
+    X, tail = checks.matrix(X, "X"), checks.share(tail, "tail")
+    reach, tol = checks.between(reach, "reach", 0.0, 1.0), checks.positive(tol, "tol")
     n = X.shape[0]
     total = float(squared_norms(X).sum())
     if not total > 0.0:
-        raise ValueError("a matrix of zeros has no leading singular vectors")
+        raise ValueError("X must not be 0 throughout: it has no leading singular vectors.")
     gram = _gram(X)
     # Started in the range of A: then equal rows of X have equal entries in every vector.
     rng = np.random.default_rng(_SEED)
@@ -172,7 +182,16 @@ def captured_with_rows(
 
     The result is None if ``spectrum`` has too few pairs to guarantee it: eigenvectors of A left out
     of U may be among the new leading ones unless their eigenvalues are below the new λ_k.
+
+    Raises ``ValueError`` for arrays that do not fit, a tail that is not between 0 and 1.
     """
+    U = checks.instance(spectrum, "spectrum", Spectrum).vectors
+    X, tail = checks.matrix(X, "X"), checks.share(tail, "tail")
+    if X.shape[0] != len(U):
+        raise ValueError(f"X must have the {len(U)} rows of the spectrum, it has {X.shape[0]}.")
+    cross = checks.array(cross, "cross", (len(U), None))
+    inner = checks.array(inner, "inner", (cross.shape[1], cross.shape[1]))
+    tol = checks.positive(tol, "tol")
     U, r, m = spectrum.vectors, inner.shape[0], len(spectrum.values)
     total = spectrum.total + float(np.trace(inner))
     lanczos = _BlockLanczos(_gram(X), cross, U)
@@ -235,6 +254,7 @@ def update_pays(spectrum: Spectrum, added: int, tol: float = EXACT) -> bool:
     ``EXACT`` both are equally accurate, so the update is used where it is faster; at a larger
     ``tol`` it is used only where ``leading_spectrum`` takes minutes.
     """
+    added, tol = checks.whole(added, "added"), checks.positive(tol, "tol")
     size = len(spectrum.values) + added * (1 + _steps(spectrum, tol))
     fresh = _FRESH_BASIS * spectrum.rank
     if tol <= EXACT:

@@ -6,8 +6,10 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, squared_norms
 from poisoning.defenses.data import CleanData, PoisonedData
+from poisoning.defenses.detector import examples, fitted
 from poisoning.defenses.spectrum import (
     EXACT,
     ROUGH,
@@ -37,19 +39,25 @@ class SVDDefense:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` unless the tail is a fraction between 0 and 1."""
-        number = isinstance(self.tail, float | np.floating)
-        if not number or not 0.0 < self.tail < 1.0:
-            raise ValueError(f"SVDDefense: tail must be between 0 and 1, not {self.tail!r}.")
+        checks.share(self.tail, "SVDDefense: tail")
 
     def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "SVDDefense":
-        """Compute β, as ``basis_`` (d, k)."""
+        """Compute β, as ``basis_`` (d, k).
+
+        Raises ``ValueError`` for a matrix of zeros, and for what is no data set.
+        """
+        X, _ = examples(X, y)
         spectrum = leading_spectrum(X, self.tail)
         k = spectrum.rank
         self.basis_ = (X.T @ spectrum.vectors[:, :k]) / np.sqrt(spectrum.values[:k])
         return self
 
     def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
-        """Distance of every point from the subspace."""
+        """Distance of every point from the subspace.
+
+        Raises ``NotFittedError`` before ``fit``.
+        """
+        X, y = examples(X, y, columns=len(fitted(self, "basis_")))
         captured = np.empty(X.shape[0])
         for first in range(0, X.shape[0], _BLOCK):
             block = slice(first, first + _BLOCK)
@@ -99,6 +107,11 @@ class SVDDefense:
 def distance_outside(
     norms: Float[ndarray, "n"], captured: Float[ndarray, "n"]
 ) -> Float[ndarray, "n"]:
-    """√(‖x‖² − ‖βᵀx‖²); 0, so that noise ranks no points, if the difference is rounding error."""
+    """√(‖x‖² − ‖βᵀx‖²); 0, so that noise ranks no points, if the difference is rounding error.
+
+    Raises ``ValueError`` unless both have a number for every point.
+    """
+    norms = checks.array(norms, "norms", (None,))
+    captured = checks.array(captured, "captured", norms.shape)
     outside = norms - captured
     return np.sqrt(np.where(outside > _ROUNDING * norms, outside, 0.0))

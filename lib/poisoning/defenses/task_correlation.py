@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.models.mtrl import Loss, TaskData, loss_values, solve_mtrl, task_scores
 
 
@@ -25,16 +26,21 @@ def group_scores(correlations: Float[ndarray, "m m"], size: int) -> Float[ndarra
     Raises:
         ValueError: a group must have at least two tasks and leave one out.
     """
+    correlations = checks.square(correlations, "correlations")
     m = len(correlations)
-    if not 2 <= size <= m - 1:
-        raise ValueError(f"a group has 2 to {m - 1} of {m} tasks, not {size}")
+    size = checks.whole(size, "size", 2, m - 1)
     others = correlations[~np.eye(m, dtype=bool)].reshape(m, m - 1)
     ranked = -np.sort(-others, axis=1)
     return ranked[:, : size - 1].mean(axis=1) - ranked[:, size - 1 :].mean(axis=1)
 
 
 def loss_scores(data: TaskData, W: Float[ndarray, "m d"], loss: Loss) -> Float[ndarray, "m"]:
-    """The mean training loss of every task, Σ_j weight_ij ℓ(w_i·x_ij, y_ij): a plain baseline."""
+    """The mean training loss of every task, Σ_j weight_ij ℓ(w_i·x_ij, y_ij): a plain baseline.
+
+    Raises ``ValueError`` for weights that do not fit the data.
+    """
+    m, _, d = checks.instance(data, "data", TaskData).X.shape
+    W = checks.array(W, "W", (m, d))
     losses = loss_values(task_scores(data.X, W), data.y, loss)
     return np.sum(data.weight * losses, axis=-1)
 
@@ -58,8 +64,11 @@ def trim(
         ValueError: ``fraction`` is not in [0, 1).
         SolverError: a fit does not converge.
     """
-    if not 0.0 <= fraction < 1.0:
-        raise ValueError(f"a fraction of the examples must lie in [0, 1), not be {fraction}")
+    m = len(checks.instance(data, "data", TaskData).y)
+    flagged = checks.mask(flagged, "flagged", (m,))
+    fraction = checks.fraction(fraction, "fraction")
+    regularisation = checks.positive(regularisation, "regularisation")
+    rounds = checks.whole(rounds, "rounds")
     kept = data.weight > 0.0
     for i in np.flatnonzero(flagged):
         own = kept[i].copy()
@@ -92,7 +101,11 @@ def _trim_alone(
 
 
 def keep(data: TaskData, kept: Bool[ndarray, "m n"]) -> TaskData:
-    """The tasks with only the ``kept`` examples; each task's weights again add up to one."""
+    """The tasks with only the ``kept`` examples; each task's weights again add up to one.
+
+    Raises ``TypeError`` or ``ValueError`` unless ``kept`` is a mask of the examples.
+    """
+    kept = checks.mask(kept, "kept", checks.instance(data, "data", TaskData).y.shape)
     return replace(data, weight=_equal_weights(kept & (data.weight > 0)))
 
 

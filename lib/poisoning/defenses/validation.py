@@ -14,8 +14,15 @@ from numpy import ndarray
 from sklearn.base import clone
 
 from poisoning.arrays import Matrix
-from poisoning.checks import generator
-from poisoning.defenses.detector import Defense, as_defense, equipped, keep_mask, seeded
+from poisoning.checks import fraction, generator
+from poisoning.defenses.detector import (
+    Defense,
+    as_defense,
+    equipped,
+    examples,
+    keep_mask,
+    seeded,
+)
 
 ASIDE = 5  # one point in five is held out
 
@@ -33,8 +40,17 @@ def removal_by_validation(
     ``X`` (n, d), ``y`` (n,) are what the defender received. A fifth of it, drawn by ``rng``, is
     held out. For every p the defense cleans the rest, and the model of the points kept is tested on
     the fifth. Of equal errors the first p wins.
+
+    Raises ``ValueError`` for fewer than five points, no fraction to choose from, and what is no
+    data set.
     """
     draws = generator(rng)
+    X, y = examples(X, y)
+    if len(y) < ASIDE:
+        raise ValueError(f"X must have at least {ASIDE} rows to hold one out, it has {len(y)}.")
+    if isinstance(removals, str) or not len(removals):
+        raise ValueError(f"removals must hold at least one fraction, not {removals!r}.")
+    removals = [fraction(p, "removals") for p in removals]
     order, learner = draws.permutation(len(y)), seeded(clone(learner), int(draws.integers(2**31)))
     aside, rest = order[: len(y) // ASIDE], order[len(y) // ASIDE :]
     defense = equipped(as_defense(defense), learner)

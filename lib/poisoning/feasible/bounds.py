@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.feasible.sets import ClassSet
 
 
@@ -20,11 +21,14 @@ def linear_lower_bounds(
     f the envelope of Eq. (7) of Koh et al. 2021 for counts and x² otherwise. It holds for any
     multipliers (ν, v), one row of ``multipliers`` (m, 1 + R) for each of ``C``; those of a similar
     problem that was solved make it tight. −∞ where the bracket has no minimum or v_j picks an end
-    that is infinite. Raises ``ValueError`` for a negative ν.
+    that is infinite. Raises ``ValueError`` for a negative ν, or arrays that do not fit.
     """
+    rows = checks.instance(feasible, "feasible", ClassSet).rows
+    C = checks.array(C, "C", (None, rows.shape[1]))
+    multipliers = checks.array(multipliers, "multipliers", (len(C), 1 + len(rows)))
     ball, slopes = multipliers[:, :1], multipliers[:, 1:]
     if np.any(ball < 0.0):
-        raise ValueError("The multiplier of the ball must not be negative.")
+        raise ValueError("multipliers must not be negative for the ball.")
     B = C + slopes @ feasible.rows - 2.0 * ball * feasible.centre
     with np.errstate(divide="ignore", invalid="ignore"):
         x = np.nan_to_num(B / (-2.0 * ball), nan=0.0, posinf=np.inf, neginf=-np.inf)

@@ -5,6 +5,7 @@ import scipy.sparse as sp
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix
 from poisoning.feasible.sets import InputDomain
 
@@ -15,10 +16,10 @@ def budget(epsilon: float, n: int, share: float) -> tuple[int, int]:
     """How many poisoned points of class +1 and of −1 an attack may add to ``n`` clean ones.
 
     Together exactly round(εn), ties to even; of these the fraction ``share`` = ε_+/ε, rounded the
-    same way, is positive. Raises ``ValueError`` for a share outside [0, 1].
+    same way, is positive. Raises ``ValueError`` for a share outside [0, 1], ε < 0 or n < 0.
     """
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(f"The share of positive points must be in [0, 1], not {share:g}.")
+    share = checks.between(share, "share", 0.0, 1.0)
+    epsilon, n = checks.positive(epsilon, "epsilon", zero=True), checks.whole(n, "n", 0)
     total = round(epsilon * n)
     positive = round(share * total)
     return positive, total - positive
@@ -30,8 +31,11 @@ def randomised_rounding(
     """``size`` independent roundings x̂ of x (d,), each with E x̂ = x, as sparse rows (size, d).
 
     x̂_i is ⌈x_i⌉ with probability x_i − ⌊x_i⌋, else ⌊x_i⌋. Random numbers are drawn for the entries
-    that are not whole only.
+    that are not whole only. Raises ``ValueError`` or ``TypeError`` for an x that is no finite
+    vector, or a negative ``size``.
     """
+    x, size = checks.array(x, "x", (None,)), checks.whole(size, "size", 0)
+    rng = checks.generator(rng)
     nearest = np.rint(x)
     whole = np.where(np.abs(x - nearest) <= _WHOLE, nearest, np.floor(x))
     fraction = np.where(np.abs(x - nearest) <= _WHOLE, 0.0, x - whole)
@@ -51,8 +55,7 @@ def repeated_roundings(
     The last group is cut short where r does not divide ``size``. Repetition keeps the poison
     concentrated and changes no expectation. Raises ``ValueError`` for r < 1.
     """
-    if copies < 1:
-        raise ValueError(f"Every rounding must stand at least once, not {copies} times.")
+    copies, size = checks.whole(copies, "copies"), checks.whole(size, "size", 0)
     return randomised_rounding(x, -(-size // copies), rng)[np.arange(size) // copies]
 
 
@@ -68,6 +71,8 @@ def realise(
     Whole numbers are drawn by :func:`repeated_roundings`. In other domains every row is x itself,
     clipped to bounds that rounding errors may have crossed, as a dense array.
     """
+    x = checks.array(x, "x", checks.instance(domain, "domain", InputDomain).lower.shape)
+    size = checks.whole(size, "size", 0)
     if domain.integer:
         return repeated_roundings(x, size, copies, rng)
     return np.tile(np.clip(x, domain.lower, domain.upper), (size, 1))

@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix, column_mean, squared_distances
 from poisoning.datasets.dataset import Domain
 
@@ -35,11 +36,27 @@ class InputDomain:
 
     ``lower`` and ``upper`` (d,) may be infinite. When ``integer``, ``lower`` is 0 and ``upper``
     whole.
+
+    Raises ``ValueError`` or ``TypeError`` for limits that are not so, or upside down.
     """
 
     kind: Domain
     lower: Float[ndarray, "d"]
     upper: Float[ndarray, "d"]
+
+    def __post_init__(self) -> None:
+        checks.one_of(self.kind, "kind", get_args(Domain))
+        lower = checks.bounds(self.lower, "lower", None)
+        upper = checks.bounds(self.upper, "upper", lower.size)
+        if not lower.size:
+            raise ValueError("lower must hold a limit for at least one feature.")
+        _ordered(lower, upper)
+        if self.integer and (lower.any() or not np.isfinite(upper).all()):
+            raise ValueError("lower must be 0, and upper finite, for counts.")
+        if self.integer and np.any(upper != np.floor(upper)):
+            raise ValueError("upper must hold whole numbers for counts.")
+        object.__setattr__(self, "lower", lower)
+        object.__setattr__(self, "upper", upper)
 
     @classmethod
     def of(cls, kind: Domain, X: Matrix) -> "InputDomain":
@@ -51,6 +68,7 @@ class InputDomain:
         Raises:
             ValueError: there is no such domain, or the data themselves lie outside it.
         """
+        X = checks.matrix(X, "X")
         d = X.shape[1]
         zeros, infinite = np.zeros(d), np.full(d, np.inf)
         if kind == "counts":
@@ -79,7 +97,11 @@ class InputDomain:
         return self.kind == "counts"
 
     def contains(self, X: Matrix) -> Bool[ndarray, "n"]:
-        """For each row, whether it lies in the domain, exactly."""
+        """For each row, whether it lies in the domain, exactly.
+
+        Raises ``ValueError`` or ``TypeError`` for what is no matrix of as many columns.
+        """
+        X = checks.matrix(X, "X", columns=self.lower.size, rows=0)
         if not sp.issparse(X):
             inside = (self.lower <= X) & (self.upper >= X)
             if self.integer:
@@ -93,7 +115,7 @@ class InputDomain:
         inside = np.ones(X.shape[0], dtype=bool)
         inside[rows[~stored]] = False
         if np.any(self.lower > 0.0) or np.any(self.upper < 0.0):
-            raise ValueError("A sparse matrix needs a domain that contains 0.")
+            raise ValueError("X must be dense for a domain that does not contain 0, it is sparse.")
         return inside
 
 
@@ -104,6 +126,9 @@ class ClassSet:
     {x in ``domain``: E‖x̂ − centre‖² ≤ radius², lower ≤ rows @ x ≤ upper}, x̂ being the randomised
     rounding of x for counts and x itself otherwise. ``rows`` (R, d); ``lower`` and ``upper`` (R,)
     may be infinite.
+
+    Raises ``ValueError`` or ``TypeError`` for arrays that do not fit together or are not finite, a
+    radius that is not above 0, and limits upside down.
     """
 
     domain: InputDomain
@@ -113,8 +138,20 @@ class ClassSet:
     lower: Float[ndarray, "R"]
     upper: Float[ndarray, "R"]
 
+    def __post_init__(self) -> None:
+        d = checks.instance(self.domain, "domain", InputDomain).lower.size
+        checks.positive(self.radius, "radius")
+        rows = checks.array(self.rows, "rows", (None, d))
+        lower = checks.bounds(self.lower, "lower", len(rows))
+        upper = checks.bounds(self.upper, "upper", len(rows))
+        _ordered(lower, upper)
+        object.__setattr__(self, "centre", checks.array(self.centre, "centre", (d,)))
+        for name, values in (("rows", rows), ("lower", lower), ("upper", upper)):
+            object.__setattr__(self, name, values)
+
     def square(self, x: Float[ndarray, "d"]) -> float:
         """E‖x̂ − centre‖², Eq. (5)."""
+        x = checks.array(x, "x", self.centre.shape)
         f = expected_square(x) if self.domain.integer else x * x
         return float(f.sum() - 2.0 * self.centre @ x + self.centre @ self.centre)
 
@@ -123,6 +160,7 @@ class ClassSet:
 
         Each is relative: to radius² for the ball, to ‖row‖·radius for a row, absolute for bounds.
         """
+        x = checks.array(x, "x", self.centre.shape)
         products = self.rows @ x
         scale = np.linalg.norm(self.rows, axis=1) * self.radius + np.finfo(float).tiny
         excess = np.concatenate(
@@ -140,7 +178,7 @@ class ClassSet:
         """The set with lower ≤ row·x ≤ upper added."""
         return replace(
             self,
-            rows=np.vstack([self.rows, row]),
+            rows=np.vstack([self.rows, checks.array(row, "row", self.centre.shape)]),
             lower=np.append(self.lower, lower),
             upper=np.append(self.upper, upper),
         )
@@ -152,6 +190,11 @@ class FeasibleSet:
 
     positive: ClassSet
     negative: ClassSet
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` or ``TypeError`` unless both are sets of the same space."""
+        shape = checks.instance(self.positive, "positive", ClassSet).centre.shape
+        checks.array(checks.instance(self.negative, "negative", ClassSet).centre, "negative", shape)
 
     @classmethod
     def fit(
@@ -171,11 +214,15 @@ class FeasibleSet:
         Raises:
             ValueError: a percentile is outside (0, 100], or a class has no points.
         """
-        for percentile in (radius_percentile, slab_percentile):
-            if not 0.0 < percentile <= 100.0:
-                raise ValueError(f"A percentile must be in (0, 100], not {percentile}.")
+        X = checks.matrix(X, "X")
+        y = checks.signs(y, "y", X.shape[0])
+        d = checks.instance(domain, "domain", InputDomain).lower.size
+        if d != X.shape[1]:
+            raise ValueError(f"domain must have the {X.shape[1]} features of X, it has {d}.")
+        radius_percentile = _percentile(radius_percentile, "radius_percentile")
+        slab_percentile = _percentile(slab_percentile, "slab_percentile")
         if not (np.any(y == 1.0) and np.any(y == -1.0)):
-            raise ValueError("The clean data need points of both classes, -1 and +1.")
+            raise ValueError("y must hold both classes, -1 and +1.")
         centres = {label: column_mean(X[y == label]) for label in (1.0, -1.0)}
         axis = centres[1.0] - centres[-1.0]
 
@@ -203,12 +250,28 @@ class FeasibleSet:
         """The set with 1 − cap_y ≤ y(θ·x + b) ≤ 1 added: a support vector of loss at most cap_y.
 
         ``theta`` (d,) and ``bias`` are decoy parameters: if the attack works, the defender's are
-        near them, and so are the losses it sees. ``caps`` are those of the classes +1 and −1.
+        near them, and so are the losses it sees. ``caps`` ≥ 0 are those of the classes +1 and −1.
         """
+        bias = checks.between(bias, "bias", -np.inf, np.inf)
+        theta = checks.array(theta, "theta", self.positive.centre.shape)
 
         def add(part: ClassSet, label: float, cap: float) -> ClassSet:
+            cap = checks.positive(cap, "caps", zero=True)
             lower, upper = sorted((label - bias, label * (1.0 - cap) - bias))
             return part.with_row(theta, lower, upper)
 
         positive, negative = caps
         return FeasibleSet(add(self.positive, 1.0, positive), add(self.negative, -1.0, negative))
+
+
+def _ordered(lower: Float[ndarray, "k"], upper: Float[ndarray, "k"]) -> None:
+    wrong = np.flatnonzero((lower > upper) | (lower == np.inf) | (upper == -np.inf))
+    if wrong.size:
+        i = wrong[0]
+        raise ValueError(f"lower must not be above upper: [{lower[i]:g}, {upper[i]:g}] at {i}.")
+
+
+def _percentile(value: float, name: str) -> float:
+    if checks.between(value, name, 0.0, 100.0) == 0.0:
+        raise ValueError(f"{name} must be above 0.")
+    return value

@@ -8,6 +8,9 @@ problem per coordinate, over the entries x_k that the one or two classes have th
 lower ≤ x_k ≤ upper. Given w, each x_k is a proximal step in closed form, monotone in s_k w; so w
 solves a scalar, piecewise-linear equation of slope ≥ 1, to which Newton's method, kept between the
 best points on either side of the root, finds the exact answer.
+
+Assumed, and not checked: arrays are float64, C-contiguous and writable, with an entry per
+coordinate along their last axis; lower ≤ upper.
 """
 
 import numpy as np

@@ -28,6 +28,7 @@ from poisoning.hypergradient.learning import Exponents, HyperparameterLearning, 
 from poisoning.hypergradient.logistic import Logistic
 from poisoning.hypergradient.mlp import MLP
 from poisoning.hypergradient.problem import Objective, Penalty, Problem, Rows
+from poisoning.hypergradient.rmd import check_finite
 from poisoning.settings import COUNT, STEP, Settings, setting
 
 NO_REGULARISATION = float("-inf")
@@ -48,7 +49,7 @@ class Policy:
     ``penalty`` is "l2" or "l1". ``per_layer``: a learned exponent for every layer of a network,
     otherwise one for all parameters.
 
-    Raises ``ValueError`` for another penalty.
+    Raises ``ValueError`` for another penalty, or a ``fixed`` that is NaN or above 20.
     """
 
     penalty: Penalty = "l2"
@@ -56,8 +57,10 @@ class Policy:
     per_layer: bool = False
 
     def __post_init__(self) -> None:
-        if self.penalty not in ("l2", "l1"):
-            raise ValueError(f"Policy: penalty must be l2 or l1, not {self.penalty!r}.")
+        checks.one_of(self.penalty, "Policy: penalty", ("l2", "l1"))
+        if self.fixed is not None and self.fixed != NO_REGULARISATION:
+            checks.between(self.fixed, "Policy: fixed", -20.0, 20.0)
+        checks.instance(self.per_layer, "Policy: per_layer", (bool, np.bool_))
 
 
 POLICIES = {
@@ -159,22 +162,32 @@ class BilevelGame:
         dtype: str = "float32",
         device: str = "cpu",
     ) -> None:
-        if dtype not in _DTYPES:
-            raise ValueError(f"dtype must be float32 or float64, not {dtype!r}.")
-        self.dtype, self.device = _DTYPES[dtype], device
+        self.dtype = _DTYPES[checks.one_of(dtype, "dtype", _DTYPES)]
+        try:
+            self.device = str(torch.device(device))
+        except (RuntimeError, TypeError):
+            raise ValueError(f"device must be one of torch, such as cpu, not {device!r}.") from None
         self.box = _interval(box)
         self.policies = _policies(policies)
-        self.learning, self.training = learning, training
-        self._affine = float(scale), float(offset)
+        self.learning = checks.instance(learning, "learning", HyperparameterLearning)
+        self.training = checks.instance(training, "training", FinalTraining)
+        self._affine = (
+            checks.positive(scale, "scale"),
+            checks.between(offset, "offset", -1e30, 1e30),
+        )
         values, labels = self._examples(X, y, "X", "y")
         affine = self._affine if values.dtype == torch.uint8 else (1.0, 0.0)
         self.clean = Rows(values, labels, *affine)
         self.validation = self._objective(X_val, y_val, "X_val", "y_val")
         self.test = self.validation
+        if X_test is None and y_test is not None:
+            raise ValueError("X_test must be given with y_test, it is None.")
         if X_test is not None:
             self.test = self._objective(X_test, y_test, "X_test", "y_test")
         self.target = None
         if target is not None:
+            if not isinstance(target, tuple | list) or len(target) != 2:
+                raise TypeError(f"target must be a pair (X, y), not {target!r:.100}.")
             self.target = self._objective(*target, "X of target", "y of target")
         self.model = _model(hidden)
 
@@ -182,9 +195,9 @@ class BilevelGame:
         """Examples, bytes as they are, and labels, checked."""
         if sp.issparse(X):
             raise TypeError(f"{name} must be a dense array, it is sparse.")
-        as_bytes = np.asarray(X).dtype == np.uint8
         columns = self.clean.X.shape[1] if hasattr(self, "clean") else None
         checked = checks.matrix(X, name, columns=columns)
+        as_bytes = np.asarray(X).dtype == np.uint8
         labels = checks.labels(y, of_labels, checked.shape[0])
         if not set(np.unique(labels)) <= {-1.0, 1.0}:
             raise ValueError(f"{of_labels} must hold -1 and +1.")
@@ -220,7 +233,7 @@ class BilevelGame:
     def with_learning(self, learning: HyperparameterLearning) -> "BilevelGame":
         """The same game with a defender who learns λ in another way."""
         other = copy(self)
-        other.learning = learning
+        other.learning = checks.instance(learning, "learning", HyperparameterLearning)
         return other
 
     def poisoned(
@@ -263,11 +276,17 @@ class BilevelGame:
         return tuple(policy.penalty for policy in self.policies.values())
 
     def remaining(self, replaced: Int[ndarray, "r"] | None) -> Rows:
-        """The clean rows but for those whose place poison has taken."""
-        if replaced is None or len(replaced) == 0:
+        """The clean rows but for those whose place poison has taken.
+
+        Raises ``ValueError`` for a row that there is not, or is named twice.
+        """
+        if replaced is None:
+            return self.clean
+        rows = checks.indices(replaced, "replaced", self.n)
+        if not rows.size:
             return self.clean
         kept = torch.ones(self.n, dtype=torch.bool)
-        kept[torch.from_numpy(np.array(replaced))] = False
+        kept[torch.from_numpy(rows)] = False
         kept = kept.to(self.clean.y.device)
         clean = self.clean
         return Rows(clean.X[kept], clean.y[kept], clean.scale, clean.offset)
@@ -359,12 +378,7 @@ class BilevelGame:
         if lam is None:
             lam = self.learn(points, labels, replaced=replaced, rng=rng)
         points, labels = self._poison(points, labels)
-        exponents = torch.tensor(lam, dtype=self.dtype, device=self.device)
-        if len(exponents) != len(self.policies):
-            raise ValueError(
-                f"lam must have a row for each of {len(self.policies)} policies, it has "
-                f"{len(exponents)}."
-            )
+        exponents = self._exponents(lam)
         wrong, w = self._tested(self.remaining(replaced), points, labels, exponents, rng)
         loss = self.validation.loss(self.model.scores(w, self.validation.X), self.validation.y)
         errors = wrong.mean(2)
@@ -382,6 +396,21 @@ class BilevelGame:
             )
             for k, name in enumerate(self.policies)
         }
+
+    def _exponents(self, lam: Any) -> Float[Tensor, "K G"]:
+        """Exponents of every policy, checked."""
+        K = len(self.policies)
+        layers = int(self.model.layers(self.clean.X.shape[1]).max()) + 1
+        if np.ndim(lam) != 2 or np.shape(lam)[0] != K or np.shape(lam)[1] not in (1, layers):
+            raise ValueError(
+                f"lam must have a row for each of {K} policies, and one exponent or {layers}; its "
+                f"shape is {np.shape(lam)}."
+            )
+        values = checks.bounds(np.ravel(lam), "lam", np.size(lam))
+        if values.max() > 20.0:
+            raise ValueError(f"lam must be at most 20, it holds {values.max():g}.")
+        shaped = values.reshape(np.shape(lam))
+        return torch.tensor(shaped, dtype=self.dtype, device=self.device)
 
     def value(self, outcomes: Mapping[str, PolicyOutcome]) -> float:
         """The value of poison: the least test error over the policies that regularise.
@@ -453,6 +482,7 @@ class BilevelGame:
             with torch.no_grad():
                 for number in range(training.checkpoints):
                     w = model.train(problem, w, training.before if number == 0 else _SPACING)
+                    check_finite(problem, w)
                     agreement = (model.scores(w, test.X) * test.y).sign()
                     wrong.append(0.5 * (1.0 - agreement))
         return torch.stack(wrong), w
@@ -460,8 +490,10 @@ class BilevelGame:
     def _poison(self, points: Any, labels: Any) -> tuple[Tensor, Tensor]:
         """Points (K, r, d) and labels (K, r) of every policy, checked."""
         K, d = len(self.policies), self.clean.X.shape[1]
-        points, labels = (_writable(np.asarray(array)) for array in (points, labels))
-        if points.shape[-1] != d or points.ndim not in (2, 3):
+        given, per_policy = points, np.ndim(points) == 3
+        points = checks.array(points, "points", (None,) * (3 if per_policy else 2))
+        labels = checks.array(labels, "labels", (None,) * (2 if per_policy else 1))
+        if points.shape[-1] != d:
             raise ValueError(
                 f"points must be (rows, {d}) or (policies, rows, {d}), their shape is "
                 f"{points.shape}."
@@ -471,14 +503,13 @@ class BilevelGame:
                 f"labels must have one label for each point, and points a set for each of {K} "
                 f"policies or one for all; their shapes are {labels.shape} and {points.shape}."
             )
-        if not np.isfinite(points).all():
-            raise ValueError("points must be finite, they hold NaN or infinity.")
         if not np.all(np.abs(labels) == 1.0):
             raise ValueError("labels must hold -1 and +1.")
         found = [
-            torch.as_tensor(array, dtype=self.dtype).to(self.device) for array in (points, labels)
+            torch.as_tensor(_writable(array), dtype=self.dtype).to(self.device)
+            for array in (points, labels)
         ]
-        if points.dtype == np.uint8:
+        if getattr(given, "dtype", None) == np.uint8:
             scale, offset = self._affine
             found[0] = found[0] * scale + offset
         if points.ndim == 2:
@@ -496,20 +527,26 @@ def _generator(rng: np.random.Generator) -> torch.Generator:
 
 
 def _model(hidden: Sequence[int]) -> MLP:
-    widths = tuple(int(width) for width in hidden)
-    if any(width < 1 for width in widths):
-        raise ValueError(f"hidden must hold widths from 1, not {tuple(hidden)!r}.")
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+        raise TypeError(f"hidden must be a sequence of widths, not {hidden!r}.")
+    widths = tuple(checks.whole(width, "hidden") for width in hidden)
     return MLP(widths) if widths else Logistic()
 
 
 def _interval(box: Any) -> tuple[float, float]:
-    low, high = (float(end) for end in box)
+    if isinstance(box, str) or not isinstance(box, Sequence) or len(box) != 2:
+        raise TypeError(f"box must be a pair (low, high), not {box!r}.")
+    low, high = (checks.between(end, "box", -1e30, 1e30) for end in box)
     if not low < high:
         raise ValueError(f"box must be (low, high) with low < high, not ({low:g}, {high:g}).")
     return low, high
 
 
 def _policies(policies: Mapping[str, Policy]) -> dict[str, Policy]:
+    if not isinstance(policies, Mapping):
+        raise TypeError(
+            f"policies must be a mapping from names to policies, not {policies!r:.100}."
+        )
     if not policies:
         raise ValueError("policies must hold at least one policy, it is empty.")
     for name, policy in policies.items():

@@ -21,7 +21,14 @@ from poisoning.arrays import Matrix, vstack
 from poisoning.datasets.dataset import Domain
 from poisoning.defenses import FIVE, SlabDefense
 from poisoning.defenses.data import CleanData, PoisonedData
-from poisoning.defenses.detector import as_defense, equipped, keep_mask, name_of, seeded
+from poisoning.defenses.detector import (
+    as_defense,
+    equipped,
+    keep_mask,
+    name_of,
+    scores_added,
+    seeded,
+)
 from poisoning.defenses.filters import Together
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.learners import SVM
@@ -176,7 +183,7 @@ class LinearGame:
 
         Raises ``ValueError`` if that is none.
         """
-        size = round(epsilon * self.n)
+        size = round(checks.positive(epsilon, "epsilon") * self.n)
         if size == 0:
             raise ValueError(f"epsilon {epsilon:g} of {self.n} points is not a single one.")
         return size
@@ -299,7 +306,8 @@ class AttackedGame:
         exact: bool,
         rng: np.random.Generator | None,
     ) -> None:
-        self.game = game
+        self.game = checks.instance(game, "game", LinearGame)
+        rng = None if rng is None else checks.generator(rng)
         self.data = PoisonedData(
             game.data, X_poison, y_poison, lambda: self.undefended, exact=exact, rng=rng
         )
@@ -357,7 +365,7 @@ class AttackedGame:
 
     def _scores(self, name: str, defense: Any) -> Float[ndarray, "m"]:
         data = self.data
-        if hasattr(defense, "score_added"):
+        if scores_added(defense):
             scores = defense.score_added(data)
         else:
             fresh = equipped(defense, self.game.learner)

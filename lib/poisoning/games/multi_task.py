@@ -43,17 +43,37 @@ class Poison:
 
     ``X`` (m, k, f): features, without the constant of the bias. ``y`` (m, k): labels. ``mask``
     (m, k): which of them exist, n̂_i in task i. Absent ones are 0.
+
+    Raises ``ValueError`` or ``TypeError`` for arrays that do not fit together or are not finite.
     """
 
     X: Float[ndarray, "m k f"]
     y: Float[ndarray, "m k"]
     mask: Bool[ndarray, "m k"]
 
+    def __post_init__(self) -> None:
+        X = checks.array(self.X, "X", (None, None, None))
+        object.__setattr__(self, "X", X)
+        object.__setattr__(self, "y", checks.array(self.y, "y", X.shape[:2]))
+        object.__setattr__(self, "mask", checks.mask(self.mask, "mask", X.shape[:2]))
+
     @classmethod
     def of(
         cls, points: Mapping[int, tuple[Float[ndarray, "_ f"], Float[ndarray, "_"]]], tasks: int
     ) -> "Poison":
-        """Examples (X, y) of some of the ``tasks`` by their number; at least one."""
+        """Examples (X, y) of some of the ``tasks`` by their number; at least one.
+
+        Raises ``ValueError`` or ``TypeError`` for no examples, or ones that do not fit.
+        """
+        tasks, f = checks.whole(tasks, "tasks"), None
+        if not isinstance(points, Mapping) or not points:
+            raise TypeError(f"points must map tasks to pairs (X, y), at least one, not {points!r}.")
+        checked = {}
+        for task, pair in points.items():
+            checks.whole(task, "points", 0, tasks - 1)
+            checked[task] = _set(pair, f"points[{task}]", f)
+            f = checked[task][0].shape[1]
+        points = checked
         k = max(len(y) for _, y in points.values())
         f = next(X.shape[1] for X, _ in points.values())
         made = cls(np.zeros((tasks, k, f)), np.zeros((tasks, k)), np.zeros((tasks, k), dtype=bool))
@@ -144,9 +164,21 @@ class MultiTaskGame:
 
         Raises what the constructor raises.
         """
+        checks.instance(draw, "draw", MultiTaskDraw)
         game = object.__new__(cls)
         game.data = TaskData.of(draw)
-        game.X_test, game.y_test = draw.X_test, draw.y_test
+        m, _, d = game.data.X.shape
+        if not len(draw.X_test) == len(draw.y_test) == m:
+            raise ValueError(
+                f"X_test and y_test of draw must hold a test set for each of {m} tasks."
+            )
+        game.X_test = tuple(
+            checks.array(X, f"X_test[{i}] of draw", (None, d)) for i, X in enumerate(draw.X_test)
+        )
+        game.y_test = tuple(
+            checks.vector(y, f"y_test[{i}] of draw", len(game.X_test[i]))
+            for i, y in enumerate(draw.y_test)
+        )
         game._set_rules(targets, attacking, loss, lambda1, lambda2, tol)
         return game
 
@@ -165,9 +197,9 @@ class MultiTaskGame:
         if loss not in get_args(Loss):
             raise ValueError(f"loss must be square or hinge, not {loss!r}.")
         self.loss: Loss = loss
-        self.lambda1 = _positive(lambda1, "lambda1")
-        self.lambda2 = _positive(lambda2, "lambda2")
-        self.tol = _positive(tol, "tol")
+        self.lambda1 = checks.positive(lambda1, "lambda1")
+        self.lambda2 = checks.positive(lambda2, "lambda2")
+        self.tol = checks.positive(tol, "tol")
         for i in range(m):
             if loss == "hinge":
                 _binary(self.data.y[i, self.data.weight[i] > 0.0], f"tasks[{i}]")
@@ -189,9 +221,17 @@ class MultiTaskGame:
     def poisoned(self, poison: Poison) -> TaskData:
         """Clean examples, then ``poison``, each of weight 1/(n_i + n̂_i) in task i."""
         clean = self.data
+        if checks.instance(poison, "poison", Poison).X.shape[::2] != (
+            len(clean.y),
+            clean.X.shape[2] - 1,
+        ):
+            raise ValueError(
+                f"poison must be for {len(clean.y)} tasks of {clean.X.shape[2] - 1} features, its "
+                f"shape is {poison.X.shape}."
+            )
         X = np.concatenate([poison.X, poison.mask[..., None].astype(np.float64)], axis=-1)
         present = np.concatenate([clean.weight > 0.0, poison.mask], axis=-1).astype(np.float64)
-        return TaskData(
+        return TaskData.of_checked(
             np.concatenate([clean.X, X], axis=-2),
             np.concatenate([clean.y, poison.y], axis=-1),
             present / np.sum(present, axis=-1, keepdims=True),
@@ -209,15 +249,19 @@ class MultiTaskGame:
     def utility(self, W: Float[ndarray, "m d"]) -> tuple[float, Float[ndarray, "m d"]]:
         """U of Eq. (2) and ∂U/∂W."""
         data = self.data
+        W = self._weights(W)
         counted = (self.targets[:, None] & (data.weight > 0.0)).astype(np.float64)
         scores = task_scores(data.X, W)
         value = np.sum(counted * loss_values(scores, data.y, self.loss))
         return float(value), combine(counted * loss_slopes(scores, data.y, self.loss), data.X)
 
+    def _weights(self, W: Any) -> Float[ndarray, "m d"]:
+        return checks.array(W, "W", (len(self.data.y), self.data.X.shape[2]))
+
     def measure(self, W: Float[ndarray, "m d"]) -> float:
         """The targets' mean NMSE (square loss) or AUC (hinge) on their test sets."""
         measured = nmse if self.loss == "square" else auc
-        chosen = np.flatnonzero(self.targets)
+        W, chosen = self._weights(W), np.flatnonzero(self.targets)
         tests = [self.X_test[i] for i in chosen], [self.y_test[i] for i in chosen]
         return float(measured(W[chosen], *tests).mean())
 
@@ -319,13 +363,6 @@ def _binary(y: Float[ndarray, "_"], name: str) -> None:
         raise ValueError(
             f"{name}, y must be -1 and +1 for the hinge loss; it holds {strange[0]:g}."
         )
-
-
-def _positive(value: Any, name: str) -> float:
-    number = isinstance(value, int | float | np.integer | np.floating)
-    if not number or isinstance(value, bool) or not 0.0 < value < np.inf:
-        raise ValueError(f"{name} must be a number above 0, not {value!r}.")
-    return float(value)
 
 
 def _with_bias(X: Float[ndarray, "n f"]) -> Float[ndarray, "n d"]:

@@ -44,11 +44,10 @@ class StreamGame:
     def __post_init__(self) -> None:
         if not isinstance(self.problem, ConvexProblem):
             raise TypeError(f"problem must be a ConvexProblem, not {self.problem!r}.")
-        for name, count in (("n", self.n), ("trials", self.trials)):
-            if count < 1:
-                raise ValueError(f"{name} must be a whole number from 1, not {count}.")
-        if self.step is not None and not self.step > 0.0:
-            raise ValueError(f"step must be above 0, not {self.step:g}.")
+        checks.whole(self.n, "n")
+        checks.whole(self.trials, "trials")
+        if self.step is not None:
+            checks.positive(self.step, "step")
 
     @property
     def eta(self) -> float:

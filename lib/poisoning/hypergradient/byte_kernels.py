@@ -10,6 +10,9 @@ Rows are packed as (n / 4, c / 64, 4, 64), 64 columns of four rows after one ano
 zeros. For products with a vector, four columns of a row lie side by side, as the instruction wants
 them; for sums over rows, the four rows of a column are brought together in registers. Both take a
 block of rows at a time: products load it into the second-level cache, where the sums find it.
+
+Assumed, and not checked: rows are bytes as :func:`packed` lays them out; vectors are float32 and as
+long as the rows, their limbs filled up with zeros.
 """
 
 import numpy as np

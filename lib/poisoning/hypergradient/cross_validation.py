@@ -6,12 +6,15 @@ is held out has weight 0.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from poisoning import checks
+from poisoning.errors import SolverError
 from poisoning.hypergradient.mlp import MLP
 from poisoning.hypergradient.problem import Objective, Penalty, Problem, Rows
 
@@ -46,10 +49,20 @@ def cross_validate(
     Models are trained for ``steps`` steps of size ``rate``. ``rng`` draws the folds and a network's
     initial parameters. Of equal losses the first counts.
 
-    Raises ``ValueError`` for an empty grid.
+    Raises ``ValueError`` or ``TypeError`` for an empty grid, fewer than five rows or another
+    invalid argument, ``SolverError`` if training diverges.
     """
+    checks.instance(model, "model", MLP)
+    checks.one_of(penalty, "penalty", get_args(Penalty))
+    grid = [float(lam) for lam in checks.bounds(grid, "grid", None)]
+    for lam in grid:
+        if lam != -np.inf:
+            checks.between(lam, "grid", -80.0, 80.0)
     if not grid:
         raise ValueError("grid must hold at least one exponent, it is empty.")
+    if len(checks.instance(clean, "clean", Rows).y) < FOLDS:
+        raise ValueError(f"clean must have at least {FOLDS} rows, it has {len(clean.y)}.")
+    rng = checks.generator(rng)
     n, d = clean.X.shape
     fold = torch.from_numpy(rng.permutation(n) % FOLDS)
     held_out: Bool[Tensor, "folds n"] = fold == torch.arange(FOLDS).unsqueeze(1)
@@ -75,5 +88,10 @@ def cross_validate(
         scores = model.scores(model.train(problem, problem.initial, steps), X)
         loss = torch.nn.functional.softplus(-clean.y.to(X) * scores) * held_out
     means = (loss.sum(1) / held_out.sum(1)).unflatten(0, (len(grid), FOLDS)).mean(1)
+    if not bool(torch.isfinite(means).all()):
+        raise SolverError(
+            f"cross-validation: training diverged within {steps} steps of size {rate:.4g}; lower "
+            "the step size"
+        )
     best = int(means.argmin())
     return CrossValidation(float(grid[best]), means, best in (0, len(grid) - 1))

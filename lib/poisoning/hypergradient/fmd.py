@@ -10,16 +10,18 @@ every feature of every point would have a column, which is prohibitive: use
 
 import torch
 
+from poisoning import checks
 from poisoning.hypergradient.problem import Diagnostics, Hypergradient, Problem
-from poisoning.hypergradient.rmd import check_finite, check_step
+from poisoning.hypergradient.rmd import check_derivatives, check_finite, check_step
 
 
 def fmd(problem: Problem) -> Hypergradient:
     """The hypergradients of all objectives for λ; ``poison`` of the result is None.
 
     Raises ``ValueError`` for a step size beyond stability (logistic regression), ``SolverError`` if
-    training diverges.
+    training, or the hypergradient, diverges.
     """
+    checks.instance(problem, "problem", Problem)
     exponents = problem.lam.shape[1]
     limit = check_step(problem)
     with torch.no_grad():
@@ -39,9 +41,11 @@ def fmd(problem: Problem) -> Hypergradient:
         check_finite(problem, w)
         values, gradients = problem.outer(w)
         gradient = problem.model.linearise(problem, w).gradient
+        lam = torch.einsum("qkp,jkp->jkq", Z, gradients)
+        check_derivatives(problem, lam)
         return Hypergradient(
             poison=None,
-            lam=torch.einsum("qkp,jkp->jkq", Z, gradients),
+            lam=lam,
             w=w,
             values=values,
             diagnostics=Diagnostics(

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from poisoning import checks
+
 Operator = Callable[[Tensor], Tensor]
 
 
@@ -37,7 +39,17 @@ def conjugate_gradients(
     at the iterate so far, or at b itself if the direction is the first; ``curved`` is then False.
     The caller has to compare ``residual`` with the tolerance: the residual that is updated in the
     iteration, and stops it, differs from b − Hx by accumulated rounding.
+
+    Raises ``ValueError`` or ``TypeError`` for a ``b`` that is no finite tensor, a tolerance that is
+    not above 0, and a number of iterations below 1.
     """
+    checks.tensor(b, "b", (None,) * getattr(b, "ndim", 1))
+    max_iterations = checks.whole(max_iterations, "max_iterations")
+    if isinstance(tolerance, Tensor):
+        if not bool((tolerance >= 0).all()):
+            raise ValueError("tolerance must be at least 0.")
+    else:
+        tolerance = checks.positive(tolerance, "tolerance", zero=True)
     x = torch.zeros_like(b)
     r, direction = b, b
     rr = (r * r).sum(-1)
@@ -72,10 +84,17 @@ def largest_eigenvalue(
     """λ_max of K symmetric matrices to a relative ``tolerance``, by Lanczos.
 
     ``product`` multiplies vectors (K, p) by the matrices. Every vector is made orthogonal to all
-    earlier ones; after ``most`` of them the estimate stands as it is.
+    earlier ones; after ``most`` of them the estimate stands as it is; from a ``start`` of 0, 0.
+
+    Raises ``ValueError`` or ``TypeError`` for a ``start`` that is no finite tensor (K, p).
     """
-    most = min(most, start.shape[-1])
-    basis = [start / torch.linalg.vector_norm(start, dim=-1, keepdim=True)]
+    checks.tensor(start, "start", (None, None))
+    if not start.numel() or start.dtype not in (torch.float32, torch.float64):
+        raise ValueError("start must hold at least one number, of float32 or float64.")
+    checks.positive(tolerance, "tolerance")
+    most = min(checks.whole(most, "most"), start.shape[-1])
+    tiny = torch.finfo(start.dtype).tiny
+    basis = [start / torch.linalg.vector_norm(start, dim=-1, keepdim=True).clamp_min(tiny)]
     tridiagonal = start.new_zeros(len(start), most, most)
     for i in range(most):
         q = product(basis[-1])
@@ -89,5 +108,5 @@ def largest_eigenvalue(
         if i + 1 == most or bool((off <= tolerance * ritz[:, -1].abs()).all()):
             break
         tridiagonal[:, i, i + 1] = tridiagonal[:, i + 1, i] = beta
-        basis.append(q / beta.clamp_min(torch.finfo(q.dtype).tiny).unsqueeze(-1))
+        basis.append(q / beta.clamp_min(tiny).unsqueeze(-1))
     return ritz[:, -1]

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from poisoning import checks
 from poisoning.hypergradient.implicit import implicit
 from poisoning.hypergradient.mlp import MLP
 from poisoning.hypergradient.problem import Hypergradient, Problem
@@ -94,6 +95,19 @@ class Exponents:
     learned: Bool[Tensor, "K"]
     tied: Bool[Tensor, "K"]
 
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` or ``TypeError`` for tensors that do not fit together."""
+        checks.tensor(self.first, "first", (None, None), infinite=True)
+        K = len(self.first)
+        checks.tensor(self.low, "low", (K, 1), like=self.first)
+        checks.tensor(self.high, "high", (K, 1), like=self.first)
+        if not bool((self.low <= self.high).all()):
+            raise ValueError("low must not be above high.")
+        for name, marks in (("learned", self.learned), ("tied", self.tied)):
+            marked = isinstance(marks, Tensor) and marks.dtype == torch.bool
+            if not marked or marks.shape != (K,):
+                raise TypeError(f"{name} must be a tensor of true and false, one for each problem.")
+
     def of(self, problems: Int[Tensor, "k"]) -> "Exponents":
         """The exponents of some of the problems."""
         parts = (self.first, self.low, self.high, self.learned, self.tied)
@@ -163,8 +177,18 @@ def learn(
     the problem's objectives the first is the defender's. ``move`` is called after each
     hypergradient, before λ is changed.
 
-    Raises what the hypergradient raises.
+    Raises what the hypergradient raises, ``ValueError`` or ``TypeError`` for invalid arguments.
     """
+    checks.instance(learning, "learning", HyperparameterLearning)
+    checks.instance(problem, "problem", Problem)
+    checks.instance(exponents, "exponents", Exponents)
+    checks.instance(starts, "starts", Starts)
+    if exponents.first.shape != problem.lam.shape or len(problems) != len(problem.lam):
+        raise ValueError(
+            f"exponents and problems must be those of {len(problem.lam)} problems with "
+            f"{problem.lam.shape[1]} exponents, they are of {len(exponents.first)} and "
+            f"{len(problems)}."
+        )
     H, d = learning.hyperiterations, problem.poison.shape[2]
     lam = problem.lam
     path, objectives = [lam], []

@@ -25,6 +25,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from poisoning import checks
 from poisoning.hypergradient import byte_kernels
 from poisoning.hypergradient import logistic_kernels as kernels
 from poisoning.hypergradient.mlp import MLP
@@ -56,8 +57,9 @@ class Logistic(MLP):
     curvature_is_bound = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.hidden:
-            raise ValueError("logistic regression has no hidden layers")
+            raise ValueError("hidden must be (): logistic regression has no hidden layers.")
 
     def initial(self, d: int, generator: torch.Generator) -> Float[Tensor, "1 p"]:
         """w^(0) = 0 (Section V-A); nothing is drawn."""
@@ -71,6 +73,7 @@ class Logistic(MLP):
         """The data term at w by one pass over the rows."""
         if not _on_cpu(problem):
             return super().linearise(problem, w)
+        w = _vectors(problem, w, "w")
         K, m, _ = problem.poison.shape
         n = len(problem.clean.y)
         w = w.contiguous()
@@ -101,6 +104,8 @@ class Logistic(MLP):
         """∇²v and the factors of (∇_X∇_w)ᵀv, by a pass over the rows for every vector."""
         if not _on_cpu(problem):
             return super().product(problem, state, v)
+        v = _vectors(problem, v, "v", several=True)
+        _fits(problem, state)
         J = len(v)
         m, free = problem.poison.shape[1], problem.frozen
         v = v.contiguous()
@@ -122,6 +127,7 @@ class Logistic(MLP):
         """Σ s σ(1 − σ) x̃x̃ᵀ, one matrix product per problem."""
         if not _on_cpu(problem):
             return super().hessian(problem, state)
+        _fits(problem, state)
         clean = _extended(problem.clean.values(state.w.dtype))
         parts = []
         for k, poison in enumerate(map(_extended, problem.poison)):
@@ -139,15 +145,19 @@ class Logistic(MLP):
         """w after ``steps`` steps; √steps at a time are recorded, and only the last w is kept."""
         if not _on_cpu(problem):
             return super().train(problem, w, steps)
+        w, steps = _vectors(problem, w, "w"), checks.whole(steps, "steps", 0)
         stretch = max(1, isqrt(steps))
         for start in range(0, steps, stretch):
-            w = self.record(problem, w, min(stretch, steps - start)).w[-1]
+            w = self._record(problem, w, min(stretch, steps - start)).w[-1]
         return w
 
     def record(self, problem: Problem, w: Float[Tensor, "K p"], steps: int) -> Tape:
         """All steps in one compiled call."""
         if not _on_cpu(problem):
             return super().record(problem, w, steps)
+        return self._record(problem, _vectors(problem, w, "w"), checks.whole(steps, "steps"))
+
+    def _record(self, problem: Problem, w: Float[Tensor, "K p"], steps: int) -> Tape:
         K, m, _ = problem.poison.shape
         way = w.new_empty(K, steps + 1, w.shape[1])
         way[:, 0] = w
@@ -169,6 +179,8 @@ class Logistic(MLP):
         """Lines 7–13 of Alg. 1 in one compiled call."""
         if not _on_cpu(problem):
             return super().pull(problem, tape, p)
+        p = _vectors(problem, p, "p", several=True)
+        _fits(problem, checks.instance(tape, "tape", Tape).states, steps=len(tape.w) - 1)
         point, free = tape.states, problem.frozen
         K, m, d = problem.poison.shape
         p = p.clone(memory_format=torch.contiguous_format)
@@ -193,6 +205,23 @@ def _groups(K: int) -> Iterator[slice]:
 
 def _on_cpu(problem: Problem) -> bool:
     return problem.poison.device.type == "cpu"
+
+
+def _vectors(problem: Problem, w: Any, name: str, *, several: bool = False) -> Tensor:
+    """Vectors of parameters (K, p), or (J, K, p), as the kernels take them for granted."""
+    checks.instance(problem, "problem", Problem)
+    shape = tuple(problem.initial.shape)
+    return checks.tensor(w, name, (None, *shape) if several else shape, like=problem.poison)
+
+
+def _fits(problem: Problem, state: Any, *, steps: int | None = None) -> None:
+    """Raise ``ValueError`` for a state, or those of a tape, that is another problem's."""
+    checks.instance(state, "state", _Point)
+    (K, m, _), n = problem.poison.shape, len(problem.clean.y)
+    axis = () if steps is None else (steps,)
+    found = [tuple(part.shape) for part in (state.clean, state.poison, state.pull)]
+    if found != [(K, *axis, n), (K, *axis, m), (K, *axis, m)]:
+        raise ValueError("state must be of the same problem, it is of one with other rows.")
 
 
 def _extended(X: Float[Tensor, "n d"]) -> Float[Tensor, "n d1"]:

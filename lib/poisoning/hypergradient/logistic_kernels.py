@@ -14,6 +14,9 @@ of arrays is that of the problems, K or a group of them.
 
 Raw rows of bytes may be packed (:func:`poisoning.hypergradient.byte_kernels.packed`): products are
 then taken in integers, a block of rows at a time.
+
+Assumed, and not checked: arrays are C-contiguous, of one precision but for bytes, and of the shapes
+that docstrings give; ``columns`` holds the features that the columns of X stand for.
 """
 
 import numpy as np

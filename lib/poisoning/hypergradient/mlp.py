@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from poisoning import checks
 from poisoning.hypergradient.problem import Linearisation, Model, Problem
 
 
@@ -45,6 +46,12 @@ class MLP(Model):
 
     hidden: tuple[int, ...] = ()
     slope: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` or ``TypeError`` for widths below 1 or a slope outside [0, 1]."""
+        for width in checks.instance(self.hidden, "hidden", tuple):
+            checks.whole(width, "hidden")
+        checks.between(self.slope, "slope", 0.0, 1.0)
 
     def shapes(self, d: int) -> list[tuple[int, int]]:
         """(outputs, inputs) of every W_l."""

@@ -26,14 +26,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from poisoning import checks
+
 _COLUMNS = 64  # of a Hessian, computed at once
+_LARGEST_EXPONENT = 80.0  # e^λ must fit single precision
 
 Penalty: TypeAlias = Literal["l2", "l1"]
 
@@ -53,14 +56,23 @@ class Keeper:
 
 @dataclass(frozen=True, eq=False)
 class Pixels(Keeper):
-    """Every problem's finished rows of poison, as bytes."""
+    """Every problem's finished rows of poison, as bytes.
+
+    Raises ``TypeError`` or ``ValueError`` for what is not.
+    """
 
     X: UInt8[Tensor, "K frozen d"]
+
+    def __post_init__(self) -> None:
+        _bytes(self.X, "X", 3)
 
 
 @dataclass(frozen=True, eq=False)
 class Rows(Keeper):
-    """Labelled examples x = scale·X + offset, X numbers or bytes, with labels ``y`` of ±1."""
+    """Labelled examples x = scale·X + offset, X numbers or bytes, with labels ``y`` of ±1.
+
+    Raises ``ValueError`` or ``TypeError`` for tensors that do not fit together or are not finite.
+    """
 
     X: UInt8[Tensor, "n d"] | Float[Tensor, "n d"]
     y: Float[Tensor, "n"]
@@ -68,8 +80,19 @@ class Rows(Keeper):
     offset: float = 0.0
 
     def __post_init__(self) -> None:
-        if not bool((self.y.abs() == 1).all()):
-            raise ValueError("labels must be -1 or +1")
+        if isinstance(self.X, Tensor) and self.X.dtype == torch.uint8:
+            _bytes(self.X, "X", 2)
+        else:
+            checks.tensor(self.X, "X", (None, None))
+        if not self.X.shape[1]:
+            raise ValueError("X must have at least one column.")
+        checks.tensor(self.y, "y", (len(self.X),))
+        if self.y.device != self.X.device:
+            raise TypeError(f"y must be on {self.X.device} like X, it is on {self.y.device}.")
+        _signs(self.y, "y")
+        if checks.between(self.scale, "scale", -1e30, 1e30) == 0.0:
+            raise ValueError("scale must not be 0.")
+        checks.between(self.offset, "offset", -1e30, 1e30)
 
     def values(self, dtype: torch.dtype) -> Float[Tensor, "n d"]:
         """The examples as floating point numbers."""
@@ -114,11 +137,24 @@ class Objective:
     ``X`` (v, d) and ``y`` (v,) for all problems, or (K, v, d) and (K, v) with a leading dimension
     of problems. The defender's L on D_val and the attacker's A on D_target (Eq. 2) are two of
     them; ``loss`` maps scores (K, v) and ``y`` to (K,) and must be differentiable by torch.
+
+    Raises ``ValueError`` or ``TypeError`` for tensors that do not fit together or are not finite.
     """
 
     X: Float[Tensor, "*K v d"]
     y: Float[Tensor, "*K v"]
     loss: Callable[[Tensor, Tensor], Tensor] = log_loss
+
+    def __post_init__(self) -> None:
+        several = isinstance(self.X, Tensor) and self.X.ndim == 3
+        checks.tensor(self.X, "X", (None,) * (3 if several else 2))
+        if not self.X.shape[-2]:
+            raise ValueError("X must have at least one row, it has none.")
+        checks.tensor(self.y, "y", tuple(self.X.shape[:-1]), like=self.X)
+        if not callable(self.loss):
+            raise TypeError(f"loss must be a function of scores and y, not {self.loss!r}.")
+        if self.loss is log_loss:
+            _signs(self.y, "y")
 
 
 @dataclass(frozen=True)
@@ -241,7 +277,10 @@ class Problem:
     ``penalty`` is one for all problems or one for each. ``rate`` is η, likewise. ``initial`` (K, p)
     is w^(0), ``steps`` is T.
 
-    Raises ``ValueError`` for labels other than ±1, sizes that do not fit, or η ≤ 0.
+    Tensors but those of ``clean`` have the dtype and the device of ``poison``.
+
+    Raises ``ValueError`` or ``TypeError`` for labels other than ±1, tensors that do not fit
+    together or are not finite, η ≤ 0, or another penalty.
     """
 
     model: Model
@@ -259,33 +298,59 @@ class Problem:
     weights: Float[Tensor, "K n"] | None = None
 
     def __post_init__(self) -> None:
-        K, m, d = self.poison.shape
-        layers = self.model.layers(d)
-        if not bool((self.poison_y.abs() == 1).all()):
-            raise ValueError("poison labels must be -1 or +1")
-        if not 0 <= self.frozen <= m:
-            raise ValueError(f"frozen is {self.frozen}, but there are {m} poison rows")
-        pixels = self.frozen_pixels
-        if pixels is not None and pixels.X.shape != (K, self.frozen, d):
-            raise ValueError(
-                f"bytes of shape {tuple(pixels.X.shape)} cannot be the first "
-                f"{self.frozen} rows of poison of shape {(K, m, d)}"
-            )
+        checks.instance(self.model, "model", Model)
+        n, d = checks.instance(self.clean, "clean", Rows).X.shape
+        checks.tensor(self.poison, "poison", (None, None, d))
+        K, m, _ = self.poison.shape
+        if not K:
+            raise ValueError("poison must be that of at least one problem, it is of none.")
+        if self.clean.X.device != self.poison.device:
+            raise TypeError(f"clean must be on {self.poison.device} like poison.")
+        checks.tensor(self.poison_y, "poison_y", (K, m), like=self.poison)
+        _signs(self.poison_y, "poison_y")
+        if self.weights is not None:
+            checks.tensor(self.weights, "weights", (K, n), like=self.poison)
+            if not bool((self.weights >= 0).all()):
+                raise ValueError("weights must be at least 0.")
+        if not bool((self.total > 0).all()):
+            raise ValueError("poison and clean rows must have a weight above 0 in every problem.")
+        checks.whole(self.frozen, "frozen", 0, m)
+        if self.frozen_pixels is not None:
+            pixels = checks.instance(self.frozen_pixels, "frozen_pixels", Pixels)
+            if pixels.X.shape != (K, self.frozen, d) or pixels.X.device != self.poison.device:
+                raise ValueError(
+                    f"frozen_pixels of shape {tuple(pixels.X.shape)} cannot be the first "
+                    f"{self.frozen} rows of poison of shape {(K, m, d)}."
+                )
+        if isinstance(self.rate, Tensor):
+            checks.tensor(self.rate, "rate", (K,), like=self.poison)
+        elif not 0.0 < checks.positive(self.rate, "rate") < 1e30:
+            raise ValueError(f"rate must be below 1e30, not {self.rate:g}.")
         if not bool((self.eta > 0).all()):
-            raise ValueError("the step size must be positive")
-        if self.steps < 1:
-            raise ValueError(f"training needs at least one step, got {self.steps}")
-        if self.initial.shape[1] != len(layers):
-            raise ValueError(f"the model has {len(layers)} parameters, not {self.initial.shape[1]}")
+            raise ValueError("rate must be above 0.")
+        checks.whole(self.steps, "steps")
+        layers = self.model.layers(d)
+        checks.tensor(self.initial, "initial", (K, len(layers)), like=self.poison)
+        checks.tensor(self.lam, "lam", (K, None), like=self.poison, infinite=True)
         if self.lam.shape[1] not in {1, int(layers.max()) + 1, len(layers)}:
             raise ValueError(
-                f"{self.lam.shape[1]} exponents: there is one, one for each of the "
-                f"{int(layers.max()) + 1} layers or one for each of the {len(layers)} parameters"
+                f"lam has {self.lam.shape[1]} exponents: there is one, one for each of the "
+                f"{int(layers.max()) + 1} layers or one for each of the {len(layers)} parameters."
+            )
+        if bool((self.lam > _LARGEST_EXPONENT).any()):
+            raise ValueError(
+                f"lam must be at most {_LARGEST_EXPONENT:g}, it is {self.lam.max():g}."
             )
         if not isinstance(self.penalty, str) and len(self.penalty) != K:
-            raise ValueError(f"{len(self.penalty)} penalties for {K} problems")
-        if len(self.objectives) == 0:
-            raise ValueError("a hypergradient needs an outer objective")
+            raise ValueError(f"penalty must be one, or one for each of {K} problems.")
+        for penalty in (self.penalty,) if isinstance(self.penalty, str) else self.penalty:
+            checks.one_of(penalty, "penalty", get_args(Penalty))
+        if not isinstance(self.objectives, tuple) or not self.objectives:
+            raise ValueError("objectives must be a tuple of at least one outer objective.")
+        for objective in self.objectives:
+            X = checks.instance(objective, "objectives", Objective).X
+            checks.tensor(X, "X of objectives", (*((K,) if X.ndim == 3 else ()), None, d),
+                          like=self.poison)  # fmt: skip
 
     @cached_property
     def eta(self) -> Float[Tensor, "K 1"]:
@@ -390,6 +455,16 @@ class Problem:
         smooth = gradient + self.decay * w
         at_zero = smooth.sign() * (smooth.abs() - self.shrinkage).clamp_min(0.0)
         return torch.where(w == 0, at_zero, smooth + self.shrinkage * w.sign())
+
+
+def _bytes(X: Any, name: str, dimensions: int) -> None:
+    if not isinstance(X, Tensor) or X.dtype != torch.uint8 or X.ndim != dimensions:
+        raise TypeError(f"{name} must be a torch tensor of bytes with {dimensions} dimensions.")
+
+
+def _signs(y: Tensor, name: str) -> None:
+    if not bool((y.abs() == 1).all()):
+        raise ValueError(f"{name} must be -1 and +1.")
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ take memory S. ``trajectory`` trades memory for time:
 """
 
 from math import isqrt
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from poisoning import checks
 from poisoning.errors import SolverError
 from poisoning.hypergradient.krylov import largest_eigenvalue
 from poisoning.hypergradient.problem import Diagnostics, Hypergradient, Problem, Tape
@@ -34,6 +35,7 @@ def largest_stable_step(problem: Problem) -> Float[Tensor, "K"]:
     λ_max is accurate to a relative 1e-3. For logistic regression it is that of a Hessian which
     bounds the Hessian at every w; for networks it is that at w^(0), and curvature may grow later.
     """
+    checks.instance(problem, "problem", Problem)
     with torch.no_grad():
         point = problem.model.linearise(problem, problem.model.curvature_point(problem))
 
@@ -70,12 +72,23 @@ def check_finite(problem: Problem, w: Float[Tensor, "K p"]) -> None:
         )
 
 
+def check_derivatives(problem: Problem, *derivatives: Tensor) -> None:
+    """Raise ``SolverError`` if a hypergradient has overflowed, as through chaotic training."""
+    if not all(bool(torch.isfinite(part).all()) for part in derivatives):
+        raise SolverError(
+            f"the hypergradient through {problem.steps} steps of size {problem.eta.max():.4g} is "
+            "not finite; lower the step size or the number of steps"
+        )
+
+
 def rmd(problem: Problem, *, trajectory: Trajectory = "stored") -> Hypergradient:
     """The hypergradients of all objectives by Alg. 1.
 
     Raises ``ValueError`` for a step size beyond stability (logistic regression), ``SolverError`` if
-    training diverges.
+    training, or the hypergradient, diverges.
     """
+    checks.instance(problem, "problem", Problem)
+    checks.one_of(trajectory, "trajectory", get_args(Trajectory))
     limit = check_step(problem)
     with torch.no_grad():
         length = problem.steps if trajectory == "stored" else max(1, isqrt(problem.steps))
@@ -126,4 +139,5 @@ class _Back:
             stable_step=self.limit,
         )
         lam = problem.per_exponent(self.d_lam)
+        check_derivatives(problem, lam, self.d_poison)
         return Hypergradient(self.d_poison, lam, self.w, self.values, diagnostics)

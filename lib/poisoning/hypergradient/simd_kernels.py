@@ -4,8 +4,10 @@ LLVM's own vectoriser keeps to registers of 256 bits on processors that have 512
 them wide registers lower the clock frequency. These loops run about 1.4 times as fast with 512. On
 a processor with narrower registers LLVM splits one in two. Each number of a row is loaded, and
 converted, once for all vectors. Both loops cover whole registers only (64 bytes of ``v``'s type);
-the caller adds the columns that are left over. The last axis of all arrays must be contiguous, and
-rows of ``X``, ``buffer``, ``v``, ``z`` and ``g`` must follow one another without gaps.
+the caller adds the columns that are left over.
+
+Assumed, and not checked: the last axis of all arrays is contiguous, and rows of ``X``, ``buffer``,
+``v``, ``z`` and ``g`` follow one another without gaps.
 """
 
 from llvmlite import ir

@@ -15,12 +15,13 @@ F is λ1-strongly convex and has one minimiser.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.datasets.multitask import MultiTaskDraw
 from poisoning.errors import SolverError
 from poisoning.models.mtrl_kernels import TINY, minimise
@@ -41,17 +42,52 @@ class TaskData:
     ``X`` (m, n, d) are the features, the last of them the constant 1: its weight is the bias, which
     is regularised like every weight, as in Eq. (1). ``y`` (m, n) are the labels; ``weight`` (m, n)
     is 1/n_i on the n_i rows of task i and 0 on padding.
+
+    Raises ``ValueError`` or ``TypeError`` for arrays that do not fit together, are not finite, or
+    weights below 0.
     """
 
     X: Float[ndarray, "m n d"]
     y: Float[ndarray, "m n"]
     weight: Float[ndarray, "m n"]
 
+    def __post_init__(self) -> None:
+        X = checks.array(self.X, "X", (None, None, None))
+        if not X.size:
+            raise ValueError(f"X must have tasks, rows and columns, its shape is {X.shape}.")
+        y = checks.array(self.y, "y", X.shape[:2])
+        weight = checks.array(self.weight, "weight", X.shape[:2])
+        if weight.min() < 0.0:
+            raise ValueError(f"weight must be at least 0, it holds {weight.min():g}.")
+        for name, values in (("X", X), ("y", y), ("weight", weight)):
+            object.__setattr__(self, name, values)
+
+    @classmethod
+    def of_checked(
+        cls, X: Float[ndarray, "m n d"], y: Float[ndarray, "m n"], weight: Float[ndarray, "m n"]
+    ) -> "TaskData":
+        """Arrays made from those of objects that were checked when they were made."""
+        data = object.__new__(cls)
+        for name, values in (("X", X), ("y", y), ("weight", weight)):
+            object.__setattr__(data, name, values)
+        return data
+
     @classmethod
     def from_tasks(
         cls, X: Sequence[Float[ndarray, "_ d"]], y: Sequence[Float[ndarray, "_"]]
     ) -> "TaskData":
         """Tasks of different sizes, an array each, padded with zeros to the largest."""
+        if not len(X) or len(X) != len(y):
+            raise ValueError(
+                f"X and y must hold an array for every task, they hold {len(X)} and {len(y)}."
+            )
+        X = [checks.array(part, f"X[{i}]", (None, None)) for i, part in enumerate(X)]
+        y = [checks.vector(part, f"y[{i}]", len(X[i])) for i, part in enumerate(y)]
+        for i, part in enumerate(X):
+            if not part.size or part.shape[1] != X[0].shape[1]:
+                raise ValueError(
+                    f"X[{i}] must have rows and {X[0].shape[1]} columns, its shape is {part.shape}."
+                )
         sizes = [len(labels) for labels in y]
         features = np.zeros((len(sizes), max(sizes), X[0].shape[1]))
         labels, weight = np.zeros((2, *features.shape[:2]))
@@ -107,12 +143,22 @@ def solve_mtrl(
         dist(0, ∂F(W)) ≤ r,    ‖W − W*‖_F ≤ r/λ1,    F(W) − F(W*) ≤ r²/(2 λ1).
 
     Raises:
-        ValueError: λ1 is not positive, or λ2 is negative.
+        ValueError: λ1 is not positive, or λ2 is negative, or another argument is invalid.
+        TypeError: ``data`` is no :class:`TaskData`, or ``start`` no array.
         SolverError: the residual stays above ``tol``, after ``max_iterations`` proximal steps on
             one quadratic or after 100 Newton steps.
     """
-    if lambda1 <= 0.0 or lambda2 < 0.0:
-        raise ValueError(f"lambda1 = {lambda1:g} must be positive, lambda2 = {lambda2:g} not less.")
+    m, _, d = checks.instance(data, "data", TaskData).X.shape
+    loss = checks.one_of(loss, "loss", get_args(Loss))
+    lambda1 = checks.positive(lambda1, "lambda1")
+    lambda2 = checks.positive(lambda2, "lambda2", zero=True)
+    tol = checks.positive(tol, "tol")
+    max_iterations = checks.whole(max_iterations, "max_iterations")
+    start = None if start is None else checks.array(start, "start", (m, d))
+    if loss == "hinge":
+        strange = data.y[(data.weight > 0.0) & (np.abs(data.y) != 1.0)]
+        if strange.size:
+            raise ValueError(f"y of data must be -1 and +1 for the hinge, it holds {strange[0]:g}.")
     scale = 2.0 * _norm(combine(data.weight * data.y, data.X))  # ‖∇loss(0)‖, of either loss
     scale = scale if scale > 0.0 else 1.0
     W = np.zeros_like(data.X[:, 0]) if start is None else start
@@ -129,6 +175,8 @@ def objective(
     data: TaskData, loss: Loss, lambda1: float, lambda2: float, W: Float[ndarray, "m d"]
 ) -> float:
     """F(W), the module's objective."""
+    m, _, d = checks.instance(data, "data", TaskData).X.shape
+    W = checks.array(W, "W", (m, d))
     nuclear = float(np.sum(np.linalg.svd(W, compute_uv=False)))
     return _value(data, loss, lambda1, lambda2, W, task_scores(data.X, W), nuclear)
 
@@ -139,7 +187,10 @@ def prox(Z: Float[ndarray, "m d"], c: float) -> tuple[Float[ndarray, "m d"], flo
     Singular values a_1 ≥ a_2 ≥ … become max(a_k − τ, 0), where τ is the largest of
     τ_K = c Σ_{k≤K} a_k/(1 + cK): these rise as long as a_K > τ_K. The a_k are those of the Gram
     matrix of the shorter side, and one that survives is off by no more than about 1e-16 a_1/c.
+
+    Raises ``ValueError`` for a negative c, ``Z`` that is no finite matrix.
     """
+    Z, c = checks.array(Z, "Z", (None, None)), checks.positive(c, "c", zero=True)
     wide = Z.shape[0] <= Z.shape[1]
     squares, V = np.linalg.eigh(Z @ Z.T if wide else Z.T @ Z)
     a = np.sqrt(np.maximum(squares, TINY**2))  # ascending
@@ -165,7 +216,8 @@ def combine(
 def loss_values(
     scores: Float[ndarray, "*s"], y: Float[ndarray, "*s"], loss: Loss
 ) -> Float[ndarray, "*s"]:
-    """ℓ for every score."""
+    """ℓ for every score; raises ``ValueError`` for another loss."""
+    checks.one_of(loss, "loss", get_args(Loss))
     if loss == "square":
         return (y - scores) ** 2
     return np.maximum(1.0 - y * scores, 0.0) ** 2
@@ -174,7 +226,8 @@ def loss_values(
 def loss_slopes(
     scores: Float[ndarray, "*s"], y: Float[ndarray, "*s"], loss: Loss
 ) -> Float[ndarray, "*s"]:
-    """dℓ/d score for every score."""
+    """dℓ/d score for every score; raises ``ValueError`` for another loss."""
+    checks.one_of(loss, "loss", get_args(Loss))
     if loss == "square":
         return 2.0 * (scores - y)
     return -2.0 * y * np.maximum(1.0 - y * scores, 0.0)
@@ -183,7 +236,11 @@ def loss_slopes(
 def loss_curvatures(
     scores: Float[ndarray, "*s"], y: Float[ndarray, "*s"], loss: Loss
 ) -> Float[ndarray, "*s"]:
-    """d²ℓ/d score² for every score; at the squared hinge's kink 0."""
+    """d²ℓ/d score² for every score; at the squared hinge's kink 0.
+
+    Raises ``ValueError`` for another loss.
+    """
+    checks.one_of(loss, "loss", get_args(Loss))
     if loss == "square":
         return np.full_like(scores, 2.0)
     return 2.0 * (y * scores < 1.0)
@@ -191,6 +248,7 @@ def loss_curvatures(
 
 def relationship(W: Float[ndarray, "m d"]) -> Float[ndarray, "m m"]:
     """Ω = (WWᵀ)^{1/2}/tr (WWᵀ)^{1/2}, which solves Eq. (1) for this W; I/m where W = 0."""
+    W = checks.array(W, "W", (None, None))
     U, s, _ = np.linalg.svd(W, full_matrices=False)
     total = np.sum(s)
     if not total > 0.0:
@@ -204,6 +262,7 @@ def correlations(Omega: Float[ndarray, "m m"]) -> Float[ndarray, "m m"]:
     A task whose variance is zero up to rounding (w_i = 0) has correlation 0 with all others: 0/0
     counts as 0.
     """
+    Omega = checks.square(Omega, "Omega")
     variance = np.diagonal(Omega)
     negligible = variance <= np.finfo(Omega.dtype).eps * np.max(variance)
     scale = np.where(negligible, 0.0, np.where(negligible, 1.0, variance) ** -0.5)
@@ -213,6 +272,9 @@ def correlations(Omega: Float[ndarray, "m m"]) -> Float[ndarray, "m m"]:
 
 def phi(Omega: Float[ndarray, "m m"], lambda1: float, lambda2: float) -> Float[ndarray, "m m"]:
     """Φ = Ω(λ1 Ω + λ2 I)⁻¹ of Eq. (12), for λ2 > 0; Ω may be singular."""
+    Omega = checks.square(Omega, "Omega")
+    lambda1 = checks.positive(lambda1, "lambda1", zero=True)
+    lambda2 = checks.positive(lambda2, "lambda2")
     Phi = np.linalg.solve(lambda1 * Omega + lambda2 * np.eye(len(Omega)), Omega)
     return (Phi + Phi.T) / 2.0
 

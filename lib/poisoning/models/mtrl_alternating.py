@@ -10,12 +10,14 @@ those have vanished, neither step moves, though a joint change of W and Ω would
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from scipy.sparse.linalg import LinearOperator, cg
 
+from poisoning import checks
 from poisoning.errors import SolverError
 from poisoning.models.mtrl import (
     Loss,
@@ -64,12 +66,16 @@ def solve_alternating(
     0 ≤ floor ≤ 1/m: both steps then solve Eq. (1) with the constraint Ω ⪰ floor·I instead.
 
     Raises:
-        ValueError: ``floor`` is negative or above 1/m.
+        ValueError: ``floor`` is negative or above 1/m, or another argument is invalid.
         SolverError: a W-step fails, or the objective still falls after ``max_iterations``.
     """
-    m = data.X.shape[-3]
-    if not 0.0 <= floor <= 1.0 / m:
-        raise ValueError(f"floor = {floor:g} must be between 0 and 1/m = {1.0 / m:g}.")
+    m = checks.instance(data, "data", TaskData).X.shape[-3]
+    loss = checks.one_of(loss, "loss", get_args(Loss))
+    lambda1 = checks.positive(lambda1, "lambda1")
+    lambda2 = checks.positive(lambda2, "lambda2")
+    tol = checks.positive(tol, "tol")
+    floor = checks.between(floor, "floor", 0.0, 1.0 / m)
+    max_iterations = checks.whole(max_iterations, "max_iterations")
     U, spectrum = np.eye(m), np.full(m, 1.0 / m)
     W = np.zeros_like(data.X[:, 0])
     value = objective(data, loss, lambda1, lambda2, W)

@@ -1,4 +1,8 @@
-"""The compiled proximal loop of MTRL; :mod:`poisoning.models.mtrl` has the mathematics."""
+"""The compiled proximal loop of MTRL; :mod:`poisoning.models.mtrl` has the mathematics.
+
+Assumed, and not checked: float64, C-contiguous, writable; ``toward`` (m, d, d), ``offset`` and
+``start`` (m, d), all finite.
+"""
 
 import numpy as np
 

@@ -1,4 +1,8 @@
-"""Compiled training loop of the multi-class support vector machine."""
+"""Compiled training loop of the multi-class support vector machine.
+
+Assumed, and not checked: float64, C-contiguous, writable; ``theta`` and ``accumulator`` (k, d),
+``X`` (n, d); ``y`` (n,) int64 from 0 to k − 1; ``order`` holds numbers of rows; ``batch`` ≥ 1.
+"""
 
 import numpy as np
 

@@ -24,8 +24,12 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import expit
 
+from poisoning import checks
+
 _DRAWS = 256  # steps whose examples are drawn at once
 _NODES = 80  # of the quadrature: E log(1 + e^{aZ}) to 1e-10 for a ≤ 2.5
+_SMOOTH = 2.5  # the a up to which that holds
+_TAIL = 40.0  # e^{-u} is rounding error beyond
 
 
 @runtime_checkable
@@ -67,7 +71,9 @@ class GaussianLogistic:
     """x ~ N(0, I_d), P(y = 1 | x) = σ(w*·x), ℓ(w; x, y) = log(1 + e^{−y w·x}), ‖w*‖ ≤ ``radius``.
 
     F(w) = E log(1 + e^{‖w‖ Z}) − κ w·w* with Z ~ N(0, 1) and, by Stein's lemma, κ = E σ'(‖w*‖ Z):
-    two one-dimensional integrals, by Gauss-Hermite quadrature.
+    two one-dimensional integrals, by Gauss-Hermite quadrature where ‖w‖ ≤ 2.5. For larger norms a
+    their integrands have a kink or a peak of width 1/a at 0, so that the part beside the kink,
+    log(1 + e^{t}) = max(t, 0) + log(1 + e^{-|t|}), is integrated in u = a|Z|.
     """
 
     minimiser: Float[ndarray, "d"]
@@ -75,8 +81,12 @@ class GaussianLogistic:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` if w* is outside the ball: it would not be the minimiser there."""
+        object.__setattr__(self, "minimiser", checks.array(self.minimiser, "minimiser", (None,)))
+        if not self.minimiser.size:
+            raise ValueError("minimiser must have at least one entry.")
+        checks.positive(self.radius, "radius")
         if not np.linalg.norm(self.minimiser) <= self.radius:
-            raise ValueError(f"the minimiser has to lie in the ball of radius {self.radius:g}")
+            raise ValueError(f"minimiser must lie in the ball of radius {self.radius:g}.")
 
     @property
     def gradient_norm(self) -> float:
@@ -101,20 +111,57 @@ class GaussianLogistic:
         return (-y * expit(-margins))[:, None] * X
 
     def excess_risk(self, W: Float[ndarray, "trials d"]) -> Float[ndarray, "trials"]:
-        """F(w) − F(w*), to about 1e-10 for ‖w‖ ≤ 2.5."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        weights = weights / weights.sum()
-        norm = np.linalg.norm(self.minimiser)
-        slope = expit(norm * nodes)
-        kappa = (slope * (1.0 - slope)) @ weights
+        """F(w) − F(w*), to about 1e-10 of the larger of 1 and ‖w‖.
+
+        Raises ``ValueError`` for iterates that do not fit or are not finite.
+        """
+        W = checks.array(W, "W", (None, self.minimiser.size))
+        kappa = _mean_slope(float(np.linalg.norm(self.minimiser)))
 
         def risk(V: Float[ndarray, "k d"]) -> Float[ndarray, "k"]:
-            lengths = np.linalg.norm(V, axis=1)
-            return np.logaddexp(0.0, lengths[:, None] * nodes) @ weights - kappa * (
-                V @ self.minimiser
-            )
+            return _mean_loss(np.linalg.norm(V, axis=1)) - kappa * (V @ self.minimiser)
 
         return risk(W) - risk(self.minimiser[None, :])
+
+
+def _mean_loss(lengths: Float[ndarray, "k"]) -> Float[ndarray, "k"]:
+    """E log(1 + e^{aZ}) for every a."""
+    nodes, weights = _normal_nodes()
+    small = np.minimum(lengths, _SMOOTH)
+    mean = np.logaddexp(0.0, small[:, None] * nodes) @ weights
+    large = np.flatnonzero(lengths > _SMOOTH)
+    if large.size:
+        a = lengths[large]
+        u, weights = _half_line_nodes(a)
+        rest = (np.log1p(np.exp(-u)) * weights).sum(axis=1)
+        mean[large] = a / np.sqrt(2.0 * np.pi) + rest
+    return mean
+
+
+def _mean_slope(a: float) -> float:
+    """κ = E σ'(aZ)."""
+    if a <= _SMOOTH:
+        nodes, weights = _normal_nodes()
+        slope = expit(a * nodes)
+        return float((slope * (1.0 - slope)) @ weights)
+    u, weights = _half_line_nodes(np.array([a]))
+    return float((expit(u) * expit(-u) * weights).sum())
+
+
+def _normal_nodes() -> tuple[Float[ndarray, "q"], Float[ndarray, "q"]]:
+    """Nodes and weights of E f(Z)."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    return nodes, weights / weights.sum()
+
+
+def _half_line_nodes(
+    a: Float[ndarray, "k"],
+) -> tuple[Float[ndarray, "q"], Float[ndarray, "k q"]]:
+    """Nodes u and weights of E f(a|Z|) = 2/a ∫ f(u) φ(u/a) du, for f that falls like e^{−u}."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    u = 0.5 * _TAIL * (nodes + 1.0)
+    density = np.exp(-0.5 * (u / a[:, None]) ** 2) / np.sqrt(2.0 * np.pi)
+    return u, _TAIL * weights * density / a[:, None]
 
 
 @dataclass(frozen=True)
@@ -130,6 +177,13 @@ class LinearPair:
     epsilon: float
     sign: float
     radius: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a shift below 0, a radius not above, or a sign but −1 and +1."""
+        checks.positive(self.epsilon, "epsilon", zero=True)
+        checks.positive(self.radius, "radius")
+        if self.sign not in (-1.0, 1.0):
+            raise ValueError(f"sign must be -1 or +1, not {self.sign!r}.")
 
     @property
     def minimiser(self) -> Float[ndarray, "1"]:
@@ -158,12 +212,15 @@ class LinearPair:
 
     def excess_risk(self, W: Float[ndarray, "trials 1"]) -> Float[ndarray, "trials"]:
         """ε (R − s w)."""
+        W = checks.array(W, "W", (None, 1))
         return self.epsilon * (self.radius - self.sign * W[:, 0])
 
 
 @dataclass(frozen=True)
 class OracleCall:
     """What the adversary knows at step ``index`` (from 0): the trials' iterates and draws.
+
+    Its arrays cannot be written to: the adversary may only add ζ.
 
     ``W`` (T, d), ``X`` (T, d), ``y`` (T,) and the honest subgradients ``gradients`` (T, d).
     """
@@ -203,32 +260,50 @@ def poisoned_sgd(
     """n steps of projected SGD from w = 0 with subgradients ĝ_i + ζ_i, in ``trials`` trials.
 
     ``step`` is η, the same at every step. Two runs with the same ``rng`` state see the same draws,
-    whatever the poison. Raises ``ValueError`` for n < 1, trials < 1 or η ≤ 0.
+    whatever the poison.
+
+    Raises:
+        ValueError: n < 1, trials < 1, η not above 0, or a ζ of another shape or that is not finite.
+        TypeError: ``problem`` is no :class:`ConvexProblem`, ``poison`` cannot be called.
     """
-    if n < 1 or trials < 1 or not step > 0.0:
-        raise ValueError(f"SGD needs n, trials >= 1 and a step > 0, got {n}, {trials}, {step:g}")
+    checks.instance(problem, "problem", ConvexProblem)
+    n, trials = checks.whole(n, "n"), checks.whole(trials, "trials")
+    step, rng = checks.positive(step, "step"), checks.generator(rng)
+    if poison is not None and not callable(poison):
+        raise TypeError(f"poison must be a function of an OracleCall, not {poison!r}.")
     W = np.zeros((trials, problem.minimiser.size))
     total = np.zeros_like(W)
     norms = np.zeros((n, trials))
     for first in range(0, n, _DRAWS):
-        X, y = problem.draw((min(_DRAWS, n - first), trials), rng)
+        X, y = (part.view() for part in problem.draw((min(_DRAWS, n - first), trials), rng))
+        X.flags.writeable = y.flags.writeable = False
         for offset in range(len(X)):
             total += W
             g = problem.gradients(W, X[offset], y[offset])
             if poison is not None:
+                g = g.view()
+                W.flags.writeable = g.flags.writeable = False
                 call = OracleCall(first + offset, problem, W, X[offset], y[offset], g)
-                zeta = poison(call)
+                zeta = np.asarray(poison(call), dtype=np.float64)
+                if zeta.shape != W.shape:
+                    raise ValueError(
+                        f"poison must give an array of shape {W.shape}, it gives {zeta.shape}."
+                    )
                 norms[call.index] = np.sqrt(np.einsum("td,td->t", zeta, zeta))
                 g = g + zeta
             W = W - step * g
             lengths = np.sqrt(np.einsum("td,td->t", W, W))
             W *= (problem.radius / np.maximum(lengths, problem.radius))[:, None]
+    if not np.isfinite(norms).all():
+        raise ValueError("poison must give finite numbers, it gives NaN or infinity.")
     average = total / n
     return OracleRun(problem.excess_risk(average), average, norms)
 
 
 def balanced_step(problem: ConvexProblem, n: int) -> float:
     """η = R/(G√n), which balances the upper bound's terms without poison: G R/√n."""
+    checks.instance(problem, "problem", ConvexProblem)
+    n = checks.whole(n, "n")
     return problem.radius / (problem.gradient_norm * np.sqrt(n))
 
 
@@ -236,8 +311,12 @@ def risk_upper_bound(problem: ConvexProblem, step: float, norms: Float[ndarray, 
     """R²/(2ηn) + η/(2n) Σ (G + ‖ζ_i‖)² + (2R/n) Σ‖ζ_i‖, of E F(w̄) − F(w*); ``norms`` are ‖ζ_i‖.
 
     From ‖w_{i+1} − w*‖² ≤ ‖w_i − w* − η(ĝ_i + ζ_i)‖², summed; (E‖ĝ_i + ζ_i‖²)^{1/2} ≤ G + ‖ζ_i‖,
-    and ‖w_i − w*‖ ≤ 2R.
+    and ‖w_i − w*‖ ≤ 2R. Raises ``ValueError`` for a step or norms that are not so.
     """
+    checks.instance(problem, "problem", ConvexProblem)
+    step, norms = checks.positive(step, "step"), checks.array(norms, "norms", (None,))
+    if not norms.size or norms.min() < 0.0:
+        raise ValueError("norms must hold at least one number, all of them at least 0.")
     n, R = len(norms), problem.radius
     noise = np.sum((problem.gradient_norm + norms) ** 2)
     return float(R**2 / (2 * step * n) + step * noise / (2 * n) + 2 * R * norms.sum() / n)
@@ -245,4 +324,6 @@ def risk_upper_bound(problem: ConvexProblem, step: float, norms: Float[ndarray, 
 
 def risk_lower_bound(radius: float, total: float, n: int) -> float:
     """R S/n: no learner has a smaller excess risk on both F_± against a budget ``total`` = S."""
+    radius, total = checks.positive(radius, "radius"), checks.positive(total, "total", zero=True)
+    n = checks.whole(n, "n")
     return radius * total / n

@@ -14,6 +14,7 @@ one device.
 
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,22 +23,40 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
+from poisoning import checks
 from poisoning.errors import SolverError
 
 _EVALUATED = 500  # examples at once: their feature maps fit the caches
+_MOST_CLASSES = 2**31
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of pixels ``X`` (n, d) and labels ``y`` (n,), 0 … k−1."""
+    """Rows of pixels ``X`` (n, d), n ≥ 1, and labels ``y`` (n,), 0 … k−1.
+
+    Raises ``ValueError`` or ``TypeError`` for tensors that are not so.
+    """
 
     X: Float[Tensor, "n d"]
     y: Int[Tensor, "n"]
 
+    def __post_init__(self) -> None:
+        checks.tensor(self.X, "X", (None, None))
+        n = len(self.X)
+        if not n:
+            raise ValueError("X must have at least one row, it has none.")
+        whole = isinstance(self.y, Tensor) and self.y.dtype == torch.int64
+        if not whole or self.y.shape != (n,) or self.y.device != self.X.device:
+            raise TypeError(f"y must be an int64 tensor of {n} labels on {self.X.device}.")
+        if int(self.y.min()) < 0:
+            raise ValueError(f"y must be 0 to k - 1, it holds {int(self.y.min())}.")
+
     @classmethod
     def on(cls, where: str, X: Float[ndarray, "n d"], y: Int[ndarray, "n"]) -> "Examples":
         """NumPy arrays as float32 on the device ``where``."""
-        features = torch.as_tensor(np.asarray(X, np.float32), device=where)
+        X = checks.array(X, "X", (None, None))
+        y = checks.classes(y, "y", len(X), _MOST_CLASSES)
+        features = torch.as_tensor(X.astype(np.float32), device=where)
         return cls(features, torch.as_tensor(y, device=where))
 
 
@@ -59,8 +78,11 @@ def small_cnn(
     rectify. Channels lie last in memory. On a CPU each of these two choices saves narrow networks a
     fifth of the time or more.
 
-    Raises ``ValueError`` if the images are too small for two such convolutions and poolings.
+    Raises ``ValueError`` if the images are too small for two such convolutions and poolings, or for
+    sizes that are no whole numbers from 1.
     """
+    _sizes(channels=channels, side=side, classes=classes, width=width, kernel=kernel)
+    padding, seed = checks.whole(padding, "padding", 0), checks.whole(seed, "seed", 0)
     lost = kernel - 1 - 2 * padding
     left = ((side - lost) // 2 - lost) // 2
     if left < 1:
@@ -78,8 +100,11 @@ def alexnet(channels: int, side: int, classes: int, seed: int) -> nn.Sequential:
     """AlexNet's five convolutions at the size of CIFAR: the reference model of its attacks.
 
     Kernels of 3 × 3 and three poolings by 2 in place of the strides that ImageNet's size asks for,
-    one hidden layer of 512. Raises ``ValueError`` for a side below 8.
+    one hidden layer of 512. Raises ``ValueError`` for a side below 8, or for sizes that are no
+    whole numbers from 1.
     """
+    _sizes(channels=channels, side=side, classes=classes)
+    seed = checks.whole(seed, "seed", 0)
     if side < 8:
         raise ValueError(f"{side} x {side} images do not survive three poolings")
 
@@ -99,6 +124,8 @@ def alexnet(channels: int, side: int, classes: int, seed: int) -> nn.Sequential:
 
 def softmax_regression(d: int, classes: int, seed: int) -> nn.Sequential:
     """Logits that are linear in the pixels: the other reference model on MNIST."""
+    _sizes(d=d, classes=classes)
+    seed = checks.whole(seed, "seed", 0)
     with _seeded(seed):
         return nn.Sequential(nn.Linear(d, classes))
 
@@ -138,8 +165,14 @@ def train_classifier(
     whenever validation accuracy is the best so far: the epoch that early stopping keeps is always
     among them.
 
-    Raises ``SolverError`` if the loss is no longer finite.
+    Raises ``SolverError`` if the loss is no longer finite, ``ValueError`` or ``TypeError`` for
+    invalid arguments, among them labels for which the model has no logit.
     """
+    checks.instance(model, "model", nn.Module)
+    for name, part in (("train", train), ("validation", validation), ("test", test)):
+        _fits(model, checks.instance(part, name, Examples), name)
+    rate, seed = checks.positive(rate, "rate"), checks.whole(seed, "seed", 0)
+    epochs, batch = checks.whole(epochs, "epochs"), checks.whole(batch, "batch")
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.SGD(model.parameters(), lr=rate)
     n = len(train.y)
@@ -159,16 +192,25 @@ def train_classifier(
                 f"training of a classifier on {n} examples: loss {mean} in epoch {epoch} with step "
                 f"size {rate:g}; lower it"
             )
-        validated = evaluate(model, validation)
+        validated = _evaluated(model, validation)
         best = validated[1] > max(accuracies, default=-1.0)
         wanted = best or tested is None or epoch in tested
-        rows.append((mean, *validated, evaluate(model, test)[1] if wanted else np.nan))
+        rows.append((mean, *validated, _evaluated(model, test)[1] if wanted else np.nan))
         accuracies.append(validated[1])
     return TrainingRecord(*np.array(rows).reshape(-1, 4).T)
 
 
 def evaluate(model: nn.Module, examples: Examples) -> tuple[float, float]:
-    """Mean cross entropy, and the fraction of the examples classified correctly."""
+    """Mean cross entropy, and the fraction of the examples classified correctly.
+
+    Raises ``ValueError`` for labels for which the model has no logit.
+    """
+    checks.instance(model, "model", nn.Module)
+    _fits(model, checks.instance(examples, "examples", Examples), "examples")
+    return _evaluated(model, examples)
+
+
+def _evaluated(model: nn.Module, examples: Examples) -> tuple[float, float]:
     # Sums stay on the device, so that a GPU need not synchronise at every batch.
     loss, correct = torch.zeros((2,), dtype=torch.float64, device=examples.X.device)
     with torch.no_grad():
@@ -183,7 +225,12 @@ def early_stopped(criterion: Float[ndarray, "epochs"], patience: int) -> int:
     """The epoch that early stopping keeps: the best until ``patience`` epochs bring no better one.
 
     ``criterion`` is what should be low, such as 1 − validation accuracy; of equals the first.
+    Raises ``ValueError`` for no epochs, values that are not finite, a patience below 0.
     """
+    criterion = checks.array(criterion, "criterion", (None,))
+    patience = checks.whole(patience, "patience", 0)
+    if not criterion.size:
+        raise ValueError("criterion must hold at least one epoch.")
     best = 0
     for epoch in range(1, len(criterion)):
         if epoch - best > patience:
@@ -191,6 +238,29 @@ def early_stopped(criterion: Float[ndarray, "epochs"], patience: int) -> int:
         if criterion[epoch] < criterion[best]:
             best = epoch
     return best
+
+
+def _sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        checks.whole(size, name)
+
+
+def _fits(model: nn.Module, examples: Examples, name: str) -> None:
+    """Raise ``ValueError`` unless the model takes such rows and has a logit for every label."""
+    with torch.no_grad():
+        try:
+            logits = deepcopy(model).eval()(examples.X[:1])
+        except RuntimeError as error:
+            raise ValueError(
+                f"{name} must have rows X that the model takes, not of {examples.X.shape[1]} "
+                f"numbers: {error}"
+            ) from None
+    highest = int(examples.y.max())
+    if logits.ndim != 2 or logits.shape[1] <= highest:
+        raise ValueError(
+            f"{name} holds the label {highest}, the model's output has the shape "
+            f"{tuple(logits.shape)} for a row."
+        )
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import expit
 
+from poisoning import checks
 from poisoning.arrays import Matrix, squared_norms, to_dense
 from poisoning.errors import SolverError
 
@@ -54,7 +55,16 @@ class Curvature:
         smoothing: float,
         share: Float[ndarray, "n"],
     ) -> "Curvature":
-        """H at the model whose decisions on ``X`` are ``scores``; ``share`` are the wᵢ/Σw."""
+        """H at the model whose decisions on ``X`` are ``scores``; ``share`` are the wᵢ/Σw.
+
+        Raises ``ValueError`` or ``TypeError`` for arrays that do not fit, λ or δ that are not
+        positive.
+        """
+        X = checks.known(X, "X")
+        n = X.shape[0]
+        y, scores = checks.signs(y, "y", n), checks.vector(scores, "scores", n)
+        share = checks.weights(share, "share", n)
+        lam, smoothing = checks.positive(lam, "lam"), checks.positive(smoothing, "smoothing")
         distance = (1.0 - y * scores) / smoothing
         pull = expit(distance)
         curvatures = share * pull * expit(-distance) / smoothing
@@ -63,13 +73,17 @@ class Curvature:
 
     def product(self, v: Float[ndarray, "d1"]) -> Float[ndarray, "d1"]:
         """H v."""
+        return self._product(checks.array(v, "v", (self.rows.shape[1] + 1,)))
+
+    def _product(self, v: Float[ndarray, "d1"]) -> Float[ndarray, "d1"]:
         seen = self.curvatures * (self.rows @ v[:-1] + v[-1])
         return self.lam * v + np.append(self.rows.T @ seen, seen.sum())
 
     def solve(self, g: Float[ndarray, "d1"]) -> Float[ndarray, "d1"]:
         """H⁻¹g: exact (Woodbury) up to 700 rows with curvature, else conjugate gradients.
 
-        Raises ``SolverError`` if conjugate gradients do not converge.
+        Raises ``ValueError`` for a ``g`` that has not d + 1 finite numbers, ``SolverError`` if
+        conjugate gradients do not converge.
         """
         if len(self.curvatures) <= _WOODBURY_ROWS:
             return self.by_woodbury(g)
@@ -77,6 +91,7 @@ class Curvature:
 
     def by_woodbury(self, g: Float[ndarray, "d1"]) -> Float[ndarray, "d1"]:
         """(g − BᵀA⁻¹Bg)/λ with the rows B = √c·x̃ and A = λI + BBᵀ, a k × k system."""
+        g = checks.array(g, "g", (self.rows.shape[1] + 1,))
         root = np.sqrt(self.curvatures)
         gram = self.rows @ self.rows.T
         gram = to_dense(gram) if sp.issparse(gram) else gram
@@ -88,14 +103,15 @@ class Curvature:
 
     def by_conjugate_gradients(self, g: Float[ndarray, "d1"]) -> Float[ndarray, "d1"]:
         """Conjugate gradients, preconditioned by the diagonal, to ‖Hv − g‖ ≤ 1e-10 ‖g‖."""
+        g = checks.array(g, "g", (self.rows.shape[1] + 1,))
         squares = self.rows.multiply(self.rows) if sp.issparse(self.rows) else self.rows**2
         diagonal = self.lam + np.append(squares.T @ self.curvatures, self.curvatures.sum())
         shape = g.size, g.size
-        hessian = LinearOperator(shape, matvec=self.product, dtype=g.dtype)
+        hessian = LinearOperator(shape, matvec=self._product, dtype=g.dtype)
         by_diagonal = LinearOperator(shape, matvec=lambda r: r / diagonal, dtype=g.dtype)
         v, steps = cg(hessian, g, rtol=_CG_TOLERANCE, maxiter=_CG_STEPS, M=by_diagonal)
         if steps:
-            left, size = np.linalg.norm(self.product(v) - g), np.linalg.norm(g)
+            left, size = np.linalg.norm(self._product(v) - g), np.linalg.norm(g)
             raise SolverError(
                 f"inverse Hessian ({len(self.curvatures)} rows, lambda {self.lam:g}): conjugate "
                 f"gradients leave {left:.1e}, tolerance {_CG_TOLERANCE * size:.1e}; raise the "

@@ -6,6 +6,9 @@ and ``w`` (d + 1 entries, the last one the intercept) in place. ``active`` holds
 work on; a coordinate that sits at a bound and whose gradient pushes it firmly outwards leaves
 the list for the rest of the call, which is why the caller has to check optimality over all
 points.
+
+Assumed, and not checked: arrays are float64, C-contiguous and writable; a CSR matrix is valid;
+``y``, ``upper``, ``diagonal`` and ``alpha`` have an entry per row; ``active`` holds different rows.
 """
 
 import numpy as np

@@ -24,6 +24,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.linalg.blas import get_blas_funcs
 
+from poisoning import checks
+from poisoning.errors import SolverError
 from poisoning.models.two_layer_kernels import take_steps
 
 Array: TypeAlias = Any
@@ -36,10 +38,23 @@ _CHUNK = 2**24  # pre-activations held at once
 
 @dataclass(frozen=True)
 class TwoLayerNets:
-    """R networks of width m on d features: weights ``W`` (R, m, d), output signs ``a`` (R, m)."""
+    """R networks of width m on d features: weights ``W`` (R, m, d), output signs ``a`` (R, m).
+
+    Raises ``ValueError`` or ``TypeError`` for arrays that are not so or not finite.
+    """
 
     W: Float[Array, "runs m d"]
     a: Float[Array, "runs m"]
+
+    def __post_init__(self) -> None:
+        W = checks.floats(self.W, "W", (None, None, None))
+        if 0 in W.shape:
+            raise ValueError(f"W must have networks, neurons and features, its shape is {W.shape}.")
+        a = checks.floats(self.a, "a", tuple(W.shape[:2]), like=W)
+        if not bool((a * a == 1.0).all()):
+            raise ValueError("a must be -1 and +1.")
+        object.__setattr__(self, "W", W)
+        object.__setattr__(self, "a", a)
 
     @classmethod
     def draw(
@@ -49,6 +64,10 @@ class TwoLayerNets:
 
         The draws are made in float64: a network is the same in either precision.
         """
+        runs, m, d = (checks.whole(n, f) for n, f in ((runs, "runs"), (m, "m"), (d, "d")))
+        rng = checks.generator(rng)
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64, not {dtype!r}.")
         W, a = np.empty((runs, m, d), dtype), np.empty((runs, m), dtype)
         for run in range(runs):
             W[run] = rng.standard_normal((m, d))
@@ -57,10 +76,15 @@ class TwoLayerNets:
 
     def scores(self, X: Float[Array, "n d"]) -> Float[Array, "runs n"]:
         """f(x; a, W) of every example under every network."""
-        return self._outputs(X)[0]
+        return self._outputs(self._rows(X, "X"))[0]
+
+    def _rows(self, X: Any, name: str) -> Array:
+        """Examples for these networks, checked."""
+        return checks.floats(X, name, (None, self.W.shape[2]), like=self.W)
 
     def input_gradients(self, X: Float[Array, "n d"]) -> Float[Array, "runs n d"]:
         """∇_x f(x) = m^{-1/2} Σ_s a_s 1[w_s·x > 0] w_s for every example and network."""
+        X = self._rows(X, "X")
         xp = array_namespace(self.W)
         runs, m, d = self.W.shape
         gradients = xp.empty((runs, X.shape[0], d), dtype=self.W.dtype, device=device(self.W))
@@ -142,21 +166,29 @@ def train_online(
     on the ``probe``: its examples and labels. ``block`` is the number of steps between updates of
     W: it changes the time, and the iterates by rounding only. ``nets`` is left as it is.
 
-    Raises ``ValueError`` for labels other than ±1, step sizes ≤ 0, mixed precisions, or checkpoints
-    without a probe or outside 0 … n.
+    Raises:
+        ValueError: labels other than ±1, step sizes ≤ 0, shapes that do not fit, or checkpoints
+            without a probe or outside 0 … n.
+        TypeError: arrays of another kind, precision or device than the networks'.
+        SolverError: training diverges.
     """
-    xp = array_namespace(nets.W)
+    W = checks.instance(nets, "nets", TwoLayerNets).W
+    xp, runs = array_namespace(W), len(W)
+    X = nets._rows(X, "X")
     n = X.shape[0]
-    stops = sorted(set(checkpoints))
-    if not bool(xp.all(xp.abs(y) == 1.0)):
-        raise ValueError("the labels of a two-layer network must be -1 or +1")
+    y = _signs(y, "y", (runs, n), W)
+    steps = checks.floats(steps, "steps", (runs,), like=W)
     if not bool(xp.all(steps > 0.0)):
-        raise ValueError("online SGD needs step sizes > 0")
-    if X.dtype != nets.W.dtype or nets.a.dtype != nets.W.dtype:
-        raise ValueError(f"examples {X.dtype}, weights {nets.W.dtype} and signs {nets.a.dtype} "
-                         "must have one precision")  # fmt: skip
-    if stops and (probe is None or stops[0] < 0 or stops[-1] > n):
-        raise ValueError(f"checkpoints need a probe and must lie in 0..{n}, got {stops}")
+        raise ValueError(f"steps must be above 0, the least is {float(xp.min(steps)):g}.")
+    block = checks.whole(block, "block")
+    stops = sorted({checks.whole(stop, "checkpoints", 0, n) for stop in checkpoints})
+    if stops and probe is None:
+        raise ValueError("probe must be examples and labels where there are checkpoints, not None.")
+    if probe is not None:
+        rows = nets._rows(probe[0], "X of probe")
+        if not len(rows):
+            raise ValueError("X of probe must have at least one row, it has none.")
+        probe = rows, _signs(probe[1], "y of probe", (len(rows),), W)
     take = _compiled_block if isinstance(nets.W, ndarray) else block_of_steps
 
     W = xp.empty(nets.W.shape, dtype=X.dtype, device=device(X))  # contiguous: updated in place
@@ -171,7 +203,19 @@ def train_online(
         if last is not None:
             part = slice(first, last)
             scores[:, part] = take(current.W, current.a, X[part], y[:, part], steps)
+    if not bool(xp.all(xp.isfinite(W))):
+        raise SolverError(
+            f"online SGD on {n} examples: weights overflow with step sizes up to "
+            f"{float(xp.max(steps)):g}; lower them"
+        )
     return OnlineRun(current, scores, record)
+
+
+def _signs(y: Any, name: str, shape: tuple[int, ...], like: Array) -> Array:
+    y = checks.floats(y, name, shape, like=like)
+    if not bool((y * y == 1.0).all()):
+        raise ValueError(f"{name} must be -1 and +1.")
+    return y
 
 
 def block_of_steps(

@@ -2,6 +2,9 @@
 
 Within a block only the nets' pre-activations are updated, not their weights: a step on example x_k
 adds a multiple of x_k to w_s, hence the same multiple of ⟨x_k, x_t⟩ to the pre-activation at x_t.
+
+Assumed, and not checked: arrays of one precision, float32 or float64, of the shapes that docstrings
+give; rows of ``y``, and ``rates``, one for each of the runs, which divide the columns of ``Z``.
 """
 
 import math

@@ -117,7 +117,7 @@ def test_errors_say_what_to_change():
     X, y, _, feasible = game("box01")
     with pytest.raises(SolverError, match="raise max_rounds or tol"):
         certify_loss(X, y, LAMBDA, EPSILON, feasible, tol=1e-6, max_rounds=3)
-    with pytest.raises(ValueError, match="epsilon > 0"):
+    with pytest.raises(ValueError, match="epsilon must be a finite number above 0"):
         certify_loss(X, y, LAMBDA, 0.0, feasible)
     row = np.ones(12)
     nowhere = FeasibleSet(

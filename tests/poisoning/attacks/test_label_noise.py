@@ -15,5 +15,5 @@ def test_labels_turn_with_the_given_probability():
     assert np.array_equal(flip_labels(y, 0.0, rng), y)
     assert np.array_equal(flip_labels(y, 1.0, rng), -y)
     for beta in (-0.1, 1.1):
-        with pytest.raises(ValueError, match="probability"):
+        with pytest.raises(ValueError, match="beta must be"):
             flip_labels(y, beta, rng)

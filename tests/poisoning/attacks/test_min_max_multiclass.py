@@ -120,7 +120,7 @@ def test_errors_name_the_cause(setting):
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="not a single one"):
         min_max_multiclass(X, y, sets, clean, replace(SETTINGS, epsilon=1e-4), rng)
-    with pytest.raises(ValueError, match="no points of class 4"):
+    with pytest.raises(ValueError, match="no point of class 4"):
         class_balls(X, y, 5, sets[0].domain, 95.0)
     counts = InputDomain(COUNTS, np.zeros(D), np.ones(D))
     with pytest.raises(ValueError, match="counts need rounding"):

@@ -52,7 +52,7 @@ def test_labels_of_more_classes_are_whole_numbers(label):
 
 
 def test_rows_labels_and_features_must_fit():
-    with pytest.raises(ValueError, match="have 2 labels"):
+    with pytest.raises(ValueError, match="one label for each of 3 rows"):
         poisoned(np.zeros((3, 2)), [1.0, -1.0])
     with pytest.raises(ValueError, match="3 features"):
         poisoned(np.zeros((2, 3)), [1.0, -1.0])

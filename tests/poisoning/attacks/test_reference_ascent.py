@@ -53,5 +53,5 @@ def test_the_same_seed_gives_the_same_poison(digits):
 
 def test_examples_outside_the_box_are_refused(digits):
     X, y = digits
-    with pytest.raises(ValueError, match="bounds 0 to 1"):
+    with pytest.raises(ValueError, match=r"X must lie in \[0, 1\]"):
         poisoned((2.0 * X, y), PerSampleBudget(0.5))

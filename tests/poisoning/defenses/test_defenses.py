@@ -1,23 +1,28 @@
 """Each defense against a naive dense one, and the cut they share."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
+from poisoning.arrays import squared_norms
 from poisoning.defenses.centroid import L2Defense, SlabDefense
 from poisoning.defenses.data import CleanData, PoisonedData
 from poisoning.defenses.detector import keep_mask, sanitize, threshold
 from poisoning.defenses.filters import OracleFilter, RandomFilter
-from poisoning.defenses.knn import KNNDefense, nearest
+from poisoning.defenses.knn import KNNDefense
 from poisoning.defenses.knn_kernels import add_products, merge_smallest
 from poisoning.defenses.loss import LossDefense, signed_losses
 from poisoning.defenses.products import InnerProducts
+from poisoning.defenses.spectrum import leading_spectrum
 from poisoning.defenses.svd import SVDDefense, distance_outside
 from poisoning.learners import SVM, CrammerSingerSVM
 
@@ -146,7 +151,7 @@ def test_threshold_is_the_quantile():
 
 @pytest.mark.parametrize("remove", [-0.1, 1.0])
 def test_impossible_fractions_are_refused(remove):
-    with pytest.raises(ValueError, match="fraction"):
+    with pytest.raises(ValueError, match="remove must be"):
         keep_mask(np.ones(3), np.ones(3), remove)
 
 
@@ -181,9 +186,63 @@ def test_points_inside_the_subspace_score_exactly_zero():
     assert np.all(distance_outside(np.ones(1), np.full(1, 1.0 + 1e-9)) == 0.0)
 
 
-def test_knn_of_fewer_points_than_neighbours_is_infinite():
-    X = np.eye(4)
-    assert np.all(np.isinf(KNNDefense().fit(X, np.ones(4)).score(X, np.ones(4))))
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 6])
+def test_knn_of_few_points_scores_by_the_farthest_and_discards_no_more_than_asked(n):
+    X, y = np.arange(n, dtype=np.float64)[:, None] ** 2, np.ones(n)
+    far = np.abs(X - X.T).max(axis=1) if n <= 5 else naive_knn(X, y)
+    assert np.allclose(KNNDefense(5).fit(X, y).score(X, y), far)
+    for remove in (0.0, 0.05, 0.5):
+        assert np.sum(~sanitize(KNNDefense(5), X, y, remove)) <= int(remove * n + 1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.array, sp.csr_array])
+def test_an_offset_of_the_data_changes_no_decision(kind):
+    rng = np.random.default_rng(20)
+    X, y = rng.normal(size=(60, 5)), np.where(np.arange(60) < 30, 1.0, -1.0)
+    # Multiples of 1/1024, so that adding the offset rounds nothing.
+    X = np.rint(X * 1024) / 1024
+    far = X + 1e8
+    for defense in (L2Defense(), KNNDefense(3)):
+        here = deepcopy(defense).fit(X, y).score(X, y)
+        there = deepcopy(defense).fit(kind(far), y).score(kind(far), y)
+        assert np.allclose(here, there, rtol=1e-6), defense
+    clean, poison = CleanData(kind(far), y), far[:4] + 1.0
+    data = PoisonedData(clean, kind(poison), np.ones(4), lambda: None)
+    whole = kind(np.vstack([far, poison])), np.append(y, np.ones(4))
+    for defense in (L2Defense(), KNNDefense(3)):
+        alone = deepcopy(defense).fit(*whole).score(*whole)
+        assert np.allclose(defense.score_added(data), alone, rtol=1e-6), defense
+
+
+def test_integers_of_any_width_do_not_overflow():
+    X, y = words(21)
+    X[0, 0] = 16.0
+    for kind in (np.uint8, np.int8, np.int16):
+        for form in (sp.csr_array(X.astype(kind)), X.astype(kind)):
+            assert np.array_equal(squared_norms(form), squared_norms(X))
+            for defense in (L2Defense(), KNNDefense(3), SVDDefense(0.2)):
+                scores = deepcopy(defense).fit(form, y).score(form, y)
+                assert np.allclose(scores, deepcopy(defense).fit(X, y).score(X, y))
+
+
+@pytest.mark.parametrize(
+    "defense", [L2Defense(), SlabDefense(), KNNDefense(), SVDDefense(), LossDefense(SVM())]
+)
+def test_a_score_needs_a_fit_and_a_known_label(defense):
+    X, y = words(22)
+    with pytest.raises(NotFittedError, match="call fit before score"):
+        deepcopy(defense).score(X, y)
+    if not isinstance(defense, KNNDefense | SVDDefense):
+        with pytest.raises(ValueError, match=r"label|y must be"):
+            deepcopy(defense).fit(X, y).score(X, np.full(len(y), 5))
+
+
+@pytest.mark.parametrize("tail", [0.0, 1.0, -0.1, np.nan, "x", None])
+def test_a_tail_between_0_and_1_is_asked_for(tail):
+    with pytest.raises(ValueError, match="tail must be between 0 and 1"):
+        SVDDefense(tail)
+    with pytest.raises(ValueError, match="tail must be between 0 and 1"):
+        leading_spectrum(np.eye(3), tail)
 
 
 def test_knn_survives_data_too_large_for_exact_float32():
@@ -201,15 +260,6 @@ def test_inner_products_are_exact_integers():
     X, _ = words(8)
     products = InnerProducts(sp.csr_array(X))(sp.csr_array(X[:20]))
     assert np.array_equal(products, X[:20] @ X.T)
-
-
-def test_neighbours_may_be_gathered_in_pieces():
-    X, y = words(9)
-    best = np.full((150, 6), np.inf)
-    for piece in (X[:70], X[70:]):
-        nearest(X, InnerProducts(piece), np.ones(len(piece), dtype=np.int64), best)
-    whole = KNNDefense(5).fit(X, y).score(X, y)
-    assert np.allclose(np.sqrt(np.maximum(best[:, -1], 0.0)), whole)
 
 
 def test_kernels_do_what_plain_numpy_does():
@@ -281,7 +331,7 @@ def test_the_loss_of_more_classes_is_that_of_the_nearest_rival():
 
 def test_the_loss_defense_needs_a_learner():
     X, y = words(17)
-    with pytest.raises(ValueError, match=r"needs a learner: LossDefense\(SVM\(\)\)"):
+    with pytest.raises(ValueError, match=r"needs one, such as LossDefense\(SVM\(\)\)"):
         sanitize(LossDefense(), X, y)
 
 

@@ -42,7 +42,7 @@ def test_the_same_seed_gives_the_same_rows():
 
 
 def test_repeats_must_be_positive():
-    with pytest.raises(ValueError, match="at least once"):
+    with pytest.raises(ValueError, match="copies must be"):
         repeated_roundings(np.ones(2), 3, 0, np.random.default_rng(0))
 
 

@@ -179,8 +179,8 @@ def without(k, part):
         (PARTS, {"box": (0.0, 0.5)}, ValueError, "box: row 0 of X lies outside"),
         (PARTS, {"policies": {}}, ValueError, "at least one policy"),
         (PARTS, {"policies": {"a": -3.0}}, TypeError, "Policy"),
-        (PARTS, {"hidden": (0,)}, ValueError, "widths from 1"),
-        (PARTS, {"dtype": "int8"}, ValueError, "float32 or float64"),
+        (PARTS, {"hidden": (0,)}, ValueError, "hidden must be a whole number"),
+        (PARTS, {"dtype": "int8"}, ValueError, "one of float32, float64"),
         (PARTS, {"target": (X[:3, :2], Y[:3])}, ValueError, "X of target must have 6 columns"),
     ],
 )

@@ -520,7 +520,7 @@ def test_a_detector_of_ones_own_is_a_defense():
     [
         (lambda X: np.ones(3), "'scripted' must score each of 168 points"),
         (lambda X: np.ones((len(X), 1)), r"shape \(168, 1\)"),
-        (lambda X: np.full(len(X), np.nan), "168 of 168 anomaly scores are NaN"),
+        (lambda X: np.full(len(X), np.nan), "scores must hold numbers or infinity"),
     ],
 )
 def test_scores_that_are_none_are_refused(scores, message):
@@ -534,6 +534,22 @@ def test_scores_that_are_none_are_refused(scores, message):
     _, _, points, labels = clouds()
     with pytest.raises(ValueError, match=message):
         cloud_game(defenses=[Scripted()]).evaluate(points, labels)
+
+
+def test_a_defense_that_derives_from_ours_is_its_own():
+    """Its ``score`` counts, and not a faster ``score_added`` of the class it derives from."""
+
+    class Farther(L2Defense):
+        name = "farther"
+
+        def score(self, X, y):
+            return -super().score(X, y)
+
+    _, _, points, labels = clouds()
+    ours, own = (
+        cloud_game(defenses=[d]).attacked(points, labels) for d in (L2Defense(), Farther())
+    )
+    assert not np.array_equal(ours.keep("l2"), own.keep("farther"))
 
 
 # What is accepted --------------------------------------------------------------------------------

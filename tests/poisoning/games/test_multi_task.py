@@ -157,11 +157,11 @@ NAN = np.full_like(X0, np.nan)
             {"loss": "hinge", "tasks": [(X0, Y0)] * 4},
             r"tasks\[0\], y must be -1 and \+1 for the hinge loss",
         ),
-        ({"lambda1": 0.0}, "lambda1 must be a number above 0, not 0.0"),
-        ({"lambda2": -1}, "lambda2 must be a number above 0"),
-        ({"lambda2": float("nan")}, "lambda2 must be a number above 0"),
-        ({"lambda1": True}, "lambda1 must be a number above 0"),
-        ({"tol": "small"}, "tol must be a number above 0"),
+        ({"lambda1": 0.0}, "lambda1 must be a finite number above 0, not 0.0"),
+        ({"lambda2": -1}, "lambda2 must be a finite number above 0"),
+        ({"lambda2": float("nan")}, "lambda2 must be a finite number above 0"),
+        ({"lambda1": True}, "lambda1 must be a finite number above 0"),
+        ({"tol": "small"}, "tol must be a finite number above 0"),
     ],
 )
 def test_an_argument_that_is_wrong_is_named(changes, message):

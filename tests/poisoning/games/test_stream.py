@@ -57,9 +57,9 @@ def test_root_n_in_all_does_no_harm_and_a_share_of_n_leaves_a_floor():
     ("change", "error", "message"),
     [
         ({"problem": None}, TypeError, "ConvexProblem"),
-        ({"n": 0}, ValueError, "n must be a whole number from 1"),
+        ({"n": 0}, ValueError, "n must be a whole number of at least 1"),
         ({"trials": 0}, ValueError, "trials must be"),
-        ({"step": 0.0}, ValueError, "step must be above 0"),
+        ({"step": 0.0}, ValueError, "step must be a finite number above 0"),
     ],
 )
 def test_a_game_that_makes_no_sense_is_refused(change, error, message):

@@ -259,8 +259,8 @@ def test_a_step_beyond_stability_is_refused_before_training(problem_of, method, 
 
 
 def test_a_network_that_diverges_is_an_error(problem_of):
-    problem = problem_of("relu", penalty="l2", rate=1e200)
-    with pytest.raises(SolverError, match="diverged within 12 steps of size 1e\\+200"):
+    problem = problem_of("relu", penalty="l2", rate=1e25)
+    with pytest.raises(SolverError, match="diverged within 12 steps of size 1e\\+25"):
         rmd(problem)
 
 
@@ -306,14 +306,17 @@ def test_no_regularisation_is_an_exponent_of_minus_infinity(problem_of):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"poison_y": torch.zeros(3, 5, dtype=torch.float64)}, "labels must be -1 or"),
-        ({"frozen": 6}, "frozen is 6, but there are 5"),
-        ({"rate": 0.0}, "step size must be positive"),
-        ({"steps": 0}, "at least one step"),
-        ({"initial": torch.zeros(3, 4, dtype=torch.float64)}, "8 parameters, not 4"),
+        ({"poison_y": torch.zeros(3, 5, dtype=torch.float64)}, "poison_y must be -1"),
+        ({"frozen": 6}, "frozen must be a whole number from 0 to 5"),
+        ({"rate": 0.0}, "rate must be"),
+        ({"steps": 0}, "steps must be"),
+        (
+            {"initial": torch.zeros(3, 4, dtype=torch.float64)},
+            r"initial must have the shape \(3, 8\)",
+        ),
         ({"lam": torch.zeros(3, 5, dtype=torch.float64)}, "5 exponents"),
-        ({"penalty": ("l1",)}, "1 penalties for 3"),
-        ({"objectives": ()}, "needs an outer objective"),
+        ({"penalty": ("l1",)}, "one for each of 3 problems"),
+        ({"objectives": ()}, "at least one outer objective"),
     ],
 )
 def test_a_problem_that_does_not_fit_together_is_refused(problem_of, changes, message):
@@ -322,7 +325,7 @@ def test_a_problem_that_does_not_fit_together_is_refused(problem_of, changes, me
 
 
 def test_other_refusals():
-    with pytest.raises(ValueError, match="labels must be -1 or"):
+    with pytest.raises(ValueError, match="y must be -1"):
         Rows(torch.zeros(2, 2), torch.zeros(2))
     with pytest.raises(ValueError, match="no hidden layers"):
         Logistic((3,))

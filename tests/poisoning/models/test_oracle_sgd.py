@@ -111,5 +111,47 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="ball"):
         replace(LOGISTIC, radius=0.5)
     for arguments in [(0, 0.1, 1), (1, 0.0, 1), (1, 0.1, 0)]:
-        with pytest.raises(ValueError, match="SGD needs"):
+        with pytest.raises(ValueError, match="must be"):
             poisoned_sgd(LOGISTIC, *arguments, rng())
+
+
+@pytest.mark.parametrize("length", [0.5, 2.4, 2.6, 10.0, 1e3])
+def test_the_risk_is_exact_at_any_length(length):
+    """Against adaptive quadrature in u = ‖w‖|z|; Gauss-Hermite alone errs beyond 2.5."""
+    problem = GaussianLogistic(np.array([length, 0.0]), 2.0 * length)
+
+    def normal(z):
+        return np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi)
+
+    def loss(a):
+        rest = quad(lambda u: np.log1p(np.exp(-u)) * normal(u / a) * 2.0 / a, 0.0, 60.0, limit=200)
+        return a / np.sqrt(2.0 * np.pi) + rest[0]
+
+    kappa = quad(
+        lambda u: expit(u) * expit(-u) * normal(u / length) * 2.0 / length, 0.0, 60.0, limit=200
+    )[0]
+    w = 1.5 * problem.minimiser
+    expected = loss(1.5 * length) - loss(length) - kappa * 0.5 * length**2
+    assert problem.excess_risk(w[None])[0] == pytest.approx(expected, abs=1e-8 * max(1.0, length))
+
+
+def test_the_adversary_may_add_to_a_subgradient_and_change_nothing_else():
+    def write(call):
+        for known in (call.W, call.X, call.y, call.gradients):
+            with pytest.raises(ValueError, match="read-only"):
+                known[...] = 0.0
+        return np.zeros_like(call.W)
+
+    assert np.isfinite(poisoned_sgd(LOGISTIC, 3, 0.1, 2, rng(), write).excess_risk).all()
+
+
+@pytest.mark.parametrize(
+    ("zeta", "told"),
+    [
+        (lambda call: np.zeros(3), "array of shape"),
+        (lambda call: call.W + np.nan, "finite numbers"),
+    ],
+)
+def test_poison_that_is_none_is_refused(zeta, told):
+    with pytest.raises(ValueError, match=f"poison must give .*{told}"):
+        poisoned_sgd(LOGISTIC, 3, 0.1, 2, rng(), zeta)

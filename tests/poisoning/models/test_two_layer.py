@@ -170,16 +170,16 @@ def test_a_net_is_the_same_in_either_precision():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"y": lambda y: 0.5 * y}, "labels"),
-        ({"steps": lambda s: 0.0 * s}, "step sizes"),
-        ({"X": lambda X: X.astype(np.float32)}, "one precision"),
+        ({"y": lambda y: 0.5 * y}, "y must be -1"),
+        ({"steps": lambda s: 0.0 * s}, "steps must be above 0"),
+        ({"X": lambda X: X.astype(np.float32)}, "X must hold float64"),
     ],
 )
 def test_wrong_arguments_are_refused(change, message):
     nets, X, y, steps = problem(2, 10, 5, 4, np.float64)
     arguments = {"X": X, "y": y, "steps": steps}
     arguments |= {name: alter(arguments[name]) for name, alter in change.items()}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         train_online(nets, **arguments)
 
 
@@ -187,5 +187,5 @@ def test_checkpoints_need_a_probe_and_a_place():
     nets, X, y, steps = problem(1, 10, 5, 4, np.float64)
     with pytest.raises(ValueError, match="probe"):
         train_online(nets, X, y, steps, checkpoints=[3])
-    with pytest.raises(ValueError, match=r"0\.\.10"):
+    with pytest.raises(ValueError, match="from 0 to 10"):
         train_online(nets, X, y, steps, checkpoints=[11], probe=(X, y[0]))
