@@ -105,7 +105,7 @@ def _checked(name: str, loaded: params.Params, profile: str) -> tuple[Path, dict
     if not source.is_file():
         raise NotebookError(f"there is no notebook {source.relative_to(paths.ROOT)}.")
     knobs = {"profile": profile, **loaded.section(name)}
-    declared = set(params.declared(name)[1])
+    declared = set(params.declared(name).values)
     if declared != set(knobs):
         strange = ", ".join(sorted(declared ^ set(knobs)))
         raise NotebookError(
