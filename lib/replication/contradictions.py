@@ -181,8 +181,12 @@ def _carnerero2023(blocks: Blocks, sizes: Mapping[str, Size]) -> Iterator[Contra
     for name in attack["datasets"]:
         recipe = attack["recipes"][name]
         yield from _draws(block, attack, name, attack, recipe, sizes, (1.0, *factors))
-        highest = max(attack["l2"]["high"], recipe["large_l2"])
-        yield from _unstable(block, name, recipe["rate"], highest, attack["l2"], recipe)
+        exponents = attack["l2"]["high"], recipe["large_l2"]
+        of_recipe = {
+            _name(block, f"recipes.{name}.{knob}"): recipe[knob] for knob in ("rate", "large_l2")
+        }
+        of_range = {_name(block, "l2"): attack["l2"]}
+        yield from _unstable(recipe["rate"], exponents, of_recipe | of_range)
         if max(recipe["top"]) >= sizes[name].d:
             yield Contradiction(
                 {_name(block, f"recipes.{name}.top"): recipe["top"]},
@@ -192,9 +196,9 @@ def _carnerero2023(blocks: Blocks, sizes: Mapping[str, Size]) -> Iterator[Contra
         for name in networks["datasets"]:
             recipe, here = attack["recipes"][name], "carnerero2023/networks"
             yield from _draws(here, networks, name, attack, recipe, sizes, (1.0,))
-            highest = max(networks["l2"]["high"], networks["large_l2"])
-            large = {"large_l2": networks["large_l2"]}
-            yield from _unstable(here, name, networks["rate"][name], highest, networks["l2"], large)
+            exponents = networks["l2"]["high"], networks["large_l2"]
+            knobs = {_name(here, knob): networks[knob] for knob in ("rate", "l2", "large_l2")}
+            yield from _unstable(networks["rate"][name], exponents, knobs)
     table = blocks.get("carnerero2023/hypergradients")
     if table is not None:
         yield from _hypergradients(table, attack, sizes["mnist"])
@@ -238,16 +242,16 @@ def _draws(
 
 
 def _unstable(
-    block: str, name: str, rate: float, highest: float, learned: Mapping[str, float],
-    large: Mapping[str, Any],
-) -> Iterator[Contradiction]:  # fmt: skip
+    rate: float, exponents: tuple[float, ...], knobs: dict[str, Any]
+) -> Iterator[Contradiction]:
+    """Whether gradient descent with this rate diverges under the largest of the penalties."""
+    highest = max(exponents)
     if rate * math.exp(highest) >= 2.0:
         yield Contradiction(
-            {f"{block.replace('/', '.')}: the rate of {name}": rate, "l2.high": learned["high"],
-             "large_l2": large["large_l2"]},
-            f"gradient descent must be stable: the rate must be below 2/exp({highest:g}) = "
+            knobs,
+            f"gradient descent must be stable, at a rate below 2/exp({highest:g}) = "
             f"{2.0 * math.exp(-highest):.3g}",
-        )  # fmt: skip
+        )
 
 
 def _hypergradients(
@@ -272,10 +276,12 @@ def _hypergradients(
             "carnerero2023/attack", attack, ("l2",),
             "start must be at least -6, the least exponent that the notebook hypergradients allows",
         )  # fmt: skip
-    yield from _unstable(
-        block, "mnist", attack["recipes"]["mnist"]["rate"], table["lam"], {"high": table["lam"]},
-        {"large_l2": table["lam"]},
-    )  # fmt: skip
+    rate = attack["recipes"]["mnist"]["rate"]
+    knobs = {
+        _name(block, "lam"): table["lam"],
+        _name("carnerero2023/attack", "recipes.mnist.rate"): rate,
+    }
+    yield from _unstable(rate, (table["lam"],), knobs)
 
 
 def _wrong(

@@ -204,7 +204,12 @@ def _list(kind: Kind, limits: list[int], **options: Any) -> Any:
 
 def block(name: str, kinds: dict[str, str]) -> type[Knobs]:
     """The model of a block of knobs, from the kind of each."""
-    return create_model(name, __base__=Knobs, **{key: knob(kind) for key, kind in kinds.items()})
+    return _block(name, tuple(kinds.items()))
+
+
+@cache
+def _block(name: str, kinds: tuple[tuple[str, str], ...]) -> type[Knobs]:
+    return create_model(name, __base__=Knobs, **{key: knob(kind) for key, kind in kinds})
 
 
 # Blocks that several notebooks share ----------------------------------------------------------

@@ -9,12 +9,9 @@ turned into objects, so that none takes long, however it is nested.
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError as MarkedError
-from ruamel.yaml.error import YAMLError
 
 LARGEST = 100_000
 """Bytes of a file, unless its caller says otherwise."""
@@ -44,6 +41,26 @@ _FORBIDDEN = re.compile(
 """Characters that no line of YAML may hold: controls, and line breaks that few editors show."""
 
 
+class _Core(yaml.CSafeLoader):
+    """The core schema of YAML 1.2: the words that are no text."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+for _kind, _words, _beginnings in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    _pattern = re.compile(rf"^(?:{_words})$")
+    _Core.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", _pattern, _beginnings)
+
+
 def read_yaml(path: Path, largest: int = LARGEST) -> Any:
     """The content of a YAML 1.2 file, as DVC reads it.
 
@@ -53,17 +70,12 @@ def read_yaml(path: Path, largest: int = LARGEST) -> Any:
     """
     text = _text(path, largest)
     try:
-        _refuse(path.name, yaml.parse(text, Loader=yaml.CSafeLoader))
-        found = YAML(typ="safe", pure=True).load(text)
-    except (yaml.YAMLError, YAMLError) as error:
-        marked = isinstance(error, yaml.MarkedYAMLError | MarkedError)
-        mark = (error.problem_mark or error.context_mark) if marked else None
-        problem = error.problem if marked else error
+        _refuse(path.name, yaml.parse(text, Loader=_Core))
+        found = yaml.load(text, Loader=_Core)
+    except yaml.YAMLError as error:
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
         raise _broken(path.name, text, None if mark is None else mark.line, problem) from None
-    except (ValueError, RecursionError) as error:  # a number that Python cannot make
-        if isinstance(error, ParameterError):
-            raise
-        raise _broken(path.name, text, None, error) from None
     _keys(path.name, found, ())
     return found
 
