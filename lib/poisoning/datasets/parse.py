@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from poisoning.datasets import cifar10, dogfish, enron, files, imdb, landmine, mnist, sarcos
-from poisoning.datasets.content import Content, digest
+from poisoning.datasets import cifar10, dogfish, enron, imdb, landmine, mnist, sarcos
+from poisoning.datasets.archives import UNREADABLE
+from poisoning.datasets.content import Content, check, digest
 from poisoning.datasets.sources import Variant
 from poisoning.errors import DataError
 
@@ -28,9 +29,10 @@ def parse_checked(name: str, variant: Variant, folder: Path) -> Content:
     """
     try:
         content = PARSERS[name](folder)
+        check(content)
     except DataError:
         raise
-    except files.MALFORMED as error:
+    except UNREADABLE as error:
         reason = str(error) or type(error).__name__
         raise DataError(
             f"{name} cannot be parsed from {', '.join(variant.files)} ({reason}): fetch it again."

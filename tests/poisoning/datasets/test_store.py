@@ -126,7 +126,7 @@ def test_another_word_is_noticed(tmp_path):
 def test_an_array_is_missing(tmp_path):
     save(tmp_path / "tiny", TEXT, ABOUT)
     np.savez(tmp_path / "tiny/arrays.npz", y=TEXT.y)
-    with pytest.raises(DataError, match="X or y is missing"):
+    with pytest.raises(DataError, match="was altered after it was prepared"):
         load(tmp_path / "tiny")
 
 
