@@ -6,6 +6,7 @@ quick). The kind of a knob's values is declared in its notebook, in the cell of 
 ``python -m replication.params`` checks the whole file for every profile.
 """
 
+import argparse
 import ast
 import difflib
 import json
@@ -539,8 +540,9 @@ def check() -> None:
         raise ParameterError(f"{error}{back if changed.returncode == 1 else ''}") from None
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Check ``params.yaml`` for every profile and print one sentence; return 1 if it is invalid."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     try:
         check()
     except ParameterError as error:

@@ -227,14 +227,14 @@ def test_the_file_is_in_the_form_that_dvc_writes(tmp_path):
 
 def test_the_command_prints_the_sentence_and_no_traceback(edited, monkeypatch, capsys):
     monkeypatch.setattr(paths, "PARAMS", edited("seed", -1))
-    assert params.main() == 1
+    assert params.main([]) == 1
     assert "seed = -1" in capsys.readouterr().err
 
 
 def test_a_refused_value_is_told_how_to_get_rid_of(inside, capsys):
     text = (inside / "params.yaml").read_text()
     (inside / "params.yaml").write_text(text.replace("scale: 0.1", "scale: 7"))
-    assert params.main() == 1
+    assert params.main([]) == 1
     assert "(`git checkout params.yaml` takes back" in capsys.readouterr().err
 
 

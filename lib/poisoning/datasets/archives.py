@@ -34,6 +34,12 @@ UNREADABLE = (*files.MALFORMED, LookupError, AttributeError, MemoryError)
 """What readers raise on bytes of another format, and on a file that holds other things."""
 
 
+def reason(error: BaseException) -> str:
+    """What such an exception says, on one line and shortened."""
+    said = " ".join(str(error).split())
+    return said[:200] if said else type(error).__name__
+
+
 class _Bounded(io.RawIOBase):
     """A stream that refuses to give more than a member may have, or an archive in all."""
 
@@ -165,10 +171,11 @@ def read_array(
         raise DataError(_too_large(Path(str(archive.filename)).name))
     where = f"{Path(str(archive.filename)).name}: {member.filename!r}"
     with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version not in _HEADERS:
-            raise DataError(f"{where} is no array of the npy format 1.0 or 2.0.")
-        shape, fortran, dtype = _HEADERS[version](stream)
+        try:
+            version = np.lib.format.read_magic(stream)
+            shape, fortran, dtype = _HEADERS[version](stream)
+        except (ValueError, LookupError, TypeError, SyntaxError):
+            raise DataError(f"{where} is no array of the npy format 1.0 or 2.0.") from None
         if dtype.hasobject:
             raise DataError(f"{where} holds Python objects, which are never loaded.")
         size = dtype.itemsize

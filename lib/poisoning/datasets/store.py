@@ -17,7 +17,7 @@ import numpy as np
 from numpy import ndarray
 
 from poisoning.datasets import files
-from poisoning.datasets.archives import UNREADABLE, read_json, read_npz
+from poisoning.datasets.archives import UNREADABLE, read_json, read_npz, reason
 from poisoning.datasets.content import Content, digest, restore
 from poisoning.datasets.dataset import Dataset
 from poisoning.errors import DataError
@@ -83,8 +83,7 @@ def load(path: Path) -> Dataset:
             f"{path} is no prepared data set ({missing} is missing): {_remedy(path)}"
         ) from error
     except (DataError, *UNREADABLE) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read ({reason}): {_remedy(path)}") from error
+        raise DataError(f"{path} cannot be read ({reason(error)}): {_remedy(path)}") from error
     if altered:
         raise DataError(f"{path} was altered after it was prepared: {_remedy(path)}")
     return Dataset(*about, manifest=manifest, **fields)
