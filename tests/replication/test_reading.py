@@ -38,7 +38,8 @@ def test_damaged_metrics_are_told_with_the_way_to_renew_them(inside, text):
 def test_a_table_of_units_that_was_cut_off_is_refused(tmp_path):
     row = dict.fromkeys(
         ("label", "function", "fingerprint", "arguments", "commit", "cpu"), "x"
-    ) | {"index": 0, "key": "0" * 32, "dirty": False, "cpu_seconds": 0.5, "adopted": None}  # fmt: skip
+    )  # fmt: skip
+    row |= {"index": 0, "key": "0" * 32, "dirty": False, "cpu_seconds": 0.5, "adopted": None}
     write_table(tmp_path, [row, row | {"index": 1}])
     whole = (tmp_path / "units.csv").read_text()
     assert [found["index"] for found in read_table(tmp_path)] == [0, 1]

@@ -34,8 +34,8 @@ def npy(array=None, *, descr="<f8", shape="(3,)", data=bytes(24)):
 @pytest.mark.parametrize(
     "array",
     [
-        np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3)), np.zeros((0, 4)),
-        np.arange(3, dtype=">i4"), np.array(5.0), np.array(["a", "bc"]),
+        np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3)),
+        np.zeros((0, 4)), np.arange(3, dtype=">i4"), np.array(5.0), np.array(["a", "bc"]),
     ],
 )  # fmt: skip
 def test_arrays_are_what_numpy_wrote_in_the_byte_order_of_this_machine(tmp_path, array):
@@ -131,5 +131,5 @@ def test_a_mirror_is_a_folder_or_a_url(monkeypatch, given, address):
      "~nobody-of-this-name/x", "gs://b"],
 )  # fmt: skip
 def test_another_mirror_is_refused_before_anything_is_fetched(given):
-    with pytest.raises(DataError, match="DATA_MIRROR = .* must be a folder, or a URL that begins"):
+    with pytest.raises(DataError, match=r"DATA_MIRROR = .* must be a folder, or a URL that begins"):
         mirror_address(given)

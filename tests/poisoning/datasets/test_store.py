@@ -163,7 +163,7 @@ def test_a_vocabulary_that_is_none_is_refused(tmp_path, text):
     {"X": np.zeros((2, 2))}, {"X": np.zeros((0, 2))}, {"X": np.zeros((1, 2), np.float32)},
     {"y": np.array(["a"])}, {"y": np.array([np.nan])}, {"tasks": np.zeros(3, int)},
     {"X_test": np.zeros((1, 3)), "y_test": np.ones(1)}, {"y_test": np.ones(1)},
-    {"vocabulary": ["a", "a"]}, {"vocabulary": ["a"]}, {"domain": "integer"},
+    {"vocabulary": ["a", "a"]}, {"vocabulary": ["a"]},
     {"domain": "nonnegative", "X": np.array([[-1.0, 0.0]])},
 ])  # fmt: skip
 def test_no_content_but_a_data_set_passes(changed):
