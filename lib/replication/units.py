@@ -167,7 +167,10 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
         return []
     try:
         with (folder / TABLE).open(encoding="utf-8", newline="") as source:
-            return [_row(row) for row in csv.DictReader(source, strict=True)]
+            reader = csv.DictReader(source, strict=True)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ValueError("other columns")
+            return [_row(row) for row in reader]
     except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
         raise ReadingError(
             f"{folder / TABLE} is no whole table of units ({error}): run the stage of "
@@ -176,8 +179,8 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
 
 
 def _row(row: dict[str, str]) -> dict[str, Any]:
-    if tuple(row) != COLUMNS or None in row.values() or not KEY.fullmatch(row["key"]):
-        raise ValueError(f"{len(row)} of {len(COLUMNS)} columns")
+    if len(row) > len(COLUMNS) or None in row.values() or not KEY.fullmatch(row["key"]):
+        raise ValueError("a row is not whole")
     return row | {
         "index": int(row["index"]),
         "dirty": {"True": True, "False": False}[row["dirty"]],
