@@ -6,7 +6,7 @@ VENV     := .venv
 BIN      := $(VENV)/bin
 STAMP    := $(VENV)/.installed
 
-ifeq ($(filter $(PROFILE),$(PROFILES)),)
+ifneq ($(words $(PROFILE))$(filter-out $(PROFILES),$(PROFILE)),1)
 $(error There is no profile "$(PROFILE)": use one of $(PROFILES))
 endif
 
@@ -22,6 +22,15 @@ SEED     ?= 0
 
 # Processes that run tests, or notebooks of the demo, each of which uses one core.
 JOBS     ?= 2
+
+# What is left of a number without its digits and spaces is nothing.
+digits   := 0 1 2 3 4 5 6 7 8 9
+without   = $(if $(1),$(call without,$(wordlist 2,10,$(1)),$(subst $(firstword $(1)),,$(2))),$(2))
+whole     = $(if $(filter 1,$(words $(1))),$(if $(call without,$(digits),$(1)),,yes))
+$(foreach name,JOBS SAMPLE SEED,$(if $(call whole,$($(name))),,$(error \
+  $(name)="$($(name))" must be a whole number, such as $(name)=2)))
+$(foreach name,JOBS SAMPLE,$(if $(subst 0,,$($(name))),,$(error \
+  $(name)="$($(name))" must be 1 or more)))
 
 # Papers do not wait for one another, longest first. What is common to them comes before, what sums
 # them up, and any other notebook, after.
@@ -46,6 +55,8 @@ help:  ## show this list
 setup: $(STAMP)  ## create .venv from exact pins (3 min, 2 GB of disk)
 
 $(STAMP): requirements.txt pyproject.toml
+	@$(if $(PYTHON),,$(error Python 3.11 is needed, none was found: install it, or say where it is by \
+	  make PYTHON=/path/to/python3.11))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
 	  echo "Python 3.11 is needed, $$($(PYTHON) --version 2>&1) was found: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Creating .venv from requirements.txt: about 3 minutes and 2 GB of disk, once."

@@ -1,1 +1,1 @@
-"""Random problems, files and faults: ``python -m fuzz``."""
+"""Random problems, files and faults, each judged by what a user would see: ``make fuzz``."""

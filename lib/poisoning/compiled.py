@@ -12,6 +12,7 @@ Code is compiled again when any kernel's source changes: kernels call each other
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from secrets import randbits
@@ -34,7 +35,10 @@ def njit(*, name: str = "", **options: Any) -> Callable[[Callable], Any]:
         if name:
             function.__qualname__ = name
         dispatcher = numba.njit(**options)(function)
-        dispatcher._cache = _Cache(function)
+        # Without a folder for it, such as in a read-only checkout of a user without a home,
+        # kernels are compiled in every process anew.
+        with suppress(RuntimeError):
+            dispatcher._cache = _Cache(function)
         return dispatcher
 
     return compiled
@@ -61,8 +65,9 @@ class _File(IndexDataCacheFile):
 
     def save(self, key: Any, data: Any) -> None:
         name = self._data_name(randbits(_APART))
-        self._save_data(name, data)
-        self._save_index(self._load_index() | {key: name})
+        with suppress(OSError):  # a full disk: what was compiled serves this process all the same
+            self._save_data(name, data)
+            self._save_index(self._load_index() | {key: name})
 
 
 @cache

@@ -19,12 +19,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from replication import params, paths
+from replication.reading import ReadingError, read_result
+from replication.strict_yaml import read_yaml
 
 BENCH = "bench"
+
+LARGEST = 1 << 20
+"""Bytes of ``claims.yaml``."""
+
 _DECISIVE = ("direction", "ordering", "magnitude")
 
 
@@ -84,8 +89,12 @@ def load_claims(path: Path | None = None) -> list[Claim]:
     """
     path = path or paths.CLAIMS
     try:
-        items = yaml.safe_load(path.read_text(encoding="utf-8"))
+        items = read_yaml(path, LARGEST)
+        if not isinstance(items, list):
+            raise ClaimsError(f"{path.name} holds no list of claims.")
         claims = [Claim.model_validate(item) for item in items]
+    except params.ParameterError as error:
+        raise ClaimsError(str(error)) from None
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
@@ -228,11 +237,27 @@ def _metrics(profile: str, notebook: str) -> dict[str, Any] | None:
     results = paths.ROOT / "results"
     if notebook != BENCH:
         path = results / profile / notebook / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        again = f"run `dvc repro {notebook.replace('/', '-')}@{profile}` again"
+        return read_result(path, checked, again) if path.is_file() else None
     path = results / "bench.json"
     if profile == "demo" or not path.is_file():  # the benchmarks are no part of the demo
         return None
-    benchmarks = json.loads(path.read_text(encoding="utf-8"))
+    return read_result(path, _of_benchmarks, "run `make bench` again")
+
+
+def checked(run: Any) -> dict[str, Any]:
+    """A notebook's metrics, each of which has a number and an interval."""
+    for item in run["metrics"].values():
+        ends = item["ci95"]
+        numbers = [item["value"], *([] if ends is None else [ends[0], ends[1]])]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise TypeError(f"{numbers} are no numbers")
+    if not isinstance(run["data"], dict):
+        raise TypeError("data is no mapping")
+    return run
+
+
+def _of_benchmarks(benchmarks: Any) -> dict[str, Any]:
     return {
         # "enron, repacked": the data set and its variant
         "data": {name: record["data"].split(", ")[-1] for name, record in benchmarks.items()},
@@ -257,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
     profile = parser.parse_args(arguments).profile
     try:
         rows = scorecard(profile)
-    except ClaimsError as error:
+    except (ClaimsError, ReadingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     path = scorecard_path(profile)

@@ -12,7 +12,6 @@ notebooks that reach it.
 
 import argparse
 import ast
-import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from functools import cache, cached_property
 from replication import paths
 from replication.digests import digest
 from replication.project import Project, RevisionError
+from replication.reading import ReadingError, read_result
 from replication.syntax import Normalised, Reference, Table, normalise
 
 DOES_NOT_COUNT = {
@@ -31,6 +31,10 @@ DOES_NOT_COUNT = {
     "replication.components": "makes what knobs name, whose code counts with the knobs",
     "replication.schemas": "checks knobs, which count by their values",
     "replication.params": "knobs count by their values",
+    "replication.strict_yaml": "reads knobs, which count by their values",
+    "replication.conditions": "checks knobs",
+    "replication.contradictions": "checks knobs",
+    "replication.reading": "reads files, which count by their content",
     "replication.paths": "places of files",
     "replication.provenance": "records what ran, computes nothing",
     "replication.units": "runs and keeps units of work",
@@ -224,7 +228,8 @@ def _since(name: str, profile: str) -> str:
     file = paths.pipeline_results(profile, name) / "provenance.json"
     if not file.is_file():
         raise RevisionError(f"{name} has no results of the profile {profile} here.")
-    return json.loads(file.read_text(encoding="utf-8"))["commit"]
+    again = f"run `dvc repro {name.replace('/', '-')}@{profile}` again"
+    return read_result(file, lambda record: str(record["commit"]), again)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -243,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in names:
             old = _since(name, options.since) if options.since else options.old
             _print(name, Reader(project).notebook(name), old, whole=options.notebook is not None)
-    except RevisionError as error:
+    except (RevisionError, ReadingError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

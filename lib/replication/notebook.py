@@ -63,10 +63,16 @@ class Notebook:
         The device that a notebook has read is recorded in its ``provenance.json``.
         """
         self._device = self.params.device
-        if self._device == "auto":
+        if self._device != "cpu":
             import torch  # takes seconds
 
-            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+            found = torch.cuda.is_available()
+            if self._device == "cuda" and not found:
+                raise params.ParameterError(
+                    "params.yaml: device = 'cuda', and no CUDA device was found here: it must be "
+                    "auto or cpu."
+                )
+            self._device = "cuda" if found else "cpu"
         return self._device
 
     def load(self, name: str) -> Dataset:

@@ -6,17 +6,16 @@ quick). The kind of a knob's values is declared in its notebook, in the cell of 
 ``python -m replication.params`` checks the whole file for every profile.
 """
 
+import argparse
 import ast
 import difflib
-import io
 import json
-import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -25,22 +24,24 @@ from pydantic import (
     Field,
     ValidationError,
     create_model,
+    model_validator,
 )
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from poisoning import settings
+from poisoning.datasets.sources import registry
 from poisoning.settings import Kind, number, whole
 from replication import paths
 from replication.components import place
+from replication.conditions import Condition
+from replication.contradictions import contradictions
+from replication.conventions import PAIRS
+from replication.provenance import tracked_notebooks
 from replication.schemas import Declared, schema
+from replication.strict_yaml import ParameterError, read_yaml, shown
 
 PROFILES = ("demo", "quick", "paper")
-
-
-class ParameterError(ValueError):
-    """A knob is unknown, missing, of the wrong type or out of range; one sentence."""
 
 
 class Knobs(BaseModel):
@@ -55,10 +56,18 @@ class Knobs(BaseModel):
 # Kinds ----------------------------------------------------------------------------------------
 
 
-def _at_most_repeats(draws: int, info: Any) -> int:
-    if draws > info.data.get("repeats", draws):
-        raise ValueError("more draws than repeats")
-    return draws
+def _distinct(values: list[Any]) -> list[Any]:
+    """A list whose entries differ, also as names of metrics, which have six digits."""
+    names = [f"{value:g}" if isinstance(value, float) else repr(value) for value in values]
+    if len(set(names)) < len(names):
+        raise ValueError
+    return values
+
+
+def _data_set(name: str) -> str:
+    if name not in {*registry(), *PAIRS}:
+        raise PydanticCustomError("data_set", "no data set")
+    return name
 
 
 def _component(text: str) -> str:
@@ -73,8 +82,12 @@ class ExponentRange(Knobs):
     low: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
     high: float = Field(ge=-20, le=20, description="an exponent, from -20 to 20")
 
+    @model_validator(mode="after")
+    def _is_ordered(self) -> "ExponentRange":
+        if not self.low <= self.start <= self.high or self.low == self.high:
+            raise ValueError
+        return self
 
-_DRAWS = Annotated[int, Field(ge=1, le=1000), AfterValidator(_at_most_repeats)]
 
 KINDS = {
     "Fraction": settings.FRACTION,
@@ -102,13 +115,12 @@ KINDS = {
     "Width": whole(1, 1_000_000, "a whole number, from 1", "whole numbers, from 1"),
     "Components": whole(1, 784, "a whole number, 1 to 784", "whole numbers, 1 to 784"),
     "Digit": whole(0, 9, "a digit", "digits"),
-    "SensitivityDraws": Kind(_DRAWS, "a whole number of random draws, 1 to repeats"),
     "Component": Kind(
         Annotated[str, AfterValidator(_component)],
         "the path of a class, such as package.module.Class(name=1)",
         "paths of classes, such as package.module.Class(name=1)",
     ),
-    "Range": Kind(ExponentRange, "a mapping with start, low and high"),
+    "Range": Kind(ExponentRange, "a mapping with low < high and start from low to high"),
 }
 """The kinds of knobs, by the names that cells of parameters use."""
 
@@ -156,7 +168,8 @@ def _knob(node: ast.expr) -> Any:
         case ast.Subscript(value=ast.Name(id="dict"), slice=inner):
             kind, field = _knob(inner)
             says = f"a mapping of data sets, each to {field.description}"
-            return dict[str, Annotated[kind, field]], Field(min_length=1, description=says)
+            name = Annotated[str, AfterValidator(_data_set)]
+            return dict[name, Annotated[kind, field]], Field(min_length=1, description=says)
     raise ValueError
 
 
@@ -185,13 +198,19 @@ def _list(kind: Kind, limits: list[int], **options: Any) -> Any:
     says = f"a list of {kind.many}" if kind.many else f"a list of values, each {kind.one}"
     if least > 1:
         says += f", {least} of them" if most == least else f", at least {least} of them"
+    says += ", each once"
     field = Field(min_length=least, max_length=most, description=says, **options)
-    return list[kind.type], field
+    return Annotated[list[kind.type], AfterValidator(_distinct)], field
 
 
 def block(name: str, kinds: dict[str, str]) -> type[Knobs]:
     """The model of a block of knobs, from the kind of each."""
-    return create_model(name, __base__=Knobs, **{key: knob(kind) for key, kind in kinds.items()})
+    return _block(name, tuple(kinds.items()))
+
+
+@cache
+def _block(name: str, kinds: tuple[tuple[str, str], ...]) -> type[Knobs]:
+    return create_model(name, __base__=Knobs, **{key: knob(kind) for key, kind in kinds})
 
 
 # Blocks that several notebooks share ----------------------------------------------------------
@@ -200,7 +219,7 @@ _RECIPE = block(
     "Recipe",
     {
         "steps": "Count", "rate": "Step", "poison_step": "Step", "validation": "Fraction",
-        "large_l2": "Exponent", "large_l1": "Exponent", "top": "list[Count]",
+        "large_l2": "Exponent", "large_l1": "Exponent", "top": "list[Count, 2]",
     },
 )  # fmt: skip
 KINDS["Recipe"] = Kind(_RECIPE, f"a mapping with {', '.join(_RECIPE.model_fields)}")
@@ -214,7 +233,7 @@ SHARED = {
     "zhao2018/setting": {
         "lambda1": "Lambda", "lambda2": "Lambda", "radius": "Lambda", "step": "Step",
         "batch": "Count", "labels": "Literal['uniform', 'clean', 'constant']",
-        "sarcos_train": "Count", "sarcos_test": "Count", "landmine_fraction": "Quantile",
+        "sarcos_train": "Count", "sarcos_test": "Count", "landmine_fraction": "Fraction",
         "mnist_per_class": "Count", "mnist_components": "Components",
     },
     "carnerero2023/attack": {
@@ -222,7 +241,7 @@ SHARED = {
         "n_train": "Examples", "n_test": "Examples", "batch": "Fraction", "batches": "Count",
         "hyperiterations": "Count", "rule": "Literal['decayed', 'adaptive']", "lam_step": "Step",
         "l2": "Range", "l1": "Range", "cv_points": "Count", "epochs": "Count",
-        "sensitivity_draws": "SensitivityDraws", "recipes": "dict[Recipe]",
+        "sensitivity_draws": "Count", "recipes": "dict[Recipe]",
     },
 }  # fmt: skip
 """Their knobs, block by block; a notebook reads a block with ``notebook.shared``."""
@@ -236,11 +255,20 @@ def notebook_file(name: str) -> Path:
     return paths.NOTEBOOKS / f"{name}.ipynb"
 
 
-def declared(name: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """Kinds and demo values of the knobs in a notebook's cell of parameters.
+class Declaration(NamedTuple):
+    """A notebook's cell of parameters: by knob its kind and its demo value; and the conditions."""
+
+    kinds: dict[str, str]
+    values: dict[str, Any]
+    conditions: tuple[Condition, ...]
+
+
+def declared(name: str) -> Declaration:
+    """What a notebook's cell of parameters says.
 
     Raises:
-        ParameterError: the cell is missing, or holds something else than annotated literals.
+        ParameterError: there is no such notebook, or it cannot be read; the cell is missing, or
+            holds something else than annotated literals and assertions.
     """
     file = notebook_file(name)
     try:
@@ -250,26 +278,44 @@ def declared(name: str) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 @cache
-def _declared(file: Path, _: int) -> tuple[dict[str, str], dict[str, Any]]:
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
+def _declared(file: Path, _: int) -> Declaration:
+    try:
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ParameterError(f"{file} cannot be read as a notebook ({error}).") from None
     if len(tagged) != 1:
         raise ParameterError(
             f"{file.name} must have one cell tagged parameters, not {len(tagged)}."
         )
-    kinds, values = {}, {}
-    for statement in ast.parse("".join(tagged[0]["source"])).body:
+    kinds, values, conditions = {}, {}, []
+    try:
+        statements = ast.parse("".join(tagged[0]["source"])).body
+    except SyntaxError as error:
+        raise ParameterError(
+            f"{file.name}: its cell of parameters is no Python ({error})."
+        ) from None
+    for statement in statements:
         match statement:
             case ast.AnnAssign(target=ast.Name(id=key), annotation=ast.Constant(value=str(kind))):
                 kinds[key], values[key] = kind, ast.literal_eval(statement.value)
             case ast.Assign(targets=[ast.Name(id="profile")]):
                 values["profile"] = ast.literal_eval(statement.value)
+            case ast.Assert():
+                try:
+                    conditions.append(Condition.of(statement))
+                except ValueError:
+                    raise ParameterError(
+                        f"{file.name}: `{ast.unparse(statement)}` in its cell of parameters must "
+                        'compare knobs and say what must be so, like `assert low < high, "low '
+                        'must be less than high"`.'
+                    ) from None
             case _:
                 raise ParameterError(
                     f"{file.name}: `{ast.unparse(statement)}` in its cell of parameters must give "
                     'a knob its kind, like `epsilon: "Fraction" = 0.03`.'
                 )
-    return kinds, values
+    return Declaration(kinds, values, tuple(conditions))
 
 
 # The whole file -------------------------------------------------------------------------------
@@ -296,8 +342,10 @@ class Params(Knobs):
 
     seed: int = Field(ge=0, le=2**63 - 1, description="a whole number from 0")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto, cpu or cuda")
-    workers: Workers
-    profiles: dict[Literal["demo", "quick", "paper"], Profile]
+    workers: Workers = Field(description="a mapping with backend, jobs and scheduler")
+    profiles: dict[Literal["demo", "quick", "paper"], Profile] = Field(
+        min_length=3, description="a mapping of demo, quick and paper"
+    )
 
     def section(self, name: str) -> dict[str, Any]:
         """The knobs of a notebook or of a shared block, ``<paper>/<section>``.
@@ -309,31 +357,50 @@ class Params(Knobs):
         found = getattr(getattr(self, paper, None), part.replace("-", "_"), None)
         if found is not None:
             return found.model_dump(exclude_unset=True)
-        kinds, _ = declared(name)
+        kinds = SHARED[name] if name in SHARED else declared(name).kinds
         if kinds:
-            raise ParameterError(
-                f"params.yaml: {name.replace('/', '.').replace('-', '_')} is missing: it must hold "
-                f"the knobs {', '.join(kinds)}."
-            )
+            raise ParameterError(f"params.yaml: {_missing(name, kinds)}.")
         return {}
 
 
+def _missing(name: str, kinds: Collection[str]) -> str:
+    block = name.replace("/", ".").replace("-", "_")
+    return f"{block} is missing: it must be a mapping with the knobs {', '.join(kinds)}"
+
+
+def _folders() -> list[str]:
+    """The folders of notebooks, one for a paper."""
+    folders = sorted(paths.NOTEBOOKS.iterdir())
+    return [f.name for f in folders if f.is_dir() and not f.name.startswith(".")]
+
+
 def _model(raw: dict[str, Any]) -> type[Params]:
-    """The model of this file: a block's knobs are those of the notebook of its name."""
+    """The model of this file: a block's knobs are those of the notebook of its name.
+
+    Notebooks that git does not track may have a block; the others must, if they have knobs.
+    """
+    known = tracked_notebooks()
     papers: dict[str, Any] = {}
-    for folder in sorted(paths.NOTEBOOKS.iterdir()):
-        if not folder.is_dir() or folder.name.startswith("."):
-            continue
+    for paper in _folders():
+        content = raw.get(paper)
+        given = set(content) if isinstance(content, dict) else set()
+        kinds = {
+            name.partition("/")[2]: of
+            for name, of in SHARED.items()
+            if name.startswith(f"{paper}/")
+        }
+        for file in sorted((paths.NOTEBOOKS / paper).glob("*.ipynb")):
+            key, name = file.stem.replace("-", "_"), f"{paper}/{file.stem}"
+            if key in given or known is None or name in known:
+                kinds[key] = declared(name).kinds
         blocks = {}
-        content = raw.get(folder.name)
-        for key in content if isinstance(content, dict) else ():
-            shared = SHARED.get(f"{folder.name}/{key}")
-            section = f"{folder.name}/{str(key).replace('_', '-')}"
-            if shared is None and not notebook_file(section).is_file():
-                continue
-            kinds = shared if shared is not None else declared(section)[0]
-            blocks[key] = (block(str(key), kinds), ...)
-        papers[folder.name] = (create_model(folder.name, __base__=Knobs, **blocks), ...)
+        for key, of in kinds.items():
+            says = f"a mapping with the knobs {', '.join(of)}" if of else "{}, for it has no knobs"
+            optional = {} if of or key in given else {"default": None}
+            blocks[key] = (block(key, of), Field(description=says, **optional))
+        says = f"a mapping with the blocks {', '.join(blocks)}"
+        of_paper = create_model(paper, __base__=Knobs, **blocks)
+        papers[paper] = (of_paper, Field(description=says))
     return create_model("Params", __base__=Params, **papers)
 
 
@@ -364,7 +431,10 @@ def load_all(path: Path | None = None, profiles: Sequence[str] = PROFILES) -> di
     path = path or paths.PARAMS
     raw = read_yaml(path)
     if not isinstance(raw, dict):
-        raise ParameterError(f"{path.name} holds no knobs: it must be a mapping.")
+        raise ParameterError(
+            f"{path.name} holds {shown(raw)} and no knobs: it must be a mapping of seed, device, "
+            "workers, profiles and a block for each paper."
+        )
     model = _model(raw)
     found = {}
     for profile in profiles:
@@ -372,81 +442,50 @@ def load_all(path: Path | None = None, profiles: Sequence[str] = PROFILES) -> di
             found[profile] = model.model_validate(resolve(raw, profile))
         except ValidationError as error:
             raise ParameterError(_sentence(model, error, profile, path.name)) from None
+        _agree(found[profile], profile, path.name)
     return found
 
 
-_AMBIGUOUS = re.compile(
-    r"[-+]?0[0-9_]+|[-+]?0[obx][0-9a-fA-F_]+|[-+]?[0-9]+(:[0-9]{1,2})+(\.[0-9]*)?"
-    r"|[-+]?[0-9]+_[0-9_.]*|(?i:yes|no|on|off|y|n)"
-)
-"""Plain words that readers of YAML 1.1 and of YAML 1.2 interpret differently."""
+def _agree(loaded: Params, profile: str, file: str) -> None:
+    """Raise for the first knobs that are valid each by itself, and not together."""
+    blocks = {}
+    for paper in _folders():
+        for key in getattr(loaded, paper).model_fields_set:
+            shared = f"{paper}/{key}"
+            name = shared if shared in SHARED else f"{paper}/{key.replace('_', '-')}"
+            blocks[name] = loaded.section(name)
+    for name, knobs in blocks.items():
+        for condition in () if name in SHARED else declared(name).conditions:
+            if not condition.holds(knobs):
+                where = name.replace("/", ".").replace("-", "_")
+                values = {f"{where}.{knob}": knobs[knob] for knob in condition.knobs}
+                raise _contradiction(file, profile, values, condition.wanted)
+    for wrong in contradictions(blocks, loaded.profiles[profile].data):
+        raise _contradiction(file, profile, *wrong)
 
 
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML 1.2 file, as DVC reads it; words that YAML 1.1 reads otherwise raise.
-
-    Raises:
-        ParameterError: the file cannot be read, has a key twice, or a word with two meanings.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ParameterError(f"{path.name} is not a text in UTF-8.") from None
-    except OSError as error:
-        raise ParameterError(f"{path.name} cannot be read: {error.strerror}.") from None
-    try:
-        yaml = YAML(typ="safe", pure=True)
-        node = yaml.compose(io.StringIO(text))
-        for word in _words(node):
-            if _AMBIGUOUS.fullmatch(word.value):
-                raise ParameterError(
-                    f"{path.name}, line {word.start_mark.line + 1}: {word.value} means different "
-                    "things to different readers of YAML: write a decimal number, or quote a text, "
-                    "or say true or false."
-                )
-        return None if node is None else yaml.constructor.construct_document(node)
-    except (YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, ParameterError):
-            raise
-        line = error.problem_mark.line + 1 if isinstance(error, MarkedYAMLError) else None
-        problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
-        where = "" if line is None else f", line {line}"
-        problem = " ".join(str(problem).split())
-        raise ParameterError(f"{path.name}{where} is not valid YAML: {problem}.") from None
-
-
-def _words(node: Node | None) -> list[ScalarNode]:
-    """All scalars without quotes, keys too."""
-    if isinstance(node, ScalarNode):
-        return [node] if node.style is None else []
-    if isinstance(node, SequenceNode):
-        return [word for item in node.value for word in _words(item)]
-    if isinstance(node, MappingNode):
-        return [word for pair in node.value for item in pair for word in _words(item)]
-    return []
+def _contradiction(
+    file: str, profile: str, knobs: Mapping[str, Any], wanted: str
+) -> ParameterError:
+    values = " and ".join(f"{name} = {shown(value)}" for name, value in knobs.items())
+    return ParameterError(f"{file}: {values} (profile {profile}) do not go together: {wanted}.")
 
 
 def _sentence(model: type[Params], error: ValidationError, profile: str, file: str) -> str:
     # A misspelt knob is both unknown and missing: only the first error names the cause.
     problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     location = [str(part) for part in problem["loc"] if part != "[key]"]
-    name = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        known = list(_fields(model, location[:-1]))
-        if len(location) == 2 and location[0] in model.model_fields:
-            known += [s.partition("/")[2] for s in SHARED if s.startswith(f"{location[0]}/")]
-        close = difflib.get_close_matches(location[-1], known, n=1)
+    name = ".".join(part if len(part) <= 40 and part.isprintable() else shown(part)
+                    for part in location)  # fmt: skip
+    if problem["type"] in ("extra_forbidden", "data_set"):
+        known = [*registry(), *PAIRS]
+        kind = "the name of a data set"
+        if problem["type"] == "extra_forbidden":
+            known, kind = list(_fields(_place(model, location[:-1])[0])), "a knob"
+        close = difflib.get_close_matches(location[-1][:100], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}."
-        return f"{file}: {name} is not a knob; {hint}"
-    field = next(
-        (
-            _fields(model, location[:depth]).get(location[depth])
-            for depth in range(len(location) - 1, -1, -1)
-            if _fields(model, location[:depth]).get(location[depth]) is not None
-        ),
-        None,
-    )
-    wanted = field.description if field and field.description else problem["msg"]
+        return f"{file}: {name} is not {kind}; {hint}"
+    wanted = _place(model, location)[1]
     if problem["type"] == "missing":
         return f"{file}: {name} is missing (profile {profile}): it must be {wanted}."
     value = problem["input"]
@@ -454,15 +493,35 @@ def _sentence(model: type[Params], error: ValidationError, profile: str, file: s
     if isinstance(value, str) and problem["type"].startswith(("float", "int")):
         hint = ", a number and not text (no quotes)"
     return (
-        f"{file}: {name} = {value!r} (profile {profile}) is not valid: it must be {wanted}{hint}."
+        f"{file}: {name or 'the file'} = {shown(value)} (profile {profile}) is not valid: it must "
+        f"be {wanted}{hint}."
     )
 
 
-def _fields(model: Any, location: list[str]) -> dict[str, Any]:
+def _place(model: Any, location: Sequence[str]) -> tuple[Any, str]:
+    """The kind of values at a location, and the innermost description on the way there."""
+    kind, says = model, "a mapping of seed, device, workers, profiles and a block for each paper"
     for part in location:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        model = getattr(field, "annotation", None)
-    return getattr(model, "model_fields", {})
+        kind = _bare(kind)
+        if part in _fields(kind):
+            field = _fields(kind)[part]
+            kind, says = field.annotation, field.description or says
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+            about = [one for one in getattr(kind, "__metadata__", ()) if isinstance(one, FieldInfo)]
+            says = about[0].description or says if about else says
+        elif get_origin(kind) is list:
+            kind = get_args(kind)[0]
+    return _bare(kind), says
+
+
+def _bare(kind: Any) -> Any:
+    """A kind without its bounds."""
+    return _bare(kind.__origin__) if get_origin(kind) is Annotated else kind
+
+
+def _fields(kind: Any) -> dict[str, FieldInfo]:
+    return getattr(kind, "model_fields", {})
 
 
 def check() -> None:
@@ -481,8 +540,9 @@ def check() -> None:
         raise ParameterError(f"{error}{back if changed.returncode == 1 else ''}") from None
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Check ``params.yaml`` for every profile and print one sentence; return 1 if it is invalid."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     try:
         check()
     except ParameterError as error:

@@ -3,10 +3,12 @@
 No number in the README is typed by hand; a test compares the README with the results.
 """
 
-import json
+import argparse
+import sys
 from typing import Any
 
 from replication import paths
+from replication.reading import ReadingError, read_result
 
 BEGIN = "<!-- results: begin (python -m replication.readme writes this part) -->"
 END = "<!-- results: end -->"
@@ -56,7 +58,8 @@ VERDICTS = ("replicated", "partial", "not replicated", "not run")
 def results_section() -> str:
     """Verdicts, pictures, claims and benchmarks as Markdown, from the paper profile's files."""
     results = paths.ROOT / "results"
-    rows = json.loads((results / "paper" / "scorecard.json").read_text(encoding="utf-8"))
+    again = "run `dvc repro scorecard@paper` again"
+    rows = read_result(results / "paper" / "scorecard.json", _rows, again)
     of_paper = {
         paper: [row for row in rows if row["paper"] == paper]
         for paper in dict.fromkeys(row["paper"] for row in rows)
@@ -73,7 +76,7 @@ def results_section() -> str:
         parts += [f"<details><summary>Claim by claim ({len(claims)})</summary>", ""]
         parts += _claims(claims)
         parts += ["", "</details>"]
-    benchmarks = json.loads((results / "bench.json").read_text(encoding="utf-8"))
+    benchmarks = read_result(results / "bench.json", dict, "run `make bench` again")
     parts += ["", "### Benchmarks", "", "`make bench`, medians of one run:", ""]
     parts += ["| what | ours | peer | ratio | data |", "|---|---|---|---|---|"]
     parts += [
@@ -82,6 +85,14 @@ def results_section() -> str:
         for name, record in sorted(benchmarks.items())
     ]
     return "\n".join(parts)
+
+
+def _rows(found: Any) -> list[dict[str, Any]]:
+    needed = {"paper", "source", "statement", "verdict", "paper_value", "ours", "ci95"}
+    for row in found:
+        if not needed <= row.keys():
+            raise KeyError(min(needed - row.keys()))
+    return found
 
 
 def _claims(rows: list[dict[str, Any]]) -> list[str]:
@@ -118,12 +129,19 @@ def with_results(text: str, section: str) -> str:
     return f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}"
 
 
-def main() -> None:
-    """Rewrite the README's results."""
+def main() -> int:
+    """Rewrite the README's results; print one sentence, return 1 where they cannot be read."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    try:
+        section = results_section()
+    except ReadingError as error:
+        print(error, file=sys.stderr)
+        return 1
     readme = paths.ROOT / "README.md"
-    text = with_results(readme.read_text(encoding="utf-8"), results_section())
+    text = with_results(readme.read_text(encoding="utf-8"), section)
     readme.write_text(text, encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

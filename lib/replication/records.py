@@ -15,7 +15,6 @@ import os
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from poisoning.datasets.archives import UNREADABLE, read_array, read_member, reason
 from replication.digests import digest
 
 KIND = "#"
@@ -197,34 +197,26 @@ def read(path: Path, find: Callable[[str, str], type] = load_class) -> tuple[dic
     tree = about.pop("result")
     try:
         return about, unpack(tree, arrays, find)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except UNREADABLE as error:
         if isinstance(error, RecordError):
             raise
-        raise DamagedError(f"{path.name} holds no record of a unit ({error}).") from error
-
-
-_UNREADABLE = (
-    OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error,
-    zipfile.BadZipFile,
-)  # fmt: skip
-"""What ``zipfile`` and ``numpy.lib.format`` raise on bytes of another format."""
+        raise DamagedError(f"{path.name} holds no record of a unit ({reason(error)}).") from error
 
 
 def _open(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     try:
         with zipfile.ZipFile(path) as archive:
-            about = json.loads(archive.read("record.json"))
+            about = json.loads(read_member(archive, "record.json"))
             if not isinstance(about, dict) or "result" not in about:
                 raise ValueError("no result")
             arrays = []
             for number in range(len(archive.namelist()) - 1):
-                with archive.open(f"{number}.npy") as member:
-                    arrays.append(np.lib.format.read_array(member, allow_pickle=False))
+                arrays.append(read_array(archive, archive.getinfo(f"{number}.npy")))
             return about, arrays
     except FileNotFoundError:
         raise
-    except _UNREADABLE as error:
-        raise DamagedError(f"{path.name} holds no record of a unit ({error}).") from error
+    except UNREADABLE as error:
+        raise DamagedError(f"{path.name} holds no record of a unit ({reason(error)}).") from error
 
 
 # Digests --------------------------------------------------------------------------------------

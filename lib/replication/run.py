@@ -31,6 +31,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from replication import params, paths
 from replication.provenance import provenance, tree_state
+from replication.reading import ReadingError, is_set
 from replication.stages import Needs, Pipeline
 from replication.units import KEPT_IN_ALL, SMALL, TABLE, cache_size, read_table, unit_file
 
@@ -60,7 +61,7 @@ def run_notebook(name: str, profile: str) -> Path:
     loaded = pipeline.params[profile]
     source, knobs = _checked(name, loaded, profile)
     needs = pipeline.needs(name)
-    if profile == "paper" and tree_state()["dirty"] and not os.environ.get(ALLOW_DIRTY):
+    if profile == "paper" and tree_state()["dirty"] and not is_set(ALLOW_DIRTY):
         raise NotebookError(
             "the paper profile refuses a tree with uncommitted changes, which nobody could check "
             f"out again: commit them, or set {ALLOW_DIRTY}=1, which marks the result."
@@ -105,7 +106,7 @@ def _checked(name: str, loaded: params.Params, profile: str) -> tuple[Path, dict
     if not source.is_file():
         raise NotebookError(f"there is no notebook {source.relative_to(paths.ROOT)}.")
     knobs = {"profile": profile, **loaded.section(name)}
-    declared = set(params.declared(name)[1])
+    declared = set(params.declared(name).values)
     if declared != set(knobs):
         strange = ", ".join(sorted(declared ^ set(knobs)))
         raise NotebookError(
@@ -331,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         folder = run_notebook(options.notebook, options.profile)
-    except (params.ParameterError, NotebookError) as error:
+    except (params.ParameterError, NotebookError, ReadingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

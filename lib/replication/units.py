@@ -10,6 +10,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from replication.live import Coder
 from replication.params import Workers
 from replication.progress import stream, track
 from replication.provenance import machine, tree_state
+from replication.reading import ReadingError
 
 SMALL = 200_000
 """Bytes of a record up to which git keeps it for the paper profile."""
@@ -35,6 +37,9 @@ SMALL = 200_000
 KEPT_IN_ALL = 25_000_000
 """Bytes of all records that git keeps."""
 
+
+KEY = re.compile(r"[0-9a-f]{32}")
+"""The names of records."""
 
 TABLE = "units.csv"
 COLUMNS = (
@@ -153,20 +158,35 @@ def write_table(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_table(folder: Path) -> list[dict[str, Any]]:
-    """The rows of ``units.csv`` in a folder of results; none where there is no such file."""
+    """The rows of ``units.csv`` in a folder of results; none where there is no such file.
+
+    Raises:
+        ReadingError: the file was cut off, or is none.
+    """
     if not (folder / TABLE).is_file():
         return []
-    with (folder / TABLE).open(encoding="utf-8", newline="") as source:
-        return [
-            row
-            | {
-                "index": int(row["index"]),
-                "dirty": row["dirty"] == "True",
-                "cpu_seconds": float(row["cpu_seconds"]),
-                "adopted": json.loads(row["adopted"]) if row["adopted"] else None,
-            }
-            for row in csv.DictReader(source)
-        ]
+    try:
+        with (folder / TABLE).open(encoding="utf-8", newline="") as source:
+            reader = csv.DictReader(source, strict=True)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ValueError("other columns")
+            return [_row(row) for row in reader]
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        raise ReadingError(
+            f"{folder / TABLE} is no whole table of units ({error}): run the stage of "
+            f"{folder.name}@{folder.parent.parent.name} again with `dvc repro --force`."
+        ) from None
+
+
+def _row(row: dict[str, str]) -> dict[str, Any]:
+    if len(row) > len(COLUMNS) or None in row.values() or not KEY.fullmatch(row["key"]):
+        raise ValueError("a row is not whole")
+    return row | {
+        "index": int(row["index"]),
+        "dirty": {"True": True, "False": False}[row["dirty"]],
+        "cpu_seconds": float(row["cpu_seconds"]),
+        "adopted": json.loads(row["adopted"]) if row["adopted"] else None,
+    }
 
 
 def unit_file(key: str) -> Path:

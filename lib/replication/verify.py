@@ -20,6 +20,7 @@ from typing import Any
 from replication import params, paths, records
 from replication.checking import place
 from replication.provenance import machine, tree_state
+from replication.reading import ReadingError, read_result
 from replication.run import NotebookError, compare_units
 from replication.units import TABLE, find, places, read_table, unit_file
 
@@ -144,7 +145,8 @@ def _place(row: dict[str, Any]) -> str:
 
 def _same_inputs(name: str, profile: str, folder: Path) -> None:
     """Raise ``VerifyError`` unless the notebook's knobs and data are those of the records."""
-    record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["parameters"]
+    again = f"run `dvc repro --force --single-item {name.replace('/', '-')}@{profile}`"
+    record = read_result(folder / "provenance.json", lambda found: dict(found["parameters"]), again)
     loaded = params.load(profile)
     now = {"profile": profile, **loaded.section(name), "seed": loaded.seed}
     now |= {key: loaded.section(key) for key in record if "/" in key}
@@ -175,11 +177,18 @@ def _compare(name: str, profile: str, plan: dict[str, Any]) -> tuple[list[dict[s
     return [json.loads(line) for line in text.splitlines()], reason
 
 
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is no number of units: write 1 or more")
+    return number
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; status 1 where a unit differs, or nothing could be compared."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", choices=params.PROFILES, default="paper")
-    parser.add_argument("--sample", type=int, default=5)
+    parser.add_argument("--sample", type=_count, default=5, help="how many units, from 1")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--notebook")
     parser.add_argument("--adopt", metavar="NOTEBOOK")
@@ -190,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{options.adopt}: {compared} units computed anew, all equal; {filed} filed.")
             return 0
         found = verify(options.profile, options.sample, options.seed, options.notebook)
-    except (VerifyError, NotebookError, params.ParameterError) as error:
+    except (VerifyError, NotebookError, ReadingError, params.ParameterError) as error:
         print(error, file=sys.stderr)
         return 1
     target = paths.ROOT / "results" / REPORT

@@ -9,6 +9,7 @@ from textwrap import dedent
 
 import pytest
 
+from poisoning.compiled import njit
 from replication import paths
 
 MODULE = """
@@ -122,3 +123,31 @@ def test_nothing_of_numba_is_changed():
     )
     env = os.environ | {"PYTHONPATH": str(paths.ROOT / "lib")}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
+def test_kernels_are_compiled_where_no_folder_can_keep_them(monkeypatch):
+    """A read-only checkout of a user without a home."""
+    from numba.core.caching import CompileResultCacheImpl
+
+    monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
+
+    @njit()
+    def twice(x):
+        return 2 * x
+
+    assert twice(21) == 42
+
+
+def test_kernels_are_compiled_where_the_disk_is_full(monkeypatch, tmp_path):
+    from numba.core.caching import IndexDataCacheFile
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, "_save_data", full)
+
+    @njit()
+    def thrice(x):
+        return 3 * x
+
+    assert thrice(14) == 42

@@ -4,12 +4,12 @@
 """
 
 import inspect
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import poisoning as po
+from replication.reading import is_set
 
 GOLDEN = Path(__file__).with_name("surface.txt")
 
@@ -55,7 +55,7 @@ def test_the_surface_is_the_golden_one():
         [sys.executable, "-c", command, str(GOLDEN.parent)],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    if "UPDATE" in os.environ:
+    if is_set("UPDATE"):
         GOLDEN.write_text(found, "utf-8")
     assert found == GOLDEN.read_text("utf-8")
 

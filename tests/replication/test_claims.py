@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -120,7 +121,7 @@ def test_a_bad_claims_file_is_refused_in_one_sentence(tmp_path, change, told):
 def test_an_id_stands_once(tmp_path):
     content = claim(magnitude=MAGNITUDE).model_dump(exclude_defaults=True)
     file = tmp_path / "claims.yaml"
-    file.write_text(yaml.safe_dump([content, content]))
+    file.write_text(yaml.safe_dump([content, copy.deepcopy(content)]))
     with pytest.raises(claims.ClaimsError, match="stands twice"):
         claims.load_claims(file)
 

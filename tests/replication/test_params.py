@@ -1,12 +1,19 @@
 import json
+import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 from ruamel.yaml import YAML
 
+from fuzz import params as fuzz_params
+from poisoning.datasets import registry
+from poisoning.datasets.standins import STANDINS
 from replication import params, paths
+from replication.contradictions import SIZES
+from tests.replication.conftest import write_notebook
 
 
 @pytest.fixture
@@ -47,7 +54,7 @@ def test_the_file_in_the_repository_is_valid(profile):
         ("koh2021.defenses.remove", True, "a fraction"),
         ("workers.backend", "threads", "serial, loky or dask"),
         ("workers.jobs", 0, "1 to 1024"),
-        ("carnerero2023.networks.sensitivity_draws", 3, "1 to repeats"),
+        ("carnerero2023.networks.sensitivity_draws", 3, "must be at most repeats"),
         ("device", "gpu", "auto, cpu or cuda"),
     ],
 )
@@ -91,7 +98,7 @@ def test_broken_yaml_and_unknown_profiles_are_one_sentence(tmp_path):
     with pytest.raises(params.ParameterError, match="not valid YAML"):
         params.load("demo", file)
     file.write_text("")
-    with pytest.raises(params.ParameterError, match="holds no knobs"):
+    with pytest.raises(params.ParameterError, match="holds None and no knobs"):
         params.load("demo", file)
     with pytest.raises(params.ParameterError, match="demo, quick, paper"):
         params.load("fast")
@@ -104,8 +111,9 @@ def test_broken_yaml_and_unknown_profiles_are_one_sentence(tmp_path):
 @pytest.mark.slow
 def test_numbers_are_read_as_dvc_writes_them(tmp_path, text, value):
     file = tmp_path / "params.yaml"
-    file.write_text(paths.PARAMS.read_text().replace("epsilon: 0.03", f"epsilon: {text}"))
-    assert params.load("demo", file).section("koh2021/kkt")["epsilon"] == value
+    file.write_text(paths.PARAMS.read_text().replace("more_lambda: 0.01", f"more_lambda: {text}"))
+    assert params.load("demo", file).section("koh2021/matrix")["more_lambda"] == value
+    assert YAML(typ="safe", pure=True).load(file) == params.read_yaml(file)
 
 
 @pytest.mark.parametrize("word", ["010", "20:21", "1_000", "0o17", "0x1F", "yes", "Off", "-007"])
@@ -113,7 +121,9 @@ def test_what_readers_of_yaml_disagree_on_is_refused(tmp_path, word):
     """``seed: 010`` was 8 for the code and 10 for ``dvc params diff``."""
     file = tmp_path / "params.yaml"
     file.write_text(paths.PARAMS.read_text().replace("seed: 2021", f"seed: {word}"))
-    with pytest.raises(params.ParameterError, match=f"line [0-9]+: {word} means different things"):
+    with pytest.raises(
+        params.ParameterError, match=f"line 6, has the word {word}, which means different"
+    ):
         params.load("demo", file)
 
 
@@ -121,12 +131,13 @@ def test_readers_agree_on_every_word_of_the_file():
     with paths.PARAMS.open(encoding="utf-8") as stream:
         old = yaml.safe_load(stream)
     assert old == params.read_yaml(paths.PARAMS)
+    assert old == YAML(typ="safe", pure=True).load(paths.PARAMS)  # as DVC reads it
 
 
 def test_a_knob_that_stands_twice_is_refused(tmp_path):
     file = tmp_path / "params.yaml"
     file.write_text(paths.PARAMS.read_text() + "seed: 3\n")
-    with pytest.raises(params.ParameterError, match='duplicate key "seed"'):
+    with pytest.raises(params.ParameterError, match=r"line [0-9]+, has the key 'seed' again"):
         params.load("demo", file)
 
 
@@ -160,6 +171,11 @@ def test_a_notebook_brings_the_kinds_of_its_knobs(inside):
         ('x: "list[Count" = 1', "no kind of knob"),
         ('x: "set[Count]" = 1', "no kind of knob"),
         ("print(1)", "must give a knob its kind"),
+        ("assert 1 < 2, 'so'", "must compare knobs and say"),
+        ('x: "Count" = 1\nassert x < 2', "must compare knobs and say"),
+        ('x: "Count" = 1\nassert exit(x), "so"', "must compare knobs and say"),
+        ('x: "Count" = 1\nassert x.real < 2, "so"', "must compare knobs and say"),
+        ('x: "Count" = (', "is no Python"),
     ],
 )
 def test_a_cell_of_parameters_that_says_no_kind_is_refused(inside, source, told):
@@ -211,14 +227,14 @@ def test_the_file_is_in_the_form_that_dvc_writes(tmp_path):
 
 def test_the_command_prints_the_sentence_and_no_traceback(edited, monkeypatch, capsys):
     monkeypatch.setattr(paths, "PARAMS", edited("seed", -1))
-    assert params.main() == 1
+    assert params.main([]) == 1
     assert "seed = -1" in capsys.readouterr().err
 
 
 def test_a_refused_value_is_told_how_to_get_rid_of(inside, capsys):
     text = (inside / "params.yaml").read_text()
     (inside / "params.yaml").write_text(text.replace("scale: 0.1", "scale: 7"))
-    assert params.main() == 1
+    assert params.main([]) == 1
     assert "(`git checkout params.yaml` takes back" in capsys.readouterr().err
 
 
@@ -248,3 +264,81 @@ def test_a_bad_knob_stops_a_notebook_before_it_starts(edited, tmp_path):
     assert done.returncode == 1
     assert done.stderr.strip().count("\n") == 0
     assert "koh2021.kkt.epsilon = 3" in done.stderr
+
+
+@pytest.mark.slow
+def test_knobs_of_a_notebook_that_contradict_each_other_are_refused(inside):
+    """An assertion in the cell of parameters says what knobs must fulfil together."""
+    knobs = 'profile = "demo"\nscale: "Fraction" = 0.1\nrepeats: "Count" = 2\n'
+    write_notebook(inside, knobs=knobs + 'assert repeats * scale < 0.35, "all must be little"')
+    assert params.load("quick").section("toy/one") == {"scale": 0.1, "repeats": 3}
+    with pytest.raises(
+        params.ParameterError,
+        match=r"toy\.one\.repeats = 4 and toy\.one\.scale = 0\.1 \(profile paper\).*must be little",
+    ):
+        params.load("paper")
+
+
+def test_a_block_of_knobs_that_is_missing_is_named(edited):
+    with pytest.raises(params.ParameterError, match=r"wang2021\.width is missing .*widths, seeds"):
+        params.load("demo", edited("wang2021.width", None, remove=True))
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "told"),
+    [
+        ("carnerero2023.attack.recipes.mnist.steps", 0, "it must be a whole number, 1 to 1000"),
+        ("carnerero2023.attack.recipes.mnist.stepz", 3, "did you mean steps"),
+        ("carnerero2023.networks.rate.mnits", 0.1, "did you mean mnist"),
+        ("wang2021.width.rate.mnist", -1, "a step length above 0"),
+        ("wang2021.width", 3, "a mapping with the knobs datasets, train"),
+        ("koh2021", None, "a mapping with the blocks"),
+    ],
+)
+def test_what_is_wrong_inside_a_mapping_is_named(edited, knob, value, told):
+    with pytest.raises(params.ParameterError, match=told) as refusal:
+        params.load("demo", edited(knob, value))
+    assert knob in str(refusal.value)
+
+
+@pytest.mark.slow
+def test_random_invalid_files_are_refused_in_one_sentence():
+    """`make fuzz` tries as many as its time allows; each of these kinds is among them."""
+    found = fuzz_params.run(seed=7, count=200)
+    assert found["samples"] == []
+    assert found["refused"] == found["tried"] == 200
+    assert all(found["by_kind"].values())
+
+
+@pytest.mark.slow
+def test_every_known_contradiction_is_refused(tmp_path):
+    file, source = tmp_path / "params.yaml", fuzz_params.Source()
+    for named, changes in fuzz_params.PAIRS:
+        mutation = fuzz_params.together(source, changes, named)
+        file.write_bytes(mutation.raw)
+        assert fuzz_params.fault(file, mutation.named)[0] == "refused", changes
+
+
+def test_the_sizes_that_knobs_are_compared_with_are_those_of_the_data():
+    for name, size in SIZES["real"].items():
+        variants = registry()[name].variants.values()
+        assert size.d == max(variant.d for variant in variants), name
+        assert sum(size.train) == max(variant.n for variant in variants), name
+        assert sum(size.test) == max(variant.n_test for variant in variants), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES["standin"])
+def test_the_sizes_that_knobs_are_compared_with_are_those_of_the_standins(name):
+    made, size = STANDINS[name].make(), SIZES["standin"][name]
+    assert made.X.shape == (sum(size.train), size.d)
+    if len(size.train) > 1:
+        assert sorted(np.unique(made.y, return_counts=True)[1]) == sorted(size.train)
+    if size.test:
+        assert tuple(np.bincount(made.y_test)) == size.test
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "params.yaml")
+    with pytest.raises(params.ParameterError, match="it is no file"):
+        params.load("demo", tmp_path / "params.yaml")

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from poisoning.datasets.archives import read_npz
 from poisoning.datasets.content import Content
 from poisoning.errors import DataError
 
@@ -18,12 +19,12 @@ def parse(folder: Path) -> Content:
 
 
 def _part(path: Path) -> tuple[Float[ndarray, "n d"], Float[ndarray, "n"]]:
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        missing = {"inception_features_val", "labels"} - set(arrays.files)
-        if missing:
-            raise DataError(f"{path.name} has no array {min(missing)}.")
-        X = np.asarray(arrays["inception_features_val"], dtype=np.float64)
-        labels = np.asarray(arrays["labels"]).ravel()
+    arrays = read_npz(path)
+    missing = {"inception_features_val", "labels"} - arrays.keys()
+    if missing:
+        raise DataError(f"{path.name} has no array {min(missing)}.")
+    X = np.asarray(arrays["inception_features_val"], dtype=np.float64)
+    labels = np.asarray(arrays["labels"]).ravel()
     if X.ndim != 2 or len(X) != len(labels) or not np.isin(labels, (0, 1)).all():
         raise DataError(f"{path.name} does not hold one row of features and a label 0/1 per image.")
     return X, np.where(labels == 1, 1.0, -1.0)

@@ -23,11 +23,11 @@ from typing import Any, BinaryIO, NamedTuple
 from tqdm import tqdm
 
 from poisoning.datasets import files
+from poisoning.datasets.mirror import MIRROR_VARIABLE, mirror_address
 from poisoning.datasets.parse import parse_checked
 from poisoning.datasets.sources import DATA, Source, source
 from poisoning.errors import DataError
 
-MIRROR_VARIABLE = "DATA_MIRROR"
 TIMEOUT = 30.0
 """Seconds without a byte after which a server counts as unreachable."""
 
@@ -69,7 +69,7 @@ def fetch(name: str, data: Path = DATA, mirror: str | None = None) -> dict[str, 
             written.
     """
     entry = source(name)
-    mirror = mirror or os.environ.get(MIRROR_VARIABLE)
+    mirror = mirror_address(mirror or os.environ.get(MIRROR_VARIABLE, ""))
     target = data / "raw" / name
     part = target.with_name(f".{name}.part")
     with files.writing(target):
@@ -108,7 +108,7 @@ def _places(name: str, entry: Source, file: str, mirror: str | None) -> list[Pla
     """The mirror, if there is one, and the official addresses, in the order they are tried."""
     places = [Place(url, url) for url in entry.files[file].urls]
     if mirror:
-        address = f"{mirror.rstrip('/')}/{name}/{file}"
+        address = f"{mirror}/{name}/{file}"
         places.insert(0, Place(address, "mirror"))
     return places
 

@@ -1,6 +1,5 @@
 """Enron1 of Enron-Spam: +1 is spam, −1 is ham; no official split."""
 
-import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import simplemma
 
-from poisoning.datasets.archives import read_tar
+from poisoning.datasets.archives import read_json, read_tar
 from poisoning.datasets.content import Content
 from poisoning.datasets.text import bag_of_words
 from poisoning.errors import DataError
@@ -36,7 +35,9 @@ def read_vocabulary(path: Path) -> list[str]:
     Raises:
         DataError: the indices are not 0 … d−1.
     """
-    index = json.loads(path.read_bytes())
+    index = read_json(path)
+    if not isinstance(index, dict) or not all(type(number) is int for number in index.values()):
+        raise DataError(f"{path.name} does not map words to numbers.")
     words = sorted(index, key=index.__getitem__)
     if [index[word] for word in words] != list(range(len(words))):
         raise DataError(f"{path.name} does not number its words 0 to {len(words) - 1}.")

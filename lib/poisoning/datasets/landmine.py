@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
+from poisoning.datasets.archives import read_mat
 from poisoning.datasets.content import Content
 from poisoning.errors import DataError
 
@@ -15,7 +15,7 @@ def parse(folder: Path) -> Content:
     Labels 0/1 become −1/+1.
     """
     path = folder / "LandmineData.mat"
-    cells = loadmat(path)
+    cells = read_mat(path)
     if not {"feature", "label"} <= cells.keys():
         raise DataError(f"{path.name} holds no cells feature and label.")
     features, labels = cells["feature"].ravel(), cells["label"].ravel()

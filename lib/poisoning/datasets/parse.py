@@ -1,10 +1,11 @@
 """From published files to :class:`Content`, and the check that it is the registered content."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from poisoning.datasets import cifar10, dogfish, enron, files, imdb, landmine, mnist, sarcos
-from poisoning.datasets.content import Content, digest
+from poisoning.datasets import cifar10, dogfish, enron, imdb, landmine, mnist, sarcos
+from poisoning.datasets.archives import UNREADABLE, reason
+from poisoning.datasets.content import Content, check, digest
 from poisoning.datasets.sources import Variant
 from poisoning.errors import DataError
 
@@ -20,6 +21,12 @@ PARSERS: dict[str, Callable[[Path], Content]] = {
 }
 
 
+def sentence(name: str, of: Iterable[str], error: BaseException) -> DataError:
+    """What a reader stumbled over, for a user."""
+    found = ", ".join(of)
+    return DataError(f"{name} cannot be parsed from {found} ({reason(error)}): fetch it again.")
+
+
 def parse_checked(name: str, variant: Variant, folder: Path) -> Content:
     """Parse the files of ``folder`` and compare size and content with the variant's.
 
@@ -28,13 +35,11 @@ def parse_checked(name: str, variant: Variant, folder: Path) -> Content:
     """
     try:
         content = PARSERS[name](folder)
+        check(content)
     except DataError:
         raise
-    except files.MALFORMED as error:
-        reason = str(error) or type(error).__name__
-        raise DataError(
-            f"{name} cannot be parsed from {', '.join(variant.files)} ({reason}): fetch it again."
-        ) from error
+    except UNREADABLE as error:
+        raise sentence(name, variant.files, error) from error
     counts = content.counts()
     for count in ("n", "n_test", "d"):
         if counts[count] != getattr(variant, count):

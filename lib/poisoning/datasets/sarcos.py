@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from scipy.io import loadmat
+from numpy import ndarray
 
+from poisoning.datasets.archives import read_mat
 from poisoning.datasets.content import Content
 from poisoning.errors import DataError
 
@@ -18,7 +19,7 @@ def parse(folder: Path) -> Content:
     so that the published pair is no split. Experiments draw disjoint sets from its 4,449 rows.
     """
     path = folder / "sarcos_inv_test.mat"
-    table = loadmat(path).get("sarcos_inv_test")
-    if table is None or table.ndim != 2 or table.shape[1] != INPUTS + TORQUES:
+    table = read_mat(path).get("sarcos_inv_test")
+    if not isinstance(table, ndarray) or table.ndim != 2 or table.shape[1] != INPUTS + TORQUES:
         raise DataError(f"{path.name} holds no table sarcos_inv_test of 28 columns.")
     return Content("real", table[:, :INPUTS].copy(), table[:, INPUTS:].copy())

@@ -1,9 +1,11 @@
 """The prepared folder: ``arrays.npz``, ``vocabulary.json`` (text) and ``manifest.json``.
 
 Its bytes depend on the content alone: no dates, no compression whose output differs between
-versions of zlib, no paths. Arrays are checked, when read, against the digest in the manifest.
+versions of zlib, no paths. When it is read, arrays, vocabulary and manifest are checked against the
+digests in the manifest: what decides what is loaded is covered by one.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +17,7 @@ import numpy as np
 from numpy import ndarray
 
 from poisoning.datasets import files
+from poisoning.datasets.archives import UNREADABLE, read_json, read_npz, reason
 from poisoning.datasets.content import Content, digest, restore
 from poisoning.datasets.dataset import Dataset
 from poisoning.errors import DataError
@@ -26,8 +29,9 @@ BEGINNING = (1980, 1, 1, 0, 0, 0)
 def save(target: Path, content: Content, about: dict[str, Any]) -> dict[str, Any]:
     """Write a prepared data set into the folder ``target``, whole or not at all.
 
-    ``about`` (name, variant, licence …) goes into the manifest beside the digest, the domain and
-    the counts. Returns the manifest.
+    ``about`` (name, variant, licence …) goes into the manifest beside the domain, the counts,
+    ``content``, the digest of the arrays, and ``digest``, that of all of these. Returns the
+    manifest.
 
     Raises:
         DataError: the folder cannot be written.
@@ -39,6 +43,7 @@ def save(target: Path, content: Content, about: dict[str, Any]) -> dict[str, Any
         "domain": content.domain,
         "content": digest(arrays, content.vocabulary),
     }
+    manifest["digest"] = manifest_digest(manifest)
     part = target.with_name(f".{target.name}.part")
     with files.writing(target):
         # A run that was killed may have left its folder.
@@ -63,24 +68,31 @@ def load(path: Path) -> Dataset:
         DataError: the folder is missing, incomplete or altered; the sentence names the remedy.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        arrays = _read_npz(path / "arrays.npz")
+        manifest = read_json(path / "manifest.json")
+        arrays = read_npz(path / "arrays.npz")
         vocabulary = None
         if (path / "vocabulary.json").is_file():
-            vocabulary = json.loads((path / "vocabulary.json").read_bytes())
+            vocabulary = read_json(path / "vocabulary.json")
         found = digest(arrays, vocabulary)
-        fields = restore(manifest["domain"], arrays, vocabulary)
-        expected, name, variant = (manifest[key] for key in ("content", "name", "variant"))
+        altered = manifest["content"] != found or manifest["digest"] != manifest_digest(manifest)
+        about = [manifest[key] for key in ("name", "variant", "domain")]
+        fields = None if altered else restore(about[-1], arrays, vocabulary)
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise DataError(
             f"{path} is no prepared data set ({missing} is missing): {_remedy(path)}"
         ) from error
-    except files.MALFORMED as error:
-        raise DataError(f"{path} cannot be read ({error}): {_remedy(path)}") from error
-    if found != expected:
+    except (DataError, *UNREADABLE) as error:
+        raise DataError(f"{path} cannot be read ({reason(error)}): {_remedy(path)}") from error
+    if altered:
         raise DataError(f"{path} was altered after it was prepared: {_remedy(path)}")
-    return Dataset(name, variant, manifest["domain"], manifest=manifest, **fields)
+    return Dataset(*about, manifest=manifest, **fields)
+
+
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of all that a manifest says, which covers the arrays by their own digest."""
+    said = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _remedy(path: Path) -> str:
@@ -97,8 +109,3 @@ def _write_npz(path: Path, arrays: dict[str, ndarray]) -> None:
                     np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _read_npz(path: Path) -> dict[str, ndarray]:
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from poisoning.datasets import load, prepare
-from poisoning.datasets.content import Content, digest
+from poisoning.datasets.content import Content, check, digest
 from poisoning.datasets.store import save
 from poisoning.errors import DataError
 
@@ -126,7 +126,7 @@ def test_another_word_is_noticed(tmp_path):
 def test_an_array_is_missing(tmp_path):
     save(tmp_path / "tiny", TEXT, ABOUT)
     np.savez(tmp_path / "tiny/arrays.npz", y=TEXT.y)
-    with pytest.raises(DataError, match="X or y is missing"):
+    with pytest.raises(DataError, match="was altered after it was prepared"):
         load(tmp_path / "tiny")
 
 
@@ -135,3 +135,39 @@ def test_pickled_objects_are_never_loaded(tmp_path):
     np.savez(tmp_path / "tiny/arrays.npz", X=np.array([{}], dtype=object), y=TEXT.y)
     with pytest.raises(DataError, match="pickle"):
         load(tmp_path / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("domain", "real"), ("name", "other"), ("variant", "official"), ("n", 7), ("licence", "none")],
+)
+def test_what_the_manifest_says_is_covered_by_its_digest(tmp_path, entry, value):
+    """A domain that is changed by hand would let an attack use values that it must not."""
+    save(tmp_path / "tiny", TEXT, ABOUT)
+    file = tmp_path / "tiny/manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {entry: value}))
+    with pytest.raises(DataError, match="was altered after it was prepared"):
+        load(tmp_path / "tiny")
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{}", "[1, 2]", '"abc"', "3"])
+def test_a_vocabulary_that_is_none_is_refused(tmp_path, text):
+    save(tmp_path / "tiny", TEXT, ABOUT)
+    (tmp_path / "tiny/vocabulary.json").write_text(text)
+    with pytest.raises(DataError, match="prepare tiny"):
+        load(tmp_path / "tiny")
+
+
+@pytest.mark.parametrize("changed", [
+    {"X": np.array([[0.0, np.nan]])}, {"X": np.array([[0.0, np.inf]])},
+    {"X": np.zeros((2, 2))}, {"X": np.zeros((0, 2))}, {"X": np.zeros((1, 2), np.float32)},
+    {"y": np.array(["a"])}, {"y": np.array([np.nan])}, {"tasks": np.zeros(3, int)},
+    {"X_test": np.zeros((1, 3)), "y_test": np.ones(1)}, {"y_test": np.ones(1)},
+    {"vocabulary": ["a", "a"]}, {"vocabulary": ["a"]},
+    {"domain": "nonnegative", "X": np.array([[-1.0, 0.0]])},
+])  # fmt: skip
+def test_no_content_but_a_data_set_passes(changed):
+    right = {"domain": "real", "X": np.ones((1, 2)), "y": np.ones(1)}
+    check(Content(**right))
+    with pytest.raises(DataError):
+        check(Content(**(right | changed)))
