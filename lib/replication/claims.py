@@ -22,6 +22,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from poisoning.datasets import files
+from poisoning.errors import DataError
 from replication import params, paths
 
 BENCH = "bench"
@@ -257,12 +259,10 @@ def main(arguments: list[str] | None = None) -> int:
     profile = parser.parse_args(arguments).profile
     try:
         rows = scorecard(profile)
-    except ClaimsError as error:
+        files.write_text(scorecard_path(profile), json.dumps(rows, indent=1) + "\n")
+    except (ClaimsError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    path = scorecard_path(profile)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     counts = {row["verdict"] for row in rows}
     summary = ", ".join(
         f"{sum(row['verdict'] == verdict for row in rows)} {verdict}" for verdict in sorted(counts)

@@ -6,6 +6,7 @@ No number in the README is typed by hand; a test compares the README with the re
 import json
 from typing import Any
 
+from poisoning.datasets import files
 from replication import paths
 
 BEGIN = "<!-- results: begin (python -m replication.readme writes this part) -->"
@@ -122,7 +123,7 @@ def main() -> None:
     """Rewrite the README's results."""
     readme = paths.ROOT / "README.md"
     text = with_results(readme.read_text(encoding="utf-8"), results_section())
-    readme.write_text(text, encoding="utf-8")
+    files.write_text(readme, text)
 
 
 if __name__ == "__main__":

@@ -85,16 +85,32 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it: nobody ever reads half of it."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write a file under, which becomes ``path`` at the end: nobody reads half of it.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
     part = part_of(path)
-    try:
+    with alone(path, f"writing {path.name}"):
+        try:
+            yield part
+            sync(part)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with writing(path), replacing(path) as part:
         part.write_text(text, encoding="utf-8")
-        sync(part)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, content: Any) -> None:
