@@ -230,11 +230,11 @@ def _metrics(profile: str, notebook: str) -> dict[str, Any] | None:
     results = paths.ROOT / "results"
     if notebook != BENCH:
         path = results / profile / notebook / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return _read(path) if path.is_file() else None
     path = results / "bench.json"
     if profile == "demo" or not path.is_file():  # the benchmarks are no part of the demo
         return None
-    benchmarks = json.loads(path.read_text(encoding="utf-8"))
+    benchmarks = _read(path)
     return {
         # "enron, repacked": the data set and its variant
         "data": {name: record["data"].split(", ")[-1] for name, record in benchmarks.items()},
@@ -245,6 +245,14 @@ def _metrics(profile: str, notebook: str) -> dict[str, Any] | None:
             if isinstance(value, int | float)
         },
     }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        where = path.relative_to(paths.ROOT)
+        raise ClaimsError(f"{where} cannot be read ({error}): run what writes it again.") from None
 
 
 def scorecard_path(profile: str) -> Path:

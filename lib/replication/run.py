@@ -248,7 +248,7 @@ def _execute(
         ) from None
     except DeadKernelError:
         raise NotebookError(
-            f"{source.relative_to(paths.ROOT)}: its process was killed, perhaps for want of memory: "
+            f"{source.relative_to(paths.ROOT)}: its process was killed, maybe for want of memory: "
             "run it again, for finished units are kept."
         ) from None
 

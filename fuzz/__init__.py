@@ -1,0 +1,1 @@
+"""Random faults, found by commands that run longer than tests may."""
