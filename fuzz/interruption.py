@@ -72,10 +72,15 @@ notebook.figure(figure, "means")""",
     'notebook.finish(clean="toy.clean_error")',
 )
 UNITS = """\
+import io
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
+from poisoning.datasets import files
+from poisoning.errors import DataError
 from replication.params import Workers
 from replication.units import Units
 
@@ -86,8 +91,13 @@ def draw(seed):
 
 
 workers = Workers(backend="serial", jobs=1, scheduler=None)
-found = Units("toy/one", workers).map(draw, [{"seed": seed} for seed in range(8)], "draws")
-np.savetxt("found.txt", found)
+try:
+    found = Units("toy/one", workers).map(draw, [{"seed": seed} for seed in range(8)], "draws")
+    text = io.StringIO()
+    np.savetxt(text, found)
+    files.write_text(Path("found.txt"), text.getvalue())
+except DataError as error:
+    sys.exit(str(error))
 """
 AT_AN_OPERATION = """\
 import os, signal, sys

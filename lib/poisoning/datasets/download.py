@@ -187,7 +187,7 @@ def _obtain(name: str, entry: Source, target: Path, places: list[Place]) -> Obta
     failures = []
     for place in places:
         # Each place has its own suffix, so that bytes of two places are never joined.
-        suffix = hashlib.sha256(place.address.encode()).hexdigest()[:8]
+        suffix = hashlib.sha256(os.fsencode(place.address)).hexdigest()[:8]
         try:
             return _bring(place, target.with_name(f"{target.name}.{suffix}"), known)
         except RejectedError as reason:
