@@ -204,6 +204,7 @@ def _project() -> Iterator[tuple[Path, str, bool]]:
         finally:
             if disk:
                 subprocess.run(["umount", folder], check=True)
+            _told(root).unlink(missing_ok=True)
 
 
 def _mount(folder: Path) -> bool:
@@ -339,7 +340,7 @@ def _start(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         prepare()
 
-    told = Path(tempfile.gettempdir()) / f"{root.name}-told"
+    told = _told(root)
     away = ("POISON_RESULTS", "POISON_CACHE", "POISON_PROGRESS", "PYTEST_CURRENT_TEST")
     own = {
         "PYTHONPATH": str(root / "lib"),
@@ -360,6 +361,11 @@ def _start(
             preexec_fn=before,
         )
     return process, told
+
+
+def _told(root: Path) -> Path:
+    """The file with what a command prints: on another disk than the one that is filled."""
+    return root.with_name(f"{root.name}-told")
 
 
 def _tree(root: Path) -> dict[str, bytes]:
