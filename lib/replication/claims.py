@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from poisoning.datasets import files
+from poisoning.errors import DataError
 from replication import params, paths
 from replication.reading import ReadingError, read_result
 from replication.strict_yaml import read_yaml
@@ -282,12 +284,10 @@ def main(arguments: list[str] | None = None) -> int:
     profile = parser.parse_args(arguments).profile
     try:
         rows = scorecard(profile)
-    except (ClaimsError, ReadingError) as error:
+        files.write_text(scorecard_path(profile), json.dumps(rows, indent=1) + "\n")
+    except (ClaimsError, ReadingError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    path = scorecard_path(profile)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     counts = {row["verdict"] for row in rows}
     summary = ", ".join(
         f"{sum(row['verdict'] == verdict for row in rows)} {verdict}" for verdict in sorted(counts)

@@ -25,6 +25,7 @@ from replication.syntax import Normalised, Reference, Table, normalise
 
 DOES_NOT_COUNT = {
     "poisoning.compiled": "where compiled code is kept between runs, not what it computes",
+    "poisoning.datasets.files": "writes and locks files, whose content counts",
     "poisoning.datasets.sources": "where data sets come from: what came counts by its content",
     "replication.plotting": "draws",
     "replication.notebook": "hands data, knobs and seeds to a notebook, which count by themselves",

@@ -7,6 +7,7 @@ import argparse
 import sys
 from typing import Any
 
+from poisoning.datasets import files
 from replication import paths
 from replication.reading import ReadingError, read_result
 
@@ -138,8 +139,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     readme = paths.ROOT / "README.md"
-    text = with_results(readme.read_text(encoding="utf-8"), section)
-    readme.write_text(text, encoding="utf-8")
+    files.write_text(readme, with_results(readme.read_text(encoding="utf-8"), section))
     return 0
 
 

@@ -11,9 +11,7 @@ import importlib
 import io
 import json
 import math
-import os
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from poisoning.datasets import files
 from poisoning.datasets.archives import UNREADABLE, read_array, read_member, reason
 from replication.digests import digest
 
@@ -163,21 +162,19 @@ def write(path: Path, about: dict[str, Any], result: Any) -> None:
 
     Raises:
         RecordError: ``result`` cannot be kept.
+        DataError: the file cannot be written.
     """
     tree, arrays = pack(result)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    try:
-        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
-            _member(archive, "record.json", json.dumps(about | {"result": tree}).encode())
-            for number, array in enumerate(arrays):
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, array, allow_pickle=False)
-                _member(archive, f"{number}.npy", buffer.getvalue())
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    with (
+        files.writing(path),
+        files.replacing(path) as part,
+        zipfile.ZipFile(part, "w") as archive,
+    ):
+        _member(archive, "record.json", json.dumps(about | {"result": tree}).encode())
+        for number, array in enumerate(arrays):
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, array, allow_pickle=False)
+            _member(archive, f"{number}.npy", buffer.getvalue())
 
 
 def _member(archive: zipfile.ZipFile, name: str, content: bytes) -> None:

@@ -6,6 +6,7 @@ it has finished.
 """
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,8 +28,11 @@ import nbformat
 import papermill
 import psutil
 from filelock import FileLock, Timeout
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from poisoning.datasets import files
+from poisoning.errors import DataError
 from replication import params, paths
 from replication.provenance import provenance, tree_state
 from replication.reading import ReadingError, is_set
@@ -37,6 +41,9 @@ from replication.units import KEPT_IN_ALL, SMALL, TABLE, cache_size, read_table,
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ALLOW_DIRTY = "ALLOW_DIRTY"
+LOCK = "lock"
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a disk answers that is full, or not to be written."""
 
 
 class NotebookError(RuntimeError):
@@ -66,12 +73,12 @@ def run_notebook(name: str, profile: str) -> Path:
             "the paper profile refuses a tree with uncommitted changes, which nobody could check "
             f"out again: commit them, or set {ALLOW_DIRTY}=1, which marks the result."
         )
-    with _alone(f"{profile}-{name}"), _staging() as staging:
+    with _alone(f"{profile}-{name}"), staging() as working:
         begun = time.perf_counter()
         with _environment({paths.DATA_VARIABLE: ",".join(needs.data[profile])}):
-            executed = _execute(source, knobs, staging, paths.cache() / "failed" / profile / name)
+            executed = _execute(source, knobs, working, paths.cache() / "failed" / profile / name)
         seconds = time.perf_counter() - begun
-        folder = staging / profile / name
+        folder = working / profile / name
         nbformat.write(strip_noise(executed), folder / source.name)
         _record(needs, loaded, folder, knobs, seconds)
         target = paths.section_results(profile, name)
@@ -92,10 +99,10 @@ def compare_units(name: str, profile: str, plan: Path) -> None:
     source, knobs = _checked(name, params.load(profile), profile)
     with (
         _alone(f"{profile}-{name}"),
-        _staging() as staging,
+        staging() as folder,
         _environment({paths.CHECK_VARIABLE: str(plan)}),
     ):
-        _execute(source, knobs, staging, paths.cache() / "failed" / "compared" / name)
+        _execute(source, knobs, folder, paths.cache() / "failed" / "compared" / name)
 
 
 def _checked(name: str, loaded: params.Params, profile: str) -> tuple[Path, dict[str, Any]]:
@@ -137,24 +144,27 @@ def _alone(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _staging() -> Iterator[Path]:
+def staging() -> Iterator[Path]:
     """A working folder that is removed afterwards, even if a signal ends the run.
 
-    Folders of runs that were killed outright are removed by the next.
+    Its process holds a lock in it. Folders whose processes were killed outright are removed by the
+    next run.
     """
     cache = paths.cache()
-    for left in cache.glob("run-*"):
-        number = left.name.split("-")[1]
-        if number.isdigit() and not psutil.pid_exists(int(number)):
-            shutil.rmtree(left, ignore_errors=True)
-    with _ended_by(signal.SIGTERM):
-        folder = tempfile.TemporaryDirectory(dir=cache, prefix=f"run-{os.getpid()}-")
-        with folder as name:
-            try:
-                yield Path(name)
-            except BaseException:
-                _end_children()
-                raise
+    (cache / "locks").mkdir(parents=True, exist_ok=True)
+    with _ended_by(signal.SIGTERM), ExitStack() as held:
+        with FileLock(cache / "locks" / "working-folders.lock"):
+            for left in cache.glob("run-*"):
+                with suppress(Timeout, OSError), FileLock(left / LOCK, timeout=0):
+                    shutil.rmtree(left, ignore_errors=True)
+            made = tempfile.TemporaryDirectory(dir=cache, prefix="run-")
+            folder = Path(held.enter_context(made))
+            held.enter_context(FileLock(folder / LOCK))
+        try:
+            yield folder
+        except BaseException:
+            _end_children()
+            raise
 
 
 @contextmanager
@@ -232,15 +242,26 @@ def _execute(
     except PapermillExecutionError as error:
         if error.ename == "KeyboardInterrupt":
             raise KeyboardInterrupt from None
-        failed.mkdir(parents=True, exist_ok=True)
-        kept = failed / source.name
-        shutil.move(output, kept)
         raise NotebookError(
             f"{source.relative_to(paths.ROOT)}: cell {error.cell_index} failed with "
-            f"{error.ename}: {error.evalue} (the notebook as far as it ran: "
-            f"{kept.relative_to(paths.ROOT)}).",
+            f"{error.ename}: {error.evalue}{_kept(output, failed / source.name)}.",
             error.ename,
         ) from None
+    except DeadKernelError:
+        raise NotebookError(
+            f"{source.relative_to(paths.ROOT)}: its process was killed, maybe for want of memory: "
+            "run it again, for finished units are kept."
+        ) from None
+
+
+def _kept(output: Path, file: Path) -> str:
+    """Keep a notebook that failed; says where, unless the disk is full."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(output, file)
+    except OSError:
+        return ""
+    return f" (the notebook as far as it ran: {file.relative_to(paths.ROOT)})"
 
 
 def _before(variable: str, folder: Path) -> str:
@@ -273,11 +294,12 @@ def _record(
 
 
 def _replace(folder: Path, target: Path) -> None:
-    """Put ``folder`` where ``target`` was."""
-    if target.exists():
-        shutil.rmtree(target)
+    """Put ``folder`` where ``target`` was, whole at every moment."""
+    part = files.part_of(target)
+    files.remove(part)  # of a run that was killed
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(folder, target)
+    shutil.move(folder, part)  # a copy, where the cache lies on another disk
+    files.replace_folder(part, target)
 
 
 def keep_small_units(target: Path) -> None:
@@ -291,7 +313,8 @@ def keep_small_units(target: Path) -> None:
     for row in read_table(target):
         file, copy = unit_file(row["key"]), kept / f"{row['key']}.npz"
         if not copy.is_file() and file.is_file() and file.stat().st_size <= SMALL:
-            shutil.copyfile(file, copy)
+            with files.replacing(copy) as part:
+                shutil.copyfile(file, part)
     folders = {table.parent for table in kept.parent.glob(f"*/*/{TABLE}")}
     seconds = {row["key"]: row["cpu_seconds"] for f in folders for row in read_table(f)}
     sizes = {file: file.stat().st_size for file in kept.glob("*.npz")}
@@ -332,8 +355,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         folder = run_notebook(options.notebook, options.profile)
-    except (params.ParameterError, NotebookError, ReadingError) as error:
+    except (params.ParameterError, NotebookError, ReadingError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        where = error.filename or paths.ROOT
+        print(
+            f"error: {where} cannot be written ({error.strerror}): free the disk or make the "
+            "folder writable; finished units are kept.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         # asyncio would report that the running cell failed by the interrupt.

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from poisoning.datasets import registry
+from poisoning.datasets import files, registry
 from poisoning.datasets.sources import source
+from poisoning.errors import DataError
 from replication import params, paths
 from replication.components import PATTERN, place
 from replication.conventions import PAIRS, whole_set
@@ -298,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
             _write(paths.FINGERPRINTS, json.dumps(pipeline.fingerprints(), indent=1) + "\n")
         else:
             _write(paths.PIPELINE, text)
-    except params.ParameterError as error:
+    except (params.ParameterError, DataError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -307,8 +308,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _write(path: Any, text: str) -> None:
     """Write the file unless it has this text already."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        files.write_text(path, text)
 
 
 if __name__ == "__main__":

@@ -250,10 +250,9 @@ def _end_with(owner: int) -> None:
     """Stop a worker within seconds after the process ``owner`` of its notebook has ended."""
     if os.getpid() == owner or threading.current_thread() is not threading.main_thread():
         return
-    parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == owner:
             time.sleep(1.0)
         os._exit(1)
 
@@ -270,7 +269,11 @@ def _backend(workers: Workers) -> Iterator[dict[str, Any]]:
                 print("no semaphores here (/dev/shm): units run one by one", file=target)
             yield {"n_jobs": 1}
             return
-        with joblib.parallel_config("loky", n_jobs=workers.jobs, inner_max_num_threads=1):
+        # A worker may still be starting, or wait for work, when its notebook is killed.
+        watched = {"initializer": _end_with, "initargs": (os.getpid(),)}
+        with joblib.parallel_config(
+            "loky", n_jobs=workers.jobs, inner_max_num_threads=1, **watched
+        ):
             yield {}
     else:
         with _dask(workers):

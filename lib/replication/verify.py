@@ -12,16 +12,15 @@ import argparse
 import json
 import random
 import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
+from poisoning.datasets import files
 from replication import params, paths, records
 from replication.checking import place
 from replication.provenance import machine, tree_state
 from replication.reading import ReadingError, read_result
-from replication.run import NotebookError, compare_units
+from replication.run import NotebookError, compare_units, staging
 from replication.units import TABLE, find, places, read_table, unit_file
 
 REPORT = "verify.json"
@@ -160,10 +159,9 @@ def _same_inputs(name: str, profile: str, folder: Path) -> None:
 
 def _compare(name: str, profile: str, plan: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
     """Run a notebook under a plan: the lines of its report, and why it did not finish, if so."""
-    paths.cache().mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=paths.cache(), prefix="compare-") as folder:
-        report = Path(folder) / "report.jsonl"
-        file = Path(folder) / "plan.json"
+    with staging() as folder:
+        report = folder / "report.jsonl"
+        file = folder / "plan.json"
         file.write_text(json.dumps(plan | {"report": str(report)}), encoding="utf-8")
         reason = ""
         try:
@@ -203,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     target = paths.ROOT / "results" / REPORT
-    target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    files.write_text(target, json.dumps(found, indent=1) + "\n")
     for line in found["units"]:
         by = "" if line["verdict"] == "equal" else f" by {line['worst']:.2g} at {line['where']}"
         print(f"  {line['notebook']}, {line['label']} {line['index']}: {line['verdict']}{by}")

@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 
 import pytest
 import yaml
@@ -185,3 +186,33 @@ def test_benchmarks_decide_claims_about_seconds(tmp_path, monkeypatch, variant, 
     (tmp_path / "results" / "bench.json").write_text(json.dumps(record))
     assert claims.scorecard("quick")[0]["verdict"] == verdict
     assert claims.scorecard("demo")[0]["verdict"] == "not run"
+
+
+def full(descriptor):
+    raise OSError(28, "disk full")
+
+
+def test_a_scorecard_is_written_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(claims, "load_claims", list)
+    assert claims.main(["--profile", "demo"]) == 0
+    file = claims.scorecard_path("demo")
+    assert json.loads(file.read_text()) == []
+    monkeypatch.setattr(claims, "load_claims", lambda: [claim(direction=DIRECTION)])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert claims.main(["--profile", "demo"]) == 1
+    assert "scorecard.json cannot be written (disk full)" in capsys.readouterr().err
+    assert json.loads(file.read_text()) == []
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_metrics_that_cannot_be_read_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(claims, "load_claims", lambda: [claim(direction=DIRECTION)])
+    (tmp_path / "results/demo/koh2021/kkt").mkdir(parents=True)
+    (tmp_path / "results/demo/koh2021/kkt/metrics.json").write_text('{"data"')
+    assert claims.main(["--profile", "demo"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: results/demo/koh2021/kkt/metrics.json cannot be read")
+    assert told.count("\n") == 1

@@ -1,15 +1,19 @@
 """The runner on a toy notebook: whole results or none, one run at a time, nothing left behind."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
+from filelock import FileLock
 
 from replication import paths, run, units
 from tests.replication.conftest import (
@@ -213,6 +217,82 @@ def test_a_run_that_is_ended_leaves_no_results_and_nobody_computing(project, kin
     write_notebook(project)
     call(project, *command("toy/one", "--profile", "demo"))
     assert not list((project / ".cache").glob("run-*"))
+
+
+def test_a_kernel_that_is_killed_is_one_sentence(inside, capsys):
+    write_notebook(inside, cells=("import os\nos.kill(os.getpid(), 9)", FINISH))
+    assert run.main(["toy/one", "--profile", "demo"]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: notebooks/toy/one.ipynb: its process was killed")
+
+
+def test_working_folders_are_removed_once_their_process_has_ended(inside):
+    cache = inside / ".cache"
+    for name in ("run-killed", "run-elsewhere"):
+        (cache / name).mkdir(parents=True)
+    with FileLock(cache / "run-elsewhere" / run.LOCK), run.staging() as folder:
+        assert {path.name for path in cache.glob("run-*")} == {"run-elsewhere", folder.name}
+    with run.staging() as folder:
+        assert list(cache.glob("run-*")) == [folder]
+    assert not list(cache.glob("run-*"))
+
+
+@pytest.fixture
+def finished(inside):
+    """Old results of the notebook, and a folder of new ones."""
+    old, new = results(inside), inside / "new"
+    for folder, text in ((old, "old"), (new, "new")):
+        (folder / "figures").mkdir(parents=True)
+        (folder / "metrics.json").write_text(text)
+    return old, new
+
+
+@pytest.mark.parametrize("owner, call", [(shutil, "move"), (shutil, "rmtree"), (Path, "replace")])
+def test_results_are_replaced_whole_whenever_the_run_is_ended(finished, monkeypatch, owner, call):
+    old, new = finished
+
+    def ended(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, call, ended)
+        run._replace(new, old)
+    whole = "new" if call == "rmtree" else "old"  # what is removed is out of sight by then
+    assert (old / "metrics.json").read_text() == whole
+    assert (old / "figures").is_dir()
+
+
+def test_units_that_git_keeps_are_copied_whole(inside, monkeypatch):
+    folder = results(inside, "paper")
+    folder.mkdir(parents=True)
+    rows = "label,index,key,function,fingerprint,arguments,commit,dirty,cpu_seconds,cpu,adopted\n"
+    (folder / "units.csv").write_text(rows + "draws,0,dear,draw,f,a,c,False,1.0,cpu,\n")
+    file = run.unit_file("dear")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x" * 1000)
+
+    def half(source, target):
+        target.write_bytes(b"x")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(shutil, "copyfile", half)
+        run.keep_small_units(folder)
+    assert list((inside / "results/paper/units").iterdir()) == []
+    run.keep_small_units(folder)
+    assert (inside / "results/paper/units/dear.npz").read_bytes() == b"x" * 1000
+
+
+def test_a_full_disk_is_one_sentence(inside, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "results/demo")
+
+    monkeypatch.setattr(run, "run_notebook", full)
+    assert run.main(["toy/one", "--profile", "demo"]) == 1
+    assert capsys.readouterr().err == (
+        "error: results/demo cannot be written (No space left on device): free the disk or make "
+        "the folder writable; finished units are kept.\n"
+    )
 
 
 def test_a_second_run_of_a_notebook_waits_for_the_first(project):

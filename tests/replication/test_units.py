@@ -268,6 +268,47 @@ def test_workers_do_not_outlive_the_process_that_asked(own_cache):
         time.sleep(0.2)
 
 
+STARTING = """
+import os, signal, sys
+from joblib.externals.loky.backend import popen_loky_posix
+
+launch = popen_loky_posix.Popen._launch
+
+
+def killed(self, process):
+    launch(self, process)
+    print(self.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+popen_loky_posix.Popen._launch = killed
+from replication.params import Workers
+from replication.units import Units
+
+
+def work(x):
+    return x
+
+
+if __name__ == "__main__":
+    workers = Workers(backend="loky", jobs=2, scheduler=None)
+    Units("koh2021/kkt", workers).map(work, [{"x": 1}, {"x": 2}], "w")
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_starting_ends_with_the_process_that_asked(own_cache):
+    script = own_cache / "starting.py"
+    script.write_text(STARTING, encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    worker = int(done.stdout)
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(worker):
+        assert time.monotonic() < deadline, "a worker waits for nobody"
+        time.sleep(0.2)
+
+
 def test_without_semaphores_units_run_one_by_one(monkeypatch):
     monkeypatch.setattr(units, "_has_semaphores", lambda: False)
     assert mapped(divide, [{"a": 4, "b": 2}], "loky")[0] == [2]

@@ -43,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: the next run goes on there.", file=sys.stderr)
+        return 130
     return 0
 
 

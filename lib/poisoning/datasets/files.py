@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import lzma
 import os
 import shutil
 import struct
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from scipy.io.matlab import MatReadError
 
 from poisoning.errors import DataError
@@ -21,9 +24,11 @@ BLOCK = 1 << 20
 
 MALFORMED = (
     OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, struct.error,
-    tarfile.TarError, zipfile.BadZipFile, zlib.error, MatReadError,
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MatReadError,
 )  # fmt: skip
 """Exceptions that the readers of the various formats raise on bytes of another format."""
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -38,6 +43,39 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def alone(target: Path, doing: str) -> Iterator[bool]:
+    """Hold the lock of ``target``, for which other processes wait; yields whether this one had to.
+
+    The lock ends with its process, however that ends. ``doing`` completes the sentence "another
+    process is …".
+
+    Raises:
+        DataError: the folder above ``target`` cannot be written.
+    """
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+            waited = False
+        except Timeout:
+            log.warning("another process is %s: waiting for it.", doing)
+            lock.acquire()
+            waited = True
+    try:
+        yield waited
+    finally:
+        # Before the release: who opened the file meanwhile finds it gone, and opens a new one.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def part_of(target: Path) -> Path:
+    """The hidden name beside ``target`` under which it is written."""
+    return target.with_name(f".{target.name}.part")
+
+
 def sync(path: Path) -> None:
     """Wait until a file or folder is on the disk, before a rename makes it visible."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -47,14 +85,45 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write a file under, which becomes ``path`` at the end: nobody reads half of it.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    part = part_of(path)
+    with alone(path, f"writing {path.name}"):
+        try:
+            yield part
+            sync(part)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with writing(path), replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON with sorted keys under a temporary name, then rename it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(
-        json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8"
-    )
-    sync(part)
-    part.replace(path)
+    """Write indented JSON with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def remove(path: Path) -> None:
+    """Remove a folder, a file or a link, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def replace_folder(part: Path, target: Path) -> None:
@@ -63,11 +132,11 @@ def replace_folder(part: Path, target: Path) -> None:
     Two renames: a run killed between them leaves no ``target``, never half of one.
     """
     old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
+    remove(old)
+    if target.exists() or target.is_symlink():
         target.replace(old)
     part.replace(target)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def checksums(path: Path) -> dict[str, str]:

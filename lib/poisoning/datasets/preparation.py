@@ -1,14 +1,13 @@
 """From ``data/raw/<set>``, or an embedded stand-in, to ``data/<source>/<set>``."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from poisoning.datasets import files, store
+from poisoning.datasets import store
+from poisoning.datasets.download import fetched
 from poisoning.datasets.parse import parse_checked
-from poisoning.datasets.sources import DATA, Variant, source
+from poisoning.datasets.sources import DATA, source
 from poisoning.datasets.standins import STANDINS
-from poisoning.errors import DataError
 
 
 def prepare(name: str, origin: Literal["real", "standin"], data: Path = DATA) -> dict[str, Any]:
@@ -32,7 +31,8 @@ def prepare(name: str, origin: Literal["real", "standin"], data: Path = DATA) ->
         }
     else:
         folder = data / "raw" / name
-        chosen, variant = _fetched(name, folder, entry.variants)
+        chosen = fetched(name, folder, entry.variants)["variant"]
+        variant = entry.variants[chosen]
         content = parse_checked(name, variant, folder)
         about = {
             "variant": chosen,
@@ -42,19 +42,3 @@ def prepare(name: str, origin: Literal["real", "standin"], data: Path = DATA) ->
         }
     about |= {"name": name, "title": entry.title, "source": origin}
     return store.save(data / origin / name, content, about)
-
-
-def _fetched(name: str, folder: Path, variants: dict[str, Variant]) -> tuple[str, Variant]:
-    """The variant that was fetched, after a check that its files are still what they were."""
-    remedy = f"run `python -m poisoning.datasets fetch {name}`."
-    try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        for file, recorded in manifest["files"].items():
-            if files.checksums(folder / file)["sha256"] != recorded["sha256"]:
-                raise DataError(f"{folder / file} was altered after it was fetched: {remedy}")
-        return manifest["variant"], variants[manifest["variant"]]
-    except FileNotFoundError as error:
-        missing = Path(error.filename).name
-        raise DataError(f"{name} has not been fetched ({missing} is missing): {remedy}") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder}/manifest.json cannot be read ({error}): {remedy}") from error

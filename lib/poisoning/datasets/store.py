@@ -44,8 +44,8 @@ def save(target: Path, content: Content, about: dict[str, Any]) -> dict[str, Any
         "content": digest(arrays, content.vocabulary),
     }
     manifest["digest"] = manifest_digest(manifest)
-    part = target.with_name(f".{target.name}.part")
-    with files.writing(target):
+    part = files.part_of(target)
+    with files.alone(target, f"preparing {target.name}"), files.writing(target):
         # A run that was killed may have left its folder.
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
