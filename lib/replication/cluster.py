@@ -132,6 +132,7 @@ def _same_dask(client: "Client") -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Dask's own reports of lost connections out of notebooks: what happened is said once."""
+    import distributed  # noqa: F401 - its own settings first, or they would be taken back with ours
     from dask import config
 
     logger = logging.getLogger("distributed")
