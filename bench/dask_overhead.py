@@ -7,6 +7,7 @@ spent in units, divided by the time from the first result to the last.
 """
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from replication.provenance import tree_state
 
 NAME = "replication.dask"
 WORKERS = (1, 2, 4)
-LENGTHS = {0.0: 100, 0.1: 40, 1.0: 8, 10.0: 2}
+LENGTHS = {0.0: 100, 0.1: 40, 1.0: 10, 10.0: 3}
 """Seconds of a unit, and how many each worker gets."""
 
 
@@ -36,13 +37,13 @@ def run(bar: tqdm) -> dict[str, Any]:
     overhead, efficiency = {}, {}
     for workers in WORKERS:
         with _cluster(workers) as settings:
-            list(results([_unit(0.0, array)] * 4 * workers, settings))  # imports, and connects
+            list(results([_unit(0.0, array)] * (4 * workers), settings))  # imports
             for length, each in LENGTHS.items():
-                seconds = _seconds([_unit(length, array)] * each * workers, settings)
+                rate = _rate([_unit(length, array)] * (each * workers), settings)
                 if length == 0.0:
-                    overhead[str(workers)] = seconds / (each * workers)
+                    overhead[str(workers)] = 1.0 / rate
                 else:
-                    busy = each * length / seconds
+                    busy = rate * length / workers
                     efficiency.setdefault(f"{length:g}", {})[str(workers)] = busy
                 bar.update()
     return {
@@ -79,12 +80,13 @@ def _unit(seconds: float, array: np.ndarray) -> cluster.Call:
     return waits, (seconds, array), {}
 
 
-def _seconds(calls: list[cluster.Call], settings: Workers) -> float:
-    """From the first result to the last, and one unit's share for the first."""
-    begun = time.perf_counter()
-    found = list(results(calls, settings))
-    assert found == [calls[0][1][1].size] * len(calls)
-    return time.perf_counter() - begun
+def _rate(calls: list[cluster.Call], settings: Workers) -> float:
+    """Units a second, from the first result to the last."""
+    done = []
+    for size in results(calls, settings):
+        assert size == calls[0][1][1].size
+        done.append(time.perf_counter())
+    return (len(done) - 1) / (done[-1] - done[0])
 
 
 @contextmanager
@@ -114,8 +116,6 @@ def _cluster(workers: int) -> Iterator[Workers]:
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

@@ -154,6 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
             about = {"commit": tree_state()["commit"], "cpu": machine()["cpu"]}
             record.setdefault(name, {})[processor] = found | about
             text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+            target.parent.mkdir(exist_ok=True)
             target.write_text(text, encoding="utf-8")
             print(f"{name} as {processor}: {summary(found)}", flush=True)
             failed = failed or bool(found["beyond"])

@@ -247,7 +247,7 @@ def _backend(workers: Workers) -> Iterator[tuple[_Compute, Callable[[Any], Any]]
     Units may share a generator, and each starts from its present state: other processes get copies
     in any case.
     """
-    if workers.backend == "dask":
+    if workers.scheduler is not None or workers.backend == "dask":
         yield partial(cluster.results, workers=workers), dict
     elif workers.backend == "loky" and workers.jobs > 1 and _has_semaphores():
         with joblib.parallel_config("loky", n_jobs=workers.jobs, inner_max_num_threads=1):

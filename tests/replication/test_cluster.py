@@ -97,7 +97,7 @@ def farm(tmp_path_factory):
 
 
 def on(address, function, calls, label="units"):
-    workers = Workers(backend="dask" if address else "serial", jobs=1, scheduler=address)
+    workers = Workers(backend="serial", jobs=1, scheduler=address)  # the address is enough
     made = Units("koh2021/kkt", workers)
     return made.map(function, calls, label), made
 
