@@ -135,15 +135,12 @@ def _quiet() -> Iterator[None]:
     import distributed  # noqa: F401 - its own settings first, or they would be taken back with ours
     from dask import config
 
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    for name in ("distributed", "distributed.client"):
+        # For good, since some reports come late.
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     # It would warn of large arrays, which are sent once.
     with config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
-        try:
-            yield
-        finally:
-            logger.setLevel(before)
+        yield
 
 
 def _say(text: str) -> None:
