@@ -42,7 +42,7 @@ def run(bar: tqdm) -> dict[str, Any]:
         with _cluster(workers) as settings:
             list(results([_unit(0.0, array)] * (4 * workers), settings))  # imports
             for length, each in LENGTHS.items():
-                rate = _rate([_unit(length, array)] * (each * workers), settings)
+                rate = _rate([_unit(length, array)] * (each * workers), workers, settings)
                 if length == 0.0:
                     overhead[str(workers)] = 1.0 / rate
                 else:
@@ -83,13 +83,17 @@ def _unit(seconds: float, array: np.ndarray) -> cluster.Call:
     return waits, (seconds, array), {}
 
 
-def _rate(calls: list[cluster.Call], settings: Workers) -> float:
-    """Units a second, from the first result to the last."""
+def _rate(calls: list[cluster.Call], workers: int, settings: Workers) -> float:
+    """Units a second, from the first result to the last.
+
+    With the first result the other workers have as good as finished their first units too: these
+    do not count.
+    """
     done = []
     for size in results(calls, settings):
         assert size == calls[0][1][1].size
         done.append(time.perf_counter())
-    return (len(done) - 1) / (done[-1] - done[0])
+    return (len(done) - workers) / (done[-1] - done[0])
 
 
 @contextmanager

@@ -138,11 +138,11 @@ def test_an_exponent_is_found_along_its_own_way():
 
 
 def test_units_a_second_are_counted_from_the_first_result_to_the_last(monkeypatch):
-    clock = iter([100.0, 101.0, 102.0, 103.0])  # the first result came late: workers were started
+    clock = iter([10.0, 10.0, 11.0, 11.0, 12.0, 12.0])  # of two workers, side by side
     monkeypatch.setattr(dask_overhead.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(dask_overhead, "results", lambda calls, settings: iter([3] * len(calls)))
     call = dask_overhead._unit(1.0, np.zeros(3))
-    assert dask_overhead._rate([call] * 4, settings=None) == 1.0
+    assert dask_overhead._rate([call] * 6, workers=2, settings=None) == 2.0
 
 
 def test_efficiency_is_told_by_length_and_workers():
