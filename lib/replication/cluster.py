@@ -96,7 +96,7 @@ def _connected(workers: Workers, patience: float) -> Iterator["Client"]:
     with ExitStack() as stack:
         address: Any = workers.scheduler
         if address is None:
-            local = {"n_workers": workers.jobs, "threads_per_worker": 1, "dashboard_address": None}
+            local = {"n_workers": workers.jobs, "threads_per_worker": 1, "dashboard_address": ":0"}
             address = stack.enter_context(LocalCluster(**local))
         deadline = time.monotonic() + patience
         while True:
