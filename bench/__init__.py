@@ -12,6 +12,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 from bench import (  # noqa: E402
+    dask_overhead,
     growth,
     influence_projection,
     kkt_problem,
@@ -28,4 +29,5 @@ from bench.to_17pct import INFLUENCE, KKT, MINMAX  # noqa: E402
 ENTRIES = (
     kkt_problem, min_max_lp, influence_projection, KKT, MINMAX, INFLUENCE, ENRON, growth, IMDB,
     *LOWER_LEVEL, *PATOM_ITERATION, patom_growth, AgainstPeers, Batched, Growth, online_sgd,
+    dask_overhead,
 )  # fmt: skip

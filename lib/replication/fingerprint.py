@@ -39,6 +39,7 @@ DOES_NOT_COUNT = {
     "replication.paths": "places of files",
     "replication.provenance": "records what ran, computes nothing",
     "replication.units": "runs and keeps units of work",
+    "replication.cluster": "runs units of work on other machines",
     "replication.records": "writes and reads what units return",
     "replication.live": "names the code of units",
     "replication.checking": "compares units with their records",

@@ -14,16 +14,16 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import joblib
 
-from replication import paths, records
+from replication import cluster, paths, records
 from replication.digests import digest
 from replication.live import Coder
 from replication.params import Workers
@@ -103,23 +103,20 @@ class Units:
         self, units: Sequence[Unit], which: Sequence[int], label: str, keep: bool = True
     ) -> Iterator[tuple[int, Any]]:
         """Compute the units with these numbers, in order of completion, and file each."""
-        with _backend(self.workers) as options:
-            # Units may share a generator, and each starts from its present state: other processes
-            # get copies in any case.
-            own = copy.deepcopy if options.get("n_jobs") == 1 else dict
-            # One by one, because joblib would bundle units of seconds with units of hours.
-            done = joblib.Parallel(return_as="generator_unordered", batch_size=1, **options)(
+        with _backend(self.workers) as (compute, own):
+            calls = (
                 joblib.delayed(_run)(
                     number, os.getpid(), units[number].function, own(units[number].arguments)
                 )
                 for number in which
             )
-            for number, result, spent in track(done, len(which), label):
-                about = units[number].about | self._state | spent
-                if keep:
-                    records.write(unit_file(units[number].key), about, result)
-                    self.note(units[number], about)
-                yield number, result
+            with closing(compute(calls)) as done:
+                for number, result, spent in track(done, len(which), label):
+                    about = units[number].about | self._state | spent
+                    if keep:
+                        records.write(unit_file(units[number].key), about, result)
+                        self.note(units[number], about)
+                    yield number, result
 
     def note(self, unit: Unit, about: dict[str, Any]) -> None:
         """Add a unit to the rows of ``units.csv``."""
@@ -259,48 +256,43 @@ def _end_with(owner: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-@contextmanager
-def _backend(workers: Workers) -> Iterator[dict[str, Any]]:
-    if workers.backend == "serial" or (workers.backend == "loky" and workers.jobs == 1):
-        yield {"n_jobs": 1}
-    elif workers.backend == "loky":
-        if not _has_semaphores():
-            with stream() as target:
-                print("no semaphores here (/dev/shm): units run one by one", file=target)
-            yield {"n_jobs": 1}
-            return
-        # A worker may still be starting, or wait for work, when its notebook is killed.
-        watched = {"initializer": _end_with, "initargs": (os.getpid(),)}
-        with joblib.parallel_config(
-            "loky", n_jobs=workers.jobs, inner_max_num_threads=1, **watched
-        ):
-            yield {}
-    else:
-        with _dask(workers):
-            yield {}
+_Compute = Callable[[Iterable[cluster.Call]], Generator[tuple[int, Any, dict[str, Any]]]]
 
 
 @contextmanager
-def _dask(workers: Workers) -> Iterator[None]:
-    from distributed import Client, LocalCluster  # two seconds to import
+def _backend(workers: Workers) -> Iterator[tuple[_Compute, Callable[[Any], Any]]]:
+    """What computes calls, in order of completion, and what makes a unit's arguments its own.
 
-    if workers.scheduler is not None:
-        with Client(workers.scheduler, set_as_default=True), joblib.parallel_config("dask"):
-            yield
+    Units may share a generator, and each starts from its present state: other processes get copies
+    in any case.
+    """
+    if workers.scheduler is not None or workers.backend == "dask":
+        yield partial(cluster.results, workers=workers), dict
         return
-    local = {"n_workers": workers.jobs, "threads_per_worker": 1, "dashboard_address": None}
-    with (
-        LocalCluster(**local) as cluster,
-        Client(cluster, set_as_default=True),
-        joblib.parallel_config("dask"),
-    ):
-        yield
+    if workers.backend == "loky" and workers.jobs > 1:
+        if _has_semaphores():
+            # A worker may still be starting, or wait for work, when its notebook is killed.
+            watched = {"initializer": _end_with, "initargs": (os.getpid(),)}
+            with joblib.parallel_config(
+                "loky", n_jobs=workers.jobs, inner_max_num_threads=1, **watched
+            ):
+                yield joblib.Parallel(**_UNIT_BY_UNIT), dict
+            return
+        with stream() as target:
+            print("no semaphores here (/dev/shm): units run one by one", file=target)
+    yield joblib.Parallel(n_jobs=1, **_UNIT_BY_UNIT), copy.deepcopy
+
+
+_UNIT_BY_UNIT: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1}
+"""joblib would bundle units of seconds with units of hours."""
 
 
 def _has_semaphores() -> bool:
-    """Whether the system has semaphores, which a container may lack."""
+    """Whether the system has semaphores, which a container may lack; says so where it has none."""
     try:
         multiprocessing.get_context("spawn").Semaphore(1)
     except (OSError, ImportError):
+        with stream() as target:
+            print("no semaphores here (/dev/shm): units run one by one", file=target)
         return False
     return True

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 import bench
-from bench import growth, to_17pct
+from bench import dask_overhead, growth, to_17pct
 from bench.evaluation import behind_all, errors_from_scratch
 from bench.timing import Race, Resolved
 from poisoning.attacks.poisoned_set import PoisonedSet
@@ -135,3 +135,18 @@ def test_an_exponent_is_found_along_its_own_way():
     other = [{"what": "other", "along": "n", "n": 2, "d": 2, "seconds": 9.0}]
     assert growth.exponent(rows + other, "step", "n") == pytest.approx((1.5, 0.0), abs=1e-6)
     assert growth.exponent(rows + other, "step", "d") == pytest.approx((0.5, 0.0), abs=1e-6)
+
+
+def test_units_a_second_are_counted_from_the_first_result_to_the_last(monkeypatch):
+    clock = iter([10.0, 10.0, 11.0, 11.0, 12.0, 12.0])  # of two workers, side by side
+    monkeypatch.setattr(dask_overhead.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(dask_overhead, "results", lambda calls, settings: iter([3] * len(calls)))
+    call = dask_overhead._unit(1.0, np.zeros(3))
+    assert dask_overhead._rate([call] * 6, workers=2, settings=None) == 2.0
+
+
+def test_efficiency_is_told_by_length_and_workers():
+    record = {"ours_s": 0.012, "efficiency": {"0.1": {"1": 0.9, "2": 0.75}, "10": {"1": 1.0}}}
+    line = dask_overhead.summary(record)
+    assert line.startswith("12 ms a unit")
+    assert "0.1 s: 90.0% of 1, 75.0% of 2; 10 s: 100.0% of 1" in line

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from poisoning.learners import SVM
 from replication import conventions, paths, records, units
 from replication.live import Coder
 from replication.params import Workers
@@ -43,14 +44,26 @@ def draw(seed, log):
     return np.random.default_rng(seed).normal(size=3)
 
 
+def fitted(rng, n):
+    """What a repeat does: draws, factorises, solves by compiled code."""
+    X = rng.normal(size=(n, 20))
+    y = np.where(X[:, 0] + rng.normal(size=n) > 0.0, 1, -1)
+    model = SVM(0.01).fit(X, y)
+    return {"singular": np.linalg.svd(X)[1], "w": model.coef_, "scores": X @ model.coef_.ravel()}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["serial", "loky", "dask"])
+@pytest.mark.parametrize(("backend", "jobs"), [("loky", 1), ("loky", 2), ("loky", 4), ("dask", 2)])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_results_come_in_order_and_do_not_depend_on_the_backend(backend, own_cache):
-    log = str(own_cache / "log")
-    results, _ = mapped(draw, [{"seed": s, "log": log} for s in range(5)], backend)
-    for seed, result in enumerate(results):
-        np.testing.assert_array_equal(result, np.random.default_rng(seed).normal(size=3))
+def test_neither_backend_nor_order_changes_a_bit(backend, jobs, own_cache, monkeypatch):
+    calls = [{"rng": conventions.generator(1, "toy", i), "n": 100 + i} for i in range(6)]
+    serial, _ = mapped(fitted, calls)
+    monkeypatch.setenv(paths.CACHE_VARIABLE, str(own_cache / backend))
+    made = Units("koh2021/kkt", workers(backend, jobs))
+    order = [3, 0, 5, 1, 4, 2]
+    found = made.map(fitted, [calls[i] for i in order], "units")
+    for i, result in zip(order, found, strict=True):
+        assert records.compare(serial[i], result).equal
 
 
 def drawn_on(rng, scale):

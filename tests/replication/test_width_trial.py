@@ -1,11 +1,14 @@
 """Units of the width experiment: balanced images, poisoned and learned from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from poisoning.attacks.ascent import PerSampleBudget
 from poisoning.attacks.reference_ascent import ReferenceTraining
+from replication import params
 from replication import width_trial as trial
 
 
@@ -52,3 +55,19 @@ def test_a_width_is_trained_and_the_epochs_kept_are_among_those_measured(images)
     assert kept["fixed"] == 1 and kept["last"] == 5
     assert not np.isnan(record.test[list(kept.values())]).any()
     assert record.test[-1] == pytest.approx(record.validation[-1])
+
+
+@pytest.mark.slow
+def test_rounding_decides_nothing_at_the_demos_step_size(images):
+    demo = params.load("demo").section("wang2021/width")
+    rate, batch, narrow = demo["rate"]["mnist"], demo["batch"], min(demo["widths"])
+    moved = images.X * (1 + 1e-7 * np.random.default_rng(0).standard_normal(images.X.shape))
+    curves = [
+        trial.train_width(
+            replace(images, X=X.astype(np.float32)), images.X, images.y, narrow, rate, batch,
+            demo["epochs"], None, (1, 2), "cpu",
+        ).test
+        for X in (images.X, moved)
+    ]  # fmt: skip
+    assert curves[0][-1] > 0.6  # it has learned, by steps of a length that matters
+    np.testing.assert_allclose(curves[1], curves[0], atol=0.02)
