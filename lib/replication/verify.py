@@ -13,6 +13,7 @@ import json
 import random
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from poisoning.datasets import files
