@@ -47,7 +47,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check test lint verify lab bench clean
+.PHONY: help setup repro check test lint verify lab bench fuzz clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -98,6 +98,9 @@ lab: $(STAMP)  ## open the notebooks in JupyterLab, with stand-in data prepared
 
 bench: $(STAMP)  ## solvers beside generic formulations, writes results/bench.json (20 min)
 	python -m bench
+
+fuzz: $(STAMP)  ## random problems, knobs, files, faults; writes results/fuzz.json: SEED=0 (15 min)
+	python -m fuzz --seed $(SEED)
 
 clean:  ## remove the environment, data, caches and demo/quick results (paper results stay)
 	@du -sh $(wildcard $(VENV) .cache data/raw data/real data/standin) 2>/dev/null || true

@@ -1,7 +1,8 @@
 """Every public function of the library that takes arrays, called with arguments that are wrong.
 
-``python doors.py [first call] [pattern of names]`` calls each with its right arguments, then with
-one of them replaced by every variant of :func:`variants`, and prints a verdict per call, as JSON
+``python doors.py [first call] [every] [pattern of names]`` calls each with its right arguments,
+then with one of them replaced by every variant of :func:`variants` (or by one in ``every``), and
+prints a verdict per call, as JSON
 lines. It runs in a process of its own (``test_doors.py``): a call may crash, and one that hangs is
 ended after ten seconds.
 
@@ -546,8 +547,11 @@ def alike(before: Any, after: Any) -> bool:
     return True
 
 
-def main(first: int, pattern: str) -> None:
-    """Judge every call from the number ``first`` on, of functions whose names match ``pattern``."""
+def main(first: int, every: int, pattern: str) -> None:
+    """Judge calls from the number ``first`` on, of functions whose names match ``pattern``.
+
+    Of the wrong calls every ``every``-th is made.
+    """
     warnings.simplefilter("ignore")
     known: dict[str, Any] = {}
     now = None
@@ -555,7 +559,7 @@ def main(first: int, pattern: str) -> None:
         if case.name != now:
             now = case.name
             known.clear()
-        if number < first:
+        if number < first or (argument and number % every):
             continue
         head = {"number": number, "name": case.name, "argument": argument, "variant": variant}
         print(json.dumps(head), flush=True)
@@ -2336,4 +2340,5 @@ def _() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 0, "".join(sys.argv[2:]))
+    first, every, pattern = [*sys.argv[1:], *["0", "1", ""][len(sys.argv) - 1 :]]
+    main(int(first), int(every), pattern)

@@ -204,6 +204,7 @@ def _groups(K: int) -> Iterator[slice]:
 
 
 def _on_cpu(problem: Problem) -> bool:
+    checks.instance(problem, "problem", Problem)
     return problem.poison.device.type == "cpu"
 
 

@@ -1,0 +1,28 @@
+"""A sample of the random problems that ``make fuzz`` tries by the thousand."""
+
+import pytest
+
+from fuzz import solvers
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", solvers.SOLVERS)
+def test_no_answer_is_wrong_and_nothing_crashes(name):
+    found = solvers.run(20, count=60, names=(name,))[name]
+    assert found["tried"] == 60
+    assert found["wrong"] == found["crashed"] == found["refused"] == 0, found["samples"]
+
+
+class Off:
+    """An answer of :func:`train_svm` with a weight changed."""
+
+    def __init__(self, solution):
+        self.model, self.alpha = solution.model, 1.001 * solution.alpha
+
+
+def test_a_wrong_answer_is_noticed():
+    right = solvers.SOLVERS["svm"]
+    wrong = solvers.Solver(right.draw, lambda p: Off(right.solve(p)), right.judge)
+    verdicts = {solvers.attempt(wrong, 20, number)[0] for number in range(20)}
+    assert verdicts <= {"wrong"}
