@@ -168,4 +168,13 @@ def test_an_attack_is_frozen_equal_by_value_and_says_what_it_is():
     with pytest.raises(TypeError, match="epsilo"):
         KKT(epsilo=0.1)
     assert INFLUENCE_BASIC.positive_shares == (None,)
-    assert Alfa().copies is None
+    assert Alfa().max_copies is None
+
+
+def test_a_setting_that_several_attacks_have_means_the_same_in_each():
+    """A block of ``params.yaml`` sets a field for every attack that has one of this name."""
+    meanings = {}
+    for attack in ATTACKS:
+        for field in fields(attack):
+            meanings.setdefault(field.name, set()).add(field.metadata.get("about"))
+    assert {name: found for name, found in meanings.items() if len(found) > 1} == {}

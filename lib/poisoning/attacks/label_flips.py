@@ -95,7 +95,7 @@ def alfa(
     *,
     clean: LinearModel,
     feasible: FeasibleSet | None = None,
-    copies: int | None = None,
+    max_copies: int | None = None,
     max_rounds: int = 100,
 ) -> PoisonedSet:
     """Adversarial label flips by alternating minimisation; Appendix D, after Xiao et al. 2012.
@@ -106,7 +106,7 @@ def alfa(
         J(θ, q) = Nλ/2 ‖θ‖² + Σ_{D_c} ℓ(θ) + Σ_i q_i [ℓ_i(θ) − ℓ_i(θ*)].
 
     In θ that is the SVM's training with weights q; in q it is a linear program whose solution takes
-    the points in the order of ℓ_i(θ) − ℓ_i(θ*), each ``copies`` times. Without that limit
+    the points in the order of ℓ_i(θ) − ℓ_i(θ*), each ``max_copies`` times. Without that limit
     ("possibly repeated", as in the paper) all copies are of one point. The start is q uniform. J
     never rises and q has finitely many values, so the rounds end when q repeats.
 
@@ -125,16 +125,17 @@ def alfa(
         checks.positive(epsilon, "epsilon"),
         checks.whole(max_rounds, "max_rounds"),
     )
-    copies = None if copies is None else checks.whole(copies, "copies")
+    if max_copies is not None:
+        max_copies = checks.whole(max_copies, "max_copies")
     checks.instance(clean, "clean", LinearModel)
     n = len(y)
     total = round(epsilon * n)
     allowed = _allowed(X_pool, y_pool, domain, feasible)
-    most = total if copies is None else copies
+    most = total if max_copies is None else max_copies
     if most * len(allowed) < total:
         raise ValueError(
             f"{len(allowed)} points of the pool, {most} times each, are fewer than the {total} of "
-            f"the budget; raise copies or widen the feasible set."
+            f"the budget; raise max_copies or widen the feasible set."
         )
     X_flipped, y_flipped = X_pool[allowed], -y_pool[allowed]
     everything, labels = vstack([X, X_flipped]), np.concatenate([y, y_flipped])
@@ -210,7 +211,7 @@ class RandomFlips(_Flips):
 class Alfa(_Flips):
     """Adversarial label flips of test points: ``Alfa(0.03)(game, rng)``; ``rng`` is not used."""
 
-    copies: int | None = setting(
+    max_copies: int | None = setting(
         None, COUNT, "how often the same point may be added; None, as in the paper, is no limit",
         none=True,
     )  # fmt: skip
@@ -221,7 +222,7 @@ class Alfa(_Flips):
         generator(rng)  # refused like everywhere, though nothing is drawn
         poisoned = alfa(
             game.X, game.y, game.X_test, game.y_test, game.lam, self.epsilon, game.domain,
-            feasible=feasible, clean=game.clean_svm.model, copies=self.copies,
+            feasible=feasible, clean=game.clean_svm.model, max_copies=self.max_copies,
         )  # fmt: skip
         return select(game, [("alfa", poisoned)], begun)
 

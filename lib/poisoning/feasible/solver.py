@@ -44,9 +44,10 @@ _LAST_SIGMA = 1e-9
 _OUTER_STEPS = 40
 _NEWTON_STEPS = 200
 _BACKTRACKS = 60
+_REACH = 10.0  # a step promises no more than this times what the dual can still gain
 _PASSES = 500  # over the coordinates in one proximal step; at most 143 were observed
 _FEASIBILITY = 1e-9  # allowed excess over a constraint, relative as in ClassSet.violation
-_RIDGES = (1e-8, 1e-4)  # of the objective's natural size, inverted
+_RIDGES = (1e-8, 1e-4)  # of the largest objective, inverted
 _FLOOR = 1e-5  # of the objective's natural size; the gap is relative to no less than this
 
 
@@ -100,7 +101,7 @@ def project(p: Float[ndarray, "d"], feasible: ClassSet, *, tol: float = 1e-6) ->
     linear = np.zeros((1, p.size))
     dual = _Dual.of("projection", np.zeros_like(p), np.zeros(1), linear, [feasible])
     y = np.zeros(dual.ends_above.shape)
-    step = dual.maximise(y, 1.0, p[None, :], _RIDGES[0] / dual.natural)
+    step = dual.maximise(y, 1.0, p[None, :], _RIDGES[0] / dual.largest)
     objective = 0.5 * float(np.sum((step.x[0] - p) ** 2))
     gap = max(objective - step.value, 0.0)
     allowed = tol * max(objective, _FLOOR * 0.5 * float(p @ p))
@@ -182,7 +183,7 @@ def _proximal_point(dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | No
     """
     for ridge in _RIDGES:
         try:
-            return _with_ridge(dual, tol, start, ridge / dual.natural)
+            return _with_ridge(dual, tol, start, ridge / dual.largest)
         except EmptySetError:
             raise
         except SolverError as error:
@@ -245,8 +246,9 @@ class _Dual:
 
     ``G`` (d, K, m) as the kernel wants it. A product may range over [``ends_below``,
     ``ends_above``] (K, m); ``scales`` (K, m) turn an excess into a relative one. ``natural`` is the
-    typical size of the objective of (P), ``curvature`` that of its second derivative in x. Two
-    fields change: ``residual`` (d,), the last w, and ``evaluations``, a counter.
+    typical size of the objective of (P), ``largest`` that far from x = 0, ``curvature`` that of its
+    second derivative in x. Two fields change: ``residual`` (d,), the last w, and ``evaluations``,
+    a counter.
     """
 
     name: str
@@ -259,6 +261,7 @@ class _Dual:
     ends_above: Float[ndarray, "K m"]
     scales: Float[ndarray, "K m"]
     natural: float
+    largest: float
     curvature: float
     residual: Float[ndarray, "d"]
     evaluations: list[int]
@@ -282,11 +285,13 @@ class _Dual:
         )
         norms = np.stack([np.linalg.norm(part.rows, axis=1) for part in sets])
         radii = np.array([part.radius for part in sets])
-        scales = np.hstack([radii[:, None] ** 2, norms * radii[:, None] + np.finfo(float).tiny])
+        rows = norms * radii[:, None]
+        scales = np.hstack([radii[:, None] ** 2, np.where(rows > 0.0, rows, 1.0)])
         linear = float(np.linalg.norm(c, axis=1) @ radii)
         return cls(
             name, g, s, c, sets, G, below, above, scales,
             float(0.5 * g @ g + linear) or float(s**2 @ radii**2) or 1.0,
+            float(0.5 * g @ g + linear + s**2 @ radii**2) or 1.0,
             float(np.max(s**2) + linear / np.max(radii) ** 2) or 1.0,
             g.copy(), [0],
         )  # fmt: skip
@@ -332,7 +337,10 @@ class _Dual:
             violation = float(np.abs(relative).max())
             if violation <= _FEASIBILITY:
                 break
-            goal = self._newton_goal(y, relative, hessian, ridge)
+            # Where x stays put, H is 0 and the goal of Newton's step is far beyond anything that
+            # the dual can gain: no multiplier may promise more than a few times that.
+            reach = _REACH * max(ceiling - value, 1e-12 * ceiling)
+            goal = self._newton_goal(y, relative, hessian, ridge + relative.ravel() ** 2 / reach)
             length = 1.0
             for _ in range(_BACKTRACKS):
                 trial = (1.0 - length) * y + length * goal
@@ -359,7 +367,7 @@ class _Dual:
         y: Float[ndarray, "K m"],
         relative: Float[ndarray, "K m"],
         hessian: Float[ndarray, "n n"],
-        ridge: float,
+        ridge: Float[ndarray, "n"],
     ) -> Float[ndarray, "K m"]:
         """Where the quadratic model of the dual at ``y`` is largest, no multiplier changing sign.
 
@@ -370,7 +378,8 @@ class _Dual:
         moving = np.flatnonzero(sign)
         sign, scale = sign[moving], self.scales.ravel()[moving]
         H = hessian[np.ix_(moving, moving)] / np.outer(scale, scale)
-        H[np.diag_indices_from(H)] += 1e-12 * np.trace(H) + ridge
+        # Relative to each entry: two classes' scales may differ by orders of magnitude.
+        H[np.diag_indices_from(H)] += 1e-12 * np.diagonal(H) + ridge[moving]
         lower = np.linalg.cholesky(H)
         target = lower.T @ (y.ravel()[moving] * scale)
         target += np.linalg.solve(lower, relative.ravel()[moving])

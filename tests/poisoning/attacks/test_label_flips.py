@@ -95,7 +95,7 @@ def test_random_flips_are_points_of_the_pool_with_the_other_label(feasible):
 @pytest.mark.parametrize("copies", [1, 5, None])
 @pytest.mark.parametrize("feasible", [None, FEASIBLE])
 def test_alfa_ends_at_a_fixed_point(feasible, copies):
-    poisoned = run_alfa(feasible=feasible, copies=copies)
+    poisoned = run_alfa(feasible=feasible, max_copies=copies)
     total = round(EPSILON * len(Y))
     assert len(poisoned.y) == total
     pool = np.arange(len(Y_POOL))
@@ -117,7 +117,7 @@ def test_alfa_ends_at_a_fixed_point(feasible, copies):
 
 
 def test_alfa_gains_more_than_blind_flips():
-    poisoned = run_alfa(copies=1)
+    poisoned = run_alfa(max_copies=1)
     rng = np.random.default_rng(0)
     blind = random_flips(X_POOL, Y_POOL, 200, EPSILON, DOMAIN, rng)
 
@@ -144,7 +144,7 @@ def test_a_pool_too_small_is_an_error():
     with pytest.raises(EmptySetError, match="once its label is turned"):
         random_flips(X_POOL, Y_POOL, 200, EPSILON, DOMAIN, rng, feasible=narrow)
     with pytest.raises(ValueError, match="fewer than the 12"):
-        alfa(X, Y, X_POOL[:3], Y_POOL[:3], LAMBDA, EPSILON, DOMAIN, clean=CLEAN, copies=2)
+        alfa(X, Y, X_POOL[:3], Y_POOL[:3], LAMBDA, EPSILON, DOMAIN, clean=CLEAN, max_copies=2)
 
 
 def test_rounds_that_run_out_are_an_error():
@@ -162,8 +162,8 @@ def test_the_attacks_flip_the_test_data(constrained):
     flips = RandomFlips(EPSILON, constrained=constrained)(game(), 3)
     rng = np.random.default_rng(3)
     expected = random_flips(X_POOL, Y_POOL, 200, EPSILON, DOMAIN, rng, feasible=feasible)
-    chosen = Alfa(EPSILON, constrained=constrained, copies=2)(game(), 0)
-    wanted = run_alfa(feasible=feasible, copies=2)
+    chosen = Alfa(EPSILON, constrained=constrained, max_copies=2)(game(), 0)
+    wanted = run_alfa(feasible=feasible, max_copies=2)
     for result, poison in ((flips, expected), (chosen, wanted)):
         assert rows(result.poison.X) == rows(poison.X)
         assert np.array_equal(result.poison.y, poison.y)
