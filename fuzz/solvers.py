@@ -446,7 +446,7 @@ def _judge_rmd(problem: Problem, answer: Any, rng: Generator) -> Judged:
     outer = np.log(1.0 + np.exp(-z * (V @ w))).mean()
     expected = float(outer.imag) / 1e-30
     found = float(np.sum(answer.poison[0, 0].numpy() * along))
-    allowed = 1e-8 * (abs(expected) + float(np.abs(answer.poison).max()) * P.size)
+    allowed = 1e-8 * (abs(expected) + float(answer.poison.abs().max()) * P.size)
     return None if abs(found - expected) <= allowed else f"{found:.9g}, complex step {expected:.9g}"
 
 

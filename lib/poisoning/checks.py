@@ -96,7 +96,8 @@ def labels(y: Any, name: str, rows: int | None) -> ndarray:
     """
     y = _dense(y, name, 1)
     _length(y, name, rows, "label", "rows")
-    _finite(y, name)
+    if not np.isfinite(y).all():
+        raise ValueError(f"{name} must be finite, it holds NaN or infinity.")
     if np.all(np.abs(y) == 1.0):
         return y
     strange = y[~((y >= 0.0) & (y == np.floor(y)) & (y <= _MOST_CLASSES))]
@@ -314,7 +315,7 @@ def _finite(values: ndarray, name: str, least: float = 0.0) -> None:
     """Refuse NaN, infinities, and what overflows when squared; two passes, no temporary array."""
     if not values.size:
         return
-    lowest, highest = values.min(), values.max()
+    lowest, highest = float(values.min()), float(values.max())
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise ValueError(f"{name} must be finite, it holds NaN or infinity.")
     largest = max(-lowest, highest)

@@ -59,7 +59,7 @@ def test_labels_are_signs_or_numbers_of_classes():
     assert len(checks.labels([], "y", 0)) == 0
 
 
-@pytest.mark.parametrize("y", [[0.5, 1], [-1, 0], [-2, 1], [1e300, 1], [2.0**40, 1], [np.nan, 1]])
+@pytest.mark.parametrize("y", [[0.5, 1], [-1, 0], [-2, 1], [1e300, 1], [2.0**40, 1]])
 def test_other_labels_are_refused(y):
     with pytest.raises(ValueError, match=r"^y must be -1 and \+1 for two classes, or 0 to k - 1"):
         checks.labels(y, "y", 2)

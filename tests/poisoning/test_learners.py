@@ -179,7 +179,7 @@ def test_what_cannot_be_learned_is_refused(name, X, y, message):
 
 @pytest.mark.parametrize("learner", [SVM(0.0), SVM(-1.0), LogisticRegression(0.0)])
 def test_a_penalty_is_above_zero(learner):
-    with pytest.raises(ValueError, match="lambda > 0"):
+    with pytest.raises(ValueError, match=r"^lam must be a finite number above 0"):
         learner.fit(*two_classes())
 
 

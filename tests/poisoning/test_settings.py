@@ -148,7 +148,7 @@ def test_every_setting_of_an_attack_is_checked_and_explained(attack):
         (Influence, {"points": "three"}, "points must be two or all, not 'three'"),
         (Influence, {"step_sizes": (0.0,)}, "a sequence of step lengths above 0"),
         (Influence, {"positive_shares": (0.5, 1.5)}, "positive_shares must be"),
-        (Alfa, {"copies": 0}, "a whole number, 1 to 1000, or None, not 0"),
+        (Alfa, {"max_copies": 0}, "a whole number, 1 to 1000, or None, not 0"),
     ],
 )
 def test_a_refusal_names_attack_setting_and_value(attack, changes, message):

@@ -56,7 +56,7 @@ class LossDefense:
     def _fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "LossDefense":
         if self.learner is None:
             raise ValueError(
-                "learner: outside a game the loss defense needs one, LossDefense(SVM())"
+                "learner: outside a game the loss defense needs one, such as LossDefense(SVM())"
             )
         from sklearn.base import clone  # takes a second
 

@@ -74,7 +74,9 @@ class InputDomain:
         if kind == "counts":
             largest = X.max(axis=0)
             largest = largest.toarray() if sp.issparse(largest) else np.asarray(largest)
-            domain = cls(kind, zeros, np.maximum(largest.astype(np.float64).ravel(), 0.0))
+            # Where the largest is no whole number, the row that holds it lies outside.
+            largest = np.floor(largest.astype(np.float64).ravel())
+            domain = cls(kind, zeros, np.maximum(largest, 0.0))
         elif kind == "box01":
             domain = cls(kind, zeros, np.ones(d))
         elif kind == "nonnegative":

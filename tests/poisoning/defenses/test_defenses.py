@@ -237,6 +237,7 @@ def test_a_score_needs_a_fit_and_a_known_label(defense):
             deepcopy(defense).fit(X, y).score(X, np.full(len(y), 5))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("tail", [0.0, 1.0, -0.1, np.nan, "x", None])
 def test_a_tail_between_0_and_1_is_asked_for(tail):
     with pytest.raises(ValueError, match="tail must be between 0 and 1"):

@@ -108,7 +108,9 @@ def test_finite_differences(problem_of, name):
 
 
 def test_l1_reaches_zeros_where_finite_differences_still_agree(problem_of):
-    problem = replace(problem_of("logistic", penalty="l1", steps=60), lam=torch.full((3, 1), -3.0))
+    problem = replace(
+        problem_of("logistic", penalty="l1", steps=60), lam=torch.full((3, 1), -3.0).double()
+    )
     problem = replace(problem, lam=problem.lam.double())
     found = rmd(problem)
     assert 0 < int((found.w == 0).sum()) < found.w.numel()
@@ -260,7 +262,7 @@ def test_a_step_beyond_stability_is_refused_before_training(problem_of, method, 
 
 def test_a_network_that_diverges_is_an_error(problem_of):
     problem = problem_of("relu", penalty="l2", rate=1e25)
-    with pytest.raises(SolverError, match="diverged within 12 steps of size 1e\\+25"):
+    with pytest.raises(SolverError, match="12 steps of size 1e\\+25"):
         rmd(problem)
 
 

@@ -35,7 +35,7 @@ def test_the_w_step_solves_equation_8(loss):
     """After one pair of steps from Ω = I/m, W is the solution of separate ridge problems."""
     data = problem(loss)
     with pytest.raises(SolverError, match="still falls"):
-        solve_alternating(data, loss, 0.02, 0.01, tol=0.0, max_iterations=1)
+        solve_alternating(data, loss, 0.02, 0.01, tol=1e-300, max_iterations=1)
     found = solve_alternating(data, loss, 0.02, 0.01, tol=1.0, max_iterations=1)
     separate = solve_mtrl(data, loss, 0.02 + 5 * 0.01, 0.0, tol=1e-10)
     np.testing.assert_allclose(found.W, separate.W, atol=1e-8)
