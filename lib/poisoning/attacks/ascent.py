@@ -123,7 +123,7 @@ def ascend(
     if type(y) is not type(X) or tuple(y.shape) != (len(X),):
         raise TypeError(f"y must be a {type(X).__name__} of {len(X)} labels, like X.")
     if isinstance(X, ndarray):
-        y = checks.vector(y, "y", len(X))
+        y = checks.vector(y, "y", len(X)).astype(X.dtype)  # the way stays in X's precision
     checks.instance(budget, "budget", Budget)
     steps, rate = checks.whole(steps, "steps", 0), checks.positive(rate, "rate")
     xp = array_namespace(X)

@@ -156,3 +156,11 @@ def test_ascent_refuses_examples_outside_their_bounds():
             reversed_logistic(reference()), np.full((2, 6), 1.5), np.ones(2), BUDGETS[1],
             steps=1, rate=1.0,
         )  # fmt: skip
+
+
+def test_the_way_stays_in_the_precision_of_the_examples():
+    X, y = np.ones((3, 2), np.float32), np.array([1, -1, 1])
+    moved = ascend(
+        lambda X, y: y[:, None] * X, X, y, PerSampleBudget(0.1), steps=2, rate=0.1, bounds=None
+    )
+    assert moved.dtype == np.float32
