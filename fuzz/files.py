@@ -75,7 +75,8 @@ def _gz(path: Path) -> None:
 
 
 def _npz(path: Path) -> None:
-    np.savez_compressed(path.open("wb"), X=np.arange(60.0).reshape(20, 3), y=np.arange(20))
+    with path.open("wb") as stream:
+        np.savez_compressed(stream, X=np.arange(60.0).reshape(20, 3), y=np.arange(20))
 
 
 def _mat(path: Path) -> None:

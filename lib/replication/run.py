@@ -296,7 +296,7 @@ def _record(
 def _replace(folder: Path, target: Path) -> None:
     """Put ``folder`` where ``target`` was, whole at every moment."""
     part = files.part_of(target)
-    files.remove(part)  # of a run that was killed
+    files.delete(part)  # of a run that was killed
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(folder, part)  # a copy, where the cache lies on another disk
     files.replace_folder(part, target)

@@ -214,5 +214,6 @@ def test_metrics_that_cannot_be_read_are_named(tmp_path, monkeypatch, capsys):
     (tmp_path / "results/demo/koh2021/kkt/metrics.json").write_text('{"data"')
     assert claims.main(["--profile", "demo"]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("error: results/demo/koh2021/kkt/metrics.json cannot be read")
+    assert told.startswith("error: ")
+    assert "results/demo/koh2021/kkt/metrics.json" in told
     assert told.count("\n") == 1

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from poisoning.datasets import prepare
 from poisoning.errors import DataError
@@ -158,7 +159,8 @@ def test_each_setting_and_repeat_has_its_own_generator(notebook):
     assert notebook.rng("splits", 0).integers(1 << 62) in draws
 
 
-def test_the_device_is_recorded_if_it_was_asked_for(notebook):
+def test_the_device_is_recorded_if_it_was_asked_for(notebook, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     notebook.finish()
     assert json.loads((notebook.folder / "used.json").read_text())["device"] == "cpu"
     for knob, told in {"auto": {"cpu", "cuda"}, "cpu": {"cpu"}, "cuda": {"cuda"}}.items():

@@ -131,11 +131,14 @@ def test_the_paper_profile_refuses_a_dirty_tree_and_keeps_small_units(inside, ca
     assert not (inside / ".cache" / "units").exists()
 
 
+DEAR, MIDDLE, CHEAP = "d" * 32, "b" * 32, "c" * 32
+
+
 def test_what_git_keeps_has_a_limit_and_what_is_dear_stays(inside, monkeypatch):
     folder = results(inside, "paper")
     folder.mkdir(parents=True)
     rows = ["label,index,key,function,fingerprint,arguments,commit,dirty,cpu_seconds,cpu,adopted"]
-    for key, cpu_seconds in (("dear", 100.0), ("cheap", 1.0), ("middle", 10.0)):
+    for key, cpu_seconds in ((DEAR, 100.0), (CHEAP, 1.0), (MIDDLE, 10.0)):
         rows.append(f"draws,0,{key},draw,f,a,c,False,{cpu_seconds},cpu,")
         file = run.unit_file(key)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +149,7 @@ def test_what_git_keeps_has_a_limit_and_what_is_dear_stays(inside, monkeypatch):
     (kept / "nobodys.npz").write_bytes(b"x")
     monkeypatch.setattr(run, "KEPT_IN_ALL", 2000)
     run.keep_small_units(folder)
-    assert {file.stem for file in kept.iterdir()} == {"dear", "middle"}
+    assert {file.stem for file in kept.iterdir()} == {DEAR, MIDDLE}
 
 
 def test_knobs_and_results_do_not_make_a_tree_dirty(inside):
@@ -266,8 +269,8 @@ def test_units_that_git_keeps_are_copied_whole(inside, monkeypatch):
     folder = results(inside, "paper")
     folder.mkdir(parents=True)
     rows = "label,index,key,function,fingerprint,arguments,commit,dirty,cpu_seconds,cpu,adopted\n"
-    (folder / "units.csv").write_text(rows + "draws,0,dear,draw,f,a,c,False,1.0,cpu,\n")
-    file = run.unit_file("dear")
+    (folder / "units.csv").write_text(rows + f"draws,0,{DEAR},draw,f,a,c,False,1.0,cpu,\n")
+    file = run.unit_file(DEAR)
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x" * 1000)
 
@@ -280,7 +283,7 @@ def test_units_that_git_keeps_are_copied_whole(inside, monkeypatch):
         run.keep_small_units(folder)
     assert list((inside / "results/paper/units").iterdir()) == []
     run.keep_small_units(folder)
-    assert (inside / "results/paper/units/dear.npz").read_bytes() == b"x" * 1000
+    assert (inside / f"results/paper/units/{DEAR}.npz").read_bytes() == b"x" * 1000
 
 
 def test_a_full_disk_is_one_sentence(inside, monkeypatch, capsys):

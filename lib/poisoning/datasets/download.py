@@ -129,7 +129,7 @@ def _finish(
             found.path.replace(part / file)
         for path in part.iterdir():
             if path.name not in entry.files:  # what an earlier run began at another address
-                files.remove(path)
+                files.delete(path)
     if not entry.variants[variant].checksummed:
         parse_checked(name, entry.variants[variant], part)
     manifest = {

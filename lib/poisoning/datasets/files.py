@@ -118,7 +118,7 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def remove(path: Path) -> None:
+def delete(path: Path) -> None:
     """Remove a folder, a file or a link, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -132,11 +132,11 @@ def replace_folder(part: Path, target: Path) -> None:
     Two renames: a run killed between them leaves no ``target``, never half of one.
     """
     old = target.with_name(f".{target.name}.old")
-    remove(old)
+    delete(old)
     if target.exists() or target.is_symlink():
         target.replace(old)
     part.replace(target)
-    remove(old)
+    delete(old)
 
 
 def checksums(path: Path) -> dict[str, str]:

@@ -305,7 +305,7 @@ def test_a_mirror_that_holds_something_else_than_files(register, tmp_path):
         make(folder / IMAGES)
         with pytest.raises(DataError, match=reason):
             fetch("mnist", tmp_path / "data", str(tmp_path / "mirror"))
-        files.remove(folder / IMAGES)
+        files.delete(folder / IMAGES)
         (folder / IMAGES).touch()
     (folder / IMAGES).unlink()
     (folder / IMAGES).symlink_to(tmp_path / "published/mnist" / IMAGES)  # to the file itself
