@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +29,8 @@ import numpy as np
 import psutil
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from tests.poisoning.datasets.published import listening
 
 NAME = "interruption"
 ROOT = Path(__file__).parents[1]
@@ -285,15 +286,8 @@ def _serving(published: dict[str, bytes]) -> Iterator[str]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with listening(Handler) as url:
+        yield url
 
 
 # A command, undisturbed or not -------------------------------------------------------------------

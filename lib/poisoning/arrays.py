@@ -25,8 +25,8 @@ def vstack(matrices: list[Matrix]) -> Matrix:
     return np.vstack([to_dense(m) for m in matrices])
 
 
-def to_dense(X: Matrix) -> Float[ndarray, "n d"]:
-    """The matrix as a dense float64 array."""
+def to_dense(X: Matrix | sp.sparray) -> Float[ndarray, "n d"]:
+    """The matrix, of any sparse format, as a dense float64 array."""
     return np.asarray(X.todense() if sp.issparse(X) else X, dtype=np.float64)
 
 

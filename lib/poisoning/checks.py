@@ -154,6 +154,13 @@ def mask(values: Any, name: str, shape: tuple[int | None, ...]) -> ndarray:
     return np.require(found, bool, ["C", "W"])
 
 
+def unmasked(values: Any, name: str) -> Any:
+    """Anything but a masked array, whose mask NumPy and scikit-learn would drop."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} must have no masked entries: fill or drop them first.")
+    return values
+
+
 def vector(values: Any, name: str, rows: int, *, per: str = "rows") -> ndarray:
     """One real number for each of ``rows`` examples, or of whatever ``per`` names, as float64."""
     values = _dense(values, name, 1)
@@ -350,8 +357,7 @@ def _canonical(X: Any, name: str) -> sp.csr_array:
 def _dense(values: Any, name: str, dimensions: int | None) -> ndarray:
     if sp.issparse(values):
         raise TypeError(f"{name} must be a dense array, it is sparse: use {name}.toarray().")
-    if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(f"{name} must have no masked entries: fill or drop them first.")
+    unmasked(values, name)
     try:
         array = np.asarray(values)
     except ValueError:

@@ -39,7 +39,8 @@ class _TwoClasses(ClassifierMixin, BaseEstimator):
             ValueError: the data do not have this form, or λ ≤ 0.
             SolverError: the tolerance is not reached.
         """
-        _refuse_masks(X, y)
+        checks.unmasked(X, "X")
+        checks.unmasked(y, "y")
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -63,7 +64,7 @@ class _TwoClasses(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> ndarray:
         """θ·x + b for every row of ``X`` (n, d)."""
         check_is_fitted(self)
-        _refuse_masks(X)
+        checks.unmasked(X, "X")
         X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
         X = sp.csr_array(X) if sp.issparse(X) else X
         return LinearModel(self.coef_[0], float(self.intercept_[0])).decision(X)
@@ -187,7 +188,8 @@ class CrammerSingerSVM(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> "CrammerSingerSVM":
         """Train on ``X`` (n, d) with labels ``y`` (n,) of at least two kinds."""
-        _refuse_masks(X, y)
+        checks.unmasked(X, "X")
+        checks.unmasked(y, "y")
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -205,7 +207,7 @@ class CrammerSingerSVM(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> ndarray:
         """θ_j·x for every row of ``X`` and class j; with two classes their difference."""
         check_is_fitted(self)
-        _refuse_masks(X)
+        checks.unmasked(X, "X")
         X = validate_data(self, X, dtype=np.float64, reset=False)
         scores = X @ self.coef_.T
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
@@ -213,23 +215,17 @@ class CrammerSingerSVM(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> ndarray:
         """The label of the highest score; of equal scores the lower label."""
         check_is_fitted(self)
-        _refuse_masks(X)
+        checks.unmasked(X, "X")
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return self.classes_[np.argmax(X @ self.coef_.T, axis=1)]
 
     def losses(self, X: ndarray, y: ndarray) -> ndarray:
         """max(0, 1 − θ_y·x + max_{j≠y} θ_j·x) of every example; Eq. (34) of Koh et al. 2021."""
         check_is_fitted(self)
-        _refuse_masks(X, y)
+        checks.unmasked(X, "X")
+        checks.unmasked(y, "y")
         y = column_or_1d(y)
         strange = np.setdiff1d(y, self.classes_)
         if strange.size:
             raise ValueError(f"y holds the label {strange[0]}, which fit has not seen.")
         return MulticlassModel(self.coef_).losses(X, np.searchsorted(self.classes_, y))
-
-
-def _refuse_masks(X: Any, y: Any = None) -> None:
-    """scikit-learn would read what is masked."""
-    for values, name in ((X, "X"), (y, "y")):
-        if isinstance(values, np.ma.MaskedArray):
-            raise TypeError(f"{name} must have no masked entries: fill or drop them first.")

@@ -133,15 +133,18 @@ def _train(
     sparse = problem.shrinkage > 0
     proximal = _Proximal(problem) if bool(sparse.any()) else None
     point = model.linearise(problem, w)
-    for newton in range(max_newton):
+
+    def state() -> tuple[Tensor, Tensor, Tensor]:
+        """The least subgradient at w, its norm, and which problems are not finished."""
         slope = problem.stationarity(w, point.gradient)
         norm = slope.norm(dim=1)
-        unfinished = norm > tolerance
-        if proximal is not None and bool((unfinished & sparse.any(1)).any()):
+        return slope, norm, norm > tolerance
+
+    for newton in range(max_newton):
+        slope, norm, unfinished = state()
+        if proximal is not None and bool((unfinished & proximal.chosen).any()):
             w, point = proximal.descend(w, point, unfinished)
-            slope = problem.stationarity(w, point.gradient)
-            norm = slope.norm(dim=1)
-            unfinished = norm > tolerance
+            slope, norm, unfinished = state()
         if not bool(unfinished.any()):
             return w, point, newton, used
         free = unfinished.unsqueeze(1) & ~(sparse & (w == 0) & (slope == 0))
@@ -160,7 +163,7 @@ def _train(
         leaves_zero_wrongly = sparse & (w == 0) & (solution.x * slope >= 0)
         direction = solution.x.masked_fill(leaves_zero_wrongly, 0.0)
         w, point = _line_search(problem, w, point, slope, direction, unfinished)
-    norm = problem.stationarity(w, point.gradient).norm(dim=1)
+    _, norm, _ = state()
     raise SolverError(
         f"training to a minimum ({w.shape[1]} parameters): gradient norm {norm.max():.1e} after "
         f"{max_newton} Newton steps, tolerance {tolerance:.1e}; raise lambda, tolerance or "

@@ -5,8 +5,8 @@ With rows zᵢ = yᵢx̃ᵢ of Z and the bounds uᵢ, the optimal w, α, slacks 
     w = Zᵀα,    Zw − 1 = s − ξ,    αᵢsᵢ = 0,    (uᵢ − αᵢ)ξᵢ = 0,    0 ≤ α ≤ u,    s, ξ ≥ 0.
 
 Newton steps on these equations, the products held at a falling μ (Mehrotra 1992), converge in some
-twenty iterations whatever the scale of the data. Each solves a system in w, I + Zᵀ D⁻¹ Z, or in α,
-D + ZZᵀ, whichever is smaller.
+twenty iterations whatever the scale of the data. Each factors matrices no larger than the smaller
+side of Z (:class:`_Newton`).
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from jaxtyping import Float
 from numpy import ndarray
 
-from poisoning.arrays import Matrix, distinct_rows, squared_norms
+from poisoning.arrays import Matrix, distinct_rows, squared_norms, to_dense
 
 LARGEST_SYSTEM = 5_000  # unknowns; four matrices of that size take 800 MB
 _ITERATIONS = 100
@@ -50,14 +50,18 @@ def _solve(
     s, xi = np.maximum(excess, 0.0) + floor, np.maximum(-excess, 0.0) + floor
     best = (w, alpha, np.inf, np.inf)
     for _ in range(_ITERATIONS):
-        for candidate in (w, Z.T @ alpha):
-            primal, gap = _certificate(Z, candidate, alpha, upper)
+        combined = Z.T @ alpha
+        dual = alpha.sum() - 0.5 * combined @ combined
+        for candidate in (w, combined):
+            primal = float(0.5 * candidate @ candidate)
+            primal += float(upper @ np.maximum(0.0, 1.0 - Z @ candidate))
+            gap = float(primal - dual)
             if gap < best[3]:
                 best = (candidate, alpha, primal, gap)
         if best[3] <= tol * best[2]:
             break
         try:
-            newton = _Newton(Z, squares, w, alpha, room, s, xi)
+            newton = _Newton(Z, squares, combined - w, w, alpha, room, s, xi)
         except FloatingPointError:
             break
         products = float(alpha @ s + room @ xi)
@@ -81,15 +85,6 @@ def _signed_rows(X: Matrix, y: Float[ndarray, "n"]) -> Matrix:
     return np.hstack([y[:, None] * X, y[:, None]])
 
 
-def _certificate(
-    Z: Matrix, w: Float[ndarray, "d1"], alpha: Float[ndarray, "n"], upper: Float[ndarray, "n"]
-) -> tuple[float, float]:
-    """Primal value of w, and how far the dual value of α lies below it."""
-    primal = 0.5 * w @ w + upper @ np.maximum(0.0, 1.0 - Z @ w)
-    combined = Z.T @ alpha
-    return float(primal), float(primal - alpha.sum() + 0.5 * combined @ combined)
-
-
 def _longest(*pairs: tuple[ndarray, ndarray]) -> float:
     """The largest step ≤ 1 that keeps every value + step · change at least 0."""
     longest = 1.0
@@ -101,7 +96,7 @@ def _longest(*pairs: tuple[ndarray, ndarray]) -> float:
 
 
 class _Newton:
-    """The equations linearised at (w, α, s, ξ), with ``room`` = u − α.
+    """The equations linearised at (w, α, s, ξ), with ``room`` = u − α and ``rest_w`` = Zᵀα − w.
 
     Elimination of ds and dξ leaves dw − Zᵀdα = a and Z dw + D dα = b, D = s/α + ξ/room. D differs
     by twenty orders of magnitude: it is tiny for the points on the margin, F, and huge for those
@@ -119,6 +114,7 @@ class _Newton:
         self,
         Z: Matrix,
         squares: Float[ndarray, "n"],
+        rest_w: Float[ndarray, "d1"],
         w: Float[ndarray, "d1"],
         alpha: Float[ndarray, "n"],
         room: Float[ndarray, "n"],
@@ -126,7 +122,7 @@ class _Newton:
         xi: Float[ndarray, "n"],
     ) -> None:
         self.Z, self.alpha, self.room, self.s, self.xi = Z, alpha, room, s, xi
-        self.rest_w, self.rest_margins = Z.T @ alpha - w, 1.0 - Z @ w + s - xi
+        self.rest_w, self.rest_margins = rest_w, 1.0 - Z @ w + s - xi
         self.D = s / alpha + xi / room
         if not np.isfinite(self.D).all():
             raise FloatingPointError("a variable reached its bound")
@@ -137,11 +133,11 @@ class _Newton:
         self.first = None
         if self.B.size:
             G = self.Z_B.T @ _scaled(self.Z_B, 1.0 / self.D[self.B])
-            self.first = _Factor(_dense(G), np.ones(Z.shape[1]))
-            half = self.first.half(_dense(self.Z_F).T)
+            self.first = _Factor(to_dense(G), np.ones(Z.shape[1]))
+            half = self.first.half(to_dense(self.Z_F).T)
             S = half.T @ half
         else:
-            S = _dense(self.Z_F @ self.Z_F.T)
+            S = to_dense(self.Z_F @ self.Z_F.T)
         self.second = _Factor(S, self.D[self.F])
 
     def step(self, to_s: Float[ndarray, "n"], to_xi: Float[ndarray, "n"]) -> tuple[ndarray, ...]:
@@ -204,7 +200,3 @@ class _Factor:
 
 def _scaled(Z: Matrix, by: ndarray) -> Matrix:
     return sp.diags_array(by) @ Z if sp.issparse(Z) else by[:, None] * Z
-
-
-def _dense(A: ndarray | sp.sparray) -> ndarray:
-    return A.toarray() if sp.issparse(A) else A
