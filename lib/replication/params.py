@@ -534,10 +534,12 @@ def check() -> None:
     try:
         load_all()
     except ParameterError as error:
-        command = ["git", "diff", "--quiet", "HEAD", "--", str(paths.PARAMS)]
-        changed = subprocess.run(command, cwd=paths.ROOT, capture_output=True, check=False)
+        # Contents, not `git diff`: after `dvc exp run -S` git's index may call the file unchanged.
+        command = ["git", "show", f"HEAD:./{paths.PARAMS.name}"]
+        kept = subprocess.run(command, cwd=paths.PARAMS.parent, capture_output=True, check=False)
+        changed = kept.returncode == 0 and kept.stdout != paths.PARAMS.read_bytes()
         back = " (`git checkout params.yaml` takes back what was changed in it.)"
-        raise ParameterError(f"{error}{back if changed.returncode == 1 else ''}") from None
+        raise ParameterError(f"{error}{back if changed else ''}") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
