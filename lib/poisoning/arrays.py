@@ -43,18 +43,34 @@ def column_mean(X: Matrix) -> Float[ndarray, "d"]:
     return np.asarray(X.mean(axis=0), dtype=np.float64).ravel()
 
 
-def squared_distances(X: Matrix, centre: Float[ndarray, "d"]) -> Float[ndarray, "n"]:
-    """‖x_i − centre‖² for every row.
+def column_sum(X: Matrix) -> Float[ndarray, "d"]:
+    """The sum of the rows."""
+    return np.asarray(X.sum(axis=0), dtype=np.float64).ravel()
+
+
+def squared_distances(
+    X: Matrix,
+    centres: Float[ndarray, "d"] | Float[ndarray, "k d"],
+    which: Int[ndarray, "n"] | None = None,
+    norms: Float[ndarray, "n"] | None = None,
+) -> Float[ndarray, "n"]:
+    """‖x_i − c_i‖² for every row: c_i is ``centres`` (d,), or row ``which_i`` of (k, d).
 
     By ‖x‖² − 2x·c + ‖c‖², without forming the (dense) difference, except for rows that are so near
-    the centre, for their distance from 0, that this would lose ten digits.
+    the centre, for their distance from 0, that this would lose ten digits. ``norms`` are the ‖x_i‖²
+    where they are known.
     """
-    sizes = squared_norms(X) + centre @ centre
-    expanded = sizes - 2.0 * (X @ centre)
+    products = X @ centres.T
+    if which is None:
+        which, centres = np.zeros(X.shape[0], dtype=np.int64), centres[None]
+    else:
+        products = products[np.arange(X.shape[0]), which]
+    sizes = (squared_norms(X) if norms is None else norms) + squared_norms(centres)[which]
+    expanded = sizes - 2.0 * products
     near = np.flatnonzero(expanded < _CANCELLED * sizes)
     for first in range(0, near.size, _AT_ONCE):
         rows = near[first : first + _AT_ONCE]
-        expanded[rows] = squared_norms(to_dense(X[rows]) - centre)
+        expanded[rows] = squared_norms(to_dense(X[rows]) - centres[which[rows]])
     return np.maximum(expanded, 0.0)
 
 

@@ -1067,6 +1067,24 @@ def _() -> dict[str, Any]:
     }
 
 
+@door(
+    "feasible.solver.LinearProblem.minimise",
+    c="array",
+    tol="positive",
+    start="array",
+    right_too={"start": frozenset({"none"})},
+)
+def _() -> dict[str, Any]:
+    from poisoning.feasible.solver import LinearProblem
+
+    return {
+        "self": LinearProblem(class_set()),
+        "c": np.array([1.0, -2, 0, 1]),
+        "tol": 1e-6,
+        "start": np.array([[1.0, 0.0]]),
+    }
+
+
 @door("feasible.solver.project", p="array", feasible="object", tol="positive")
 def _() -> dict[str, Any]:
     return {"p": np.array([9.0, -2, 0, 1]), "feasible": class_set(), "tol": 1e-6}

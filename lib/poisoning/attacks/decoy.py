@@ -11,6 +11,7 @@ move a learner near it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float
@@ -93,7 +94,7 @@ def likely_first(
 
     The opening decoy is yielded before any other is trained. The others follow by increasing
     distance of their test error from the opening one's, so that a good attack is found early. Each
-    decoy has its own generator, which does not depend on the order.
+    decoy has its own generator, which depends neither on the order nor on what is pruned.
     """
     checks.instance(game, "game", LinearGame)
     rng = checks.generator(rng)
@@ -102,10 +103,14 @@ def likely_first(
     (first,) = find_decoys(*data, opening[:1], opening[1:], clean=clean)
     own, rest = rng.spawn(2)
     yield first, own
+    cells = list(product(quantiles, copies))
+    streams = dict(zip(cells, rest.spawn(len(cells)), strict=True))
     grid = find_decoys(*data, quantiles, copies, clean=clean)
-    streams = list(zip(grid, rest.spawn(len(grid)), strict=True))
-    streams.sort(key=lambda pair: abs(pair[0].test_error - first.test_error))
-    yield from (pair for pair in streams if (pair[0].quantile, pair[0].copies) != opening)
+    grid.sort(key=lambda decoy: abs(decoy.test_error - first.test_error))
+    for decoy in grid:
+        cell = decoy.quantile, decoy.copies
+        if cell != opening:
+            yield decoy, streams[cell]
 
 
 def prune(decoys: Sequence[Decoy]) -> list[Decoy]:

@@ -29,7 +29,7 @@ from poisoning.attacks.kkt import ON_THE_HINGE
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.feasible.bounds import linear_lower_bounds
 from poisoning.feasible.sets import ClassSet, InputDomain
-from poisoning.feasible.solver import EmptySetError, minimise_linear
+from poisoning.feasible.solver import EmptySetError, LinearProblem
 from poisoning.games.linear import LinearGame
 from poisoning.learners import CrammerSingerSVM
 from poisoning.models.multiclass_svm import MulticlassModel, train_multiclass_svm
@@ -227,6 +227,7 @@ class WorstMulticlassPoints:
     def __init__(self, sets: list[ClassSet]) -> None:
         k = len(sets)
         self.sets = sets
+        self.problems = [LinearProblem(part) for part in sets]
         self.possible = [True] * k
         self.multipliers = np.zeros((k, k, 1 + len(sets[0].rows)))
         self.known = np.zeros((k, k), dtype=bool)
@@ -278,8 +279,8 @@ class WorstMulticlassPoints:
         """The minimiser of (θ_label − θ_rival)·x; None if the class has no feasible point."""
         start = self.multipliers[label, rival] if self.known[label, rival] else None
         try:
-            solution = minimise_linear(
-                theta[label] - theta[rival], self.sets[label], tol=_INNER_TOL,
+            solution = self.problems[label].minimise(
+                theta[label] - theta[rival], tol=_INNER_TOL,
                 start=None if start is None else start[None, :],
             )  # fmt: skip
         except EmptySetError:

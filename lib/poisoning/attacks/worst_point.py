@@ -18,8 +18,8 @@ from numpy import ndarray
 
 from poisoning import checks
 from poisoning.feasible.bounds import linear_lower_bounds
-from poisoning.feasible.sets import ClassSet, FeasibleSet
-from poisoning.feasible.solver import EmptySetError, minimise_linear
+from poisoning.feasible.sets import FeasibleSet
+from poisoning.feasible.solver import EmptySetError, LinearProblem
 from poisoning.models.linear import LinearModel
 
 
@@ -46,7 +46,8 @@ class WorstPointSearch:
     def __init__(self, feasible: FeasibleSet, tol: float) -> None:
         checks.instance(feasible, "feasible", FeasibleSet)
         checks.positive(tol, "tol")
-        self.parts: dict[float, ClassSet] = {1.0: feasible.positive, -1.0: feasible.negative}
+        parts = {1.0: feasible.positive, -1.0: feasible.negative}
+        self.problems = {label: LinearProblem(part) for label, part in parts.items()}
         self.multipliers: dict[float, Float[ndarray, "1 k"]] = {}
         self.tol = tol
 
@@ -56,7 +57,7 @@ class WorstPointSearch:
         Raises ``EmptySetError`` if no class has a feasible point.
         """
         checks.instance(model, "model", LinearModel)
-        limits = {label: self._limit(label, model) for label in self.parts}
+        limits = {label: self._limit(label, model) for label in self.problems}
         worst: WorstPoint | None = None
         bound = -np.inf
         for label in sorted(limits, key=limits.__getitem__, reverse=True):
@@ -65,7 +66,7 @@ class WorstPointSearch:
             try:
                 found = self._solve(label, model)
             except EmptySetError:
-                del self.parts[label]
+                del self.problems[label]
                 continue
             bound = max(bound, found.bound)
             if worst is None or found.loss > worst.loss:
@@ -79,12 +80,13 @@ class WorstPointSearch:
         if label not in self.multipliers:
             return np.inf
         direction = label * model.theta[None, :]
-        least = linear_lower_bounds(direction, self.parts[label], self.multipliers[label])
+        part = self.problems[label].feasible
+        least = linear_lower_bounds(direction, part, self.multipliers[label])
         return float(1.0 - least[0] - label * model.bias)
 
     def _solve(self, label: float, model: LinearModel) -> WorstPoint:
-        solution = minimise_linear(
-            label * model.theta, self.parts[label], tol=self.tol, start=self.multipliers.get(label)
+        solution = self.problems[label].minimise(
+            label * model.theta, tol=self.tol, start=self.multipliers.get(label)
         )
         self.multipliers[label] = solution.multipliers
         loss = 1.0 - solution.objective - label * model.bias

@@ -1,5 +1,6 @@
 """The L2 and the slab defense: distance from the class centroid, whole or along one line."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class L2Defense:
         Raises ``ValueError`` or ``TypeError`` for what is no data set.
         """
         X, y = examples(X, y)
-        self.centroids_ = _centroids(X, y)
+        self.centroids_ = {label: column_mean(X[y == label]) for label in np.unique(y).tolist()}
         return self
 
     def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
@@ -46,7 +47,7 @@ class L2Defense:
 
     def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
         """The scores of clean data and poison; both were checked before."""
-        return _distances(data.X, data.y, _centroids(data.X, data.y))
+        return _distances(data.X, data.y, data.centroids, data.norms)
 
 
 @dataclass
@@ -64,7 +65,10 @@ class SlabDefense:
 
         Raises ``ValueError`` unless both classes are there: there is then no line between them.
         """
-        return self._fit(*examples(X, y))
+        X, y = examples(X, y)
+        _both(np.unique(y))
+        self.positive_, self.negative_ = column_mean(X[y > 0.0]), column_mean(X[y < 0.0])
+        return self
 
     def score(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:
         """Distance of every point from its class centroid along the line between the two.
@@ -72,32 +76,31 @@ class SlabDefense:
         Raises ``NotFittedError`` before ``fit``.
         """
         X, y = examples(X, y, columns=len(fitted(self, "positive_")))
-        return self._score(X, checks.signs(y, "y", len(y)))
+        return _along(X, checks.signs(y, "y", len(y)), self.positive_, self.negative_)
 
     def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
         """The scores of clean data and poison; both were checked before."""
-        return SlabDefense()._fit(data.X, data.y)._score(data.X, data.y)
-
-    def _fit(self, X: Matrix, y: Float[ndarray, "n"]) -> "SlabDefense":
-        if not set(np.unique(y)) == {-1.0, 1.0}:
-            raise ValueError("y: the slab defense needs points of both classes, -1 and +1.")
-        self.positive_, self.negative_ = column_mean(X[y > 0.0]), column_mean(X[y < 0.0])
-        return self
-
-    def _score(self, X: Matrix, y: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
-        axis = self.positive_ - self.negative_
-        return np.abs(X @ axis - np.where(y > 0.0, axis @ self.positive_, axis @ self.negative_))
+        _both(data.centroids)
+        return _along(data.X, data.y, data.centroids[1.0], data.centroids[-1.0])
 
 
-def _centroids(X: Matrix, y: Shaped[ndarray, "n"]) -> dict[float | int, Float[ndarray, "d"]]:
-    return {label: column_mean(X[y == label]) for label in np.unique(y).tolist()}
+def _both(labels: Iterable[float | int]) -> None:
+    if set(labels) != {-1.0, 1.0}:
+        raise ValueError("y: the slab defense needs points of both classes, -1 and +1.")
+
+
+def _along(
+    X: Matrix, y: Float[ndarray, "n"], positive: Float[ndarray, "d"], negative: Float[ndarray, "d"]
+) -> Float[ndarray, "n"]:
+    axis = positive - negative
+    return np.abs(X @ axis - np.where(y > 0.0, axis @ positive, axis @ negative))
 
 
 def _distances(
-    X: Matrix, y: Shaped[ndarray, "n"], centroids: dict[float | int, Float[ndarray, "d"]]
+    X: Matrix,
+    y: Shaped[ndarray, "n"],
+    centroids: dict[float | int, Float[ndarray, "d"]],
+    norms: Float[ndarray, "n"] | None = None,
 ) -> Float[ndarray, "n"]:
-    scores = np.empty(len(y))
-    for label in np.unique(y).tolist():
-        members = y == label
-        scores[members] = np.sqrt(squared_distances(X[members], centroids[label]))
-    return scores
+    which = np.searchsorted(list(centroids), y)  # labels are in ascending order
+    return np.sqrt(squared_distances(X, np.array(list(centroids.values())), which, norms))

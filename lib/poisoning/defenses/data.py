@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 
 from poisoning import checks
-from poisoning.arrays import Matrix, distinct_rows, to_dense, vstack
+from poisoning.arrays import Matrix, column_sum, distinct_rows, squared_norms, to_dense, vstack
 from poisoning.defenses.products import InnerProducts
 
 Known = TypeVar("Known")
@@ -38,6 +38,16 @@ class CleanData:
     def products(self) -> InnerProducts:
         """Inner products with every clean row."""
         return self.remember("products", lambda: InnerProducts(self.X))
+
+    @property
+    def norms(self) -> Float[ndarray, "n"]:
+        """‖x‖² for every clean row."""
+        return self.remember("norms", lambda: squared_norms(self.X))
+
+    @property
+    def sums(self) -> dict[float | int, tuple[Float[ndarray, "d"], int]]:
+        """For each label, the sum of its points and their number."""
+        return self.remember("sums", lambda: _sums(self.X, self.y))
 
 
 class PoisonedData:
@@ -63,12 +73,29 @@ class PoisonedData:
         columns = checks.instance(clean, "clean", CleanData).X.shape[1]
         X_poison = checks.matrix(X_poison, "X_poison", columns=columns, rows=0)
         y_poison = checks.labels(y_poison, "y_poison", X_poison.shape[0]).astype(clean.y.dtype)
-        self.clean, self.X_poison, self.undefended = clean, X_poison, undefended
+        self.clean, self.undefended = clean, undefended
+        self.X_poison, self.y_poison = X_poison, y_poison
         self.exact, self.rng = exact, rng
         self.X = vstack([clean.X, X_poison]) if X_poison.shape[0] else clean.X
         self.y = np.concatenate([clean.y, y_poison])
         self.poisoned: Bool[ndarray, "m"] = np.arange(len(self.y)) >= len(clean.y)
         self.residuals: dict[int, float] = {}
+
+    @cached_property
+    def norms(self) -> Float[ndarray, "m"]:
+        """‖x‖² for every row."""
+        return np.concatenate([self.clean.norms, squared_norms(self.X_poison)])
+
+    @cached_property
+    def centroids(self) -> dict[float | int, Float[ndarray, "d"]]:
+        """The mean of the points of each label, in ascending order of the labels."""
+        added = _sums(self.X_poison, self.y_poison)
+        none = np.zeros(self.X.shape[1]), 0
+        found = {}
+        for label in sorted(self.clean.sums | added):
+            (clean, n), (poison, r) = self.clean.sums.get(label, none), added.get(label, none)
+            found[label] = (clean + poison) / (n + r)
+        return found
 
     @cached_property
     def distinct(self) -> tuple[Matrix, Int[ndarray, "u"], Int[ndarray, "r"]]:
@@ -85,3 +112,10 @@ class PoisonedData:
         """p·q for all distinct poisoned rows."""
         P = self.distinct[0]
         return to_dense(P @ P.T)
+
+
+def _sums(X: Matrix, y: Shaped[ndarray, "n"]) -> dict[float | int, tuple[Float[ndarray, "d"], int]]:
+    return {
+        label: (column_sum(X[y == label]), int((y == label).sum()))
+        for label in np.unique(y).tolist()
+    }

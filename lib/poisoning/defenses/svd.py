@@ -96,7 +96,7 @@ class SVDDefense:
             residual = max(update.residual, spectrum.residual)
             return distance_outside(norms, captured), residual
         fresh = leading_spectrum(data.X, self.tail)
-        return distance_outside(squared_norms(data.X), fresh.captured), fresh.residual
+        return distance_outside(data.norms, fresh.captured), fresh.residual
 
     def _clean_spectrum(self, clean: CleanData) -> Spectrum:
         return clean.remember(

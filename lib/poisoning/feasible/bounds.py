@@ -5,6 +5,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from poisoning import checks
+from poisoning.feasible.bounds_kernels import lagrangian
 from poisoning.feasible.sets import ClassSet
 
 
@@ -29,17 +30,14 @@ def linear_lower_bounds(
     ball, slopes = multipliers[:, :1], multipliers[:, 1:]
     if np.any(ball < 0.0):
         raise ValueError("multipliers must not be negative for the ball.")
-    B = C + slopes @ feasible.rows - 2.0 * ball * feasible.centre
-    with np.errstate(divide="ignore", invalid="ignore"):
-        x = np.nan_to_num(B / (-2.0 * ball), nan=0.0, posinf=np.inf, neginf=-np.inf)
-    # f is linear between whole numbers, with its kinks there: the nearest one is a minimiser.
     domain = feasible.domain
-    x = np.clip(np.rint(x) if domain.integer else x, domain.lower, domain.upper)
+    values = lagrangian(
+        C, feasible.rows, feasible.centre, multipliers, domain.lower, domain.upper, domain.integer
+    )
     ends = np.select([slopes > 0.0, slopes < 0.0], [feasible.upper, feasible.lower], 0.0)
-    bounded = np.isfinite(x).all(axis=1) & np.isfinite(ends).all(axis=1)
-    values = np.full(len(C), -np.inf)
-    x, B, ball = x[bounded], B[bounded], ball[bounded]
+    bounded = np.isfinite(ends).all(axis=1)
     room = feasible.radius**2 - feasible.centre @ feasible.centre
-    values[bounded] = np.einsum("ij,ij->i", ball * x + B, x) - ball[:, 0] * room
-    values[bounded] -= np.einsum("ij,ij->i", slopes[bounded], ends[bounded])
-    return values
+    products = np.einsum("ij,ij->i", slopes[bounded], ends[bounded])
+    found = np.full(len(C), -np.inf)
+    found[bounded] = values[bounded] - ball[bounded, 0] * room - products
+    return found

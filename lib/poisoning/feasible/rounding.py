@@ -30,9 +30,9 @@ def randomised_rounding(
 ) -> sp.csr_array:
     """``size`` independent roundings x̂ of x (d,), each with E x̂ = x, as sparse rows (size, d).
 
-    x̂_i is ⌈x_i⌉ with probability x_i − ⌊x_i⌋, else ⌊x_i⌋. Random numbers are drawn for the entries
-    that are not whole only. Raises ``ValueError`` or ``TypeError`` for an x that is no finite
-    vector, or a negative ``size``.
+    x̂_i is ⌈x_i⌉ with probability x_i − ⌊x_i⌋, else ⌊x_i⌋. A random number is drawn for every entry,
+    also where x_i is whole: then a small change of x changes few entries of x̂. Raises
+    ``ValueError`` or ``TypeError`` for an x that is no finite vector, or a negative ``size``.
     """
     x, size = checks.array(x, "x", (None,)), checks.whole(size, "size", 0)
     rng = checks.generator(rng)
@@ -40,11 +40,16 @@ def randomised_rounding(
     whole = np.where(np.abs(x - nearest) <= _WHOLE, nearest, np.floor(x))
     fraction = np.where(np.abs(x - nearest) <= _WHOLE, 0.0, x - whole)
     columns = np.flatnonzero((whole != 0.0) | (fraction != 0.0))
-    undecided = np.flatnonzero(fraction[columns])
-    values = np.tile(whole[columns], (size, 1))
-    values[:, undecided] += rng.random((size, undecided.size)) < fraction[columns[undecided]]
-    rows, places = np.nonzero(values)
-    return sp.csr_array((values[rows, places], (rows, columns[places])), shape=(size, x.size))
+    base, fraction = whole[columns], fraction[columns]
+    rows = np.empty((size, columns.size))
+    for row in rows:
+        row[:] = base + (rng.random(x.size, dtype=np.float32)[columns] < fraction)
+    places = np.flatnonzero(rows)
+    counts = np.count_nonzero(rows, axis=1)
+    return sp.csr_array(
+        (rows.ravel()[places], columns[places % columns.size], np.append(0, np.cumsum(counts))),
+        shape=(size, x.size),
+    )
 
 
 def repeated_roundings(

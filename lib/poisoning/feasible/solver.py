@@ -31,20 +31,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.optimize import nnls
 
 from poisoning import checks
 from poisoning.errors import SolverError
 from poisoning.feasible.sets import ClassSet, FeasibleSet
-from poisoning.feasible.solver_kernels import evaluate
+from poisoning.feasible.solver_kernels import maximise
 
 _FIRST_SIGMA = 0.003
 _SHRINK = 0.2
 _LAST_SIGMA = 1e-9
 _OUTER_STEPS = 40
-_NEWTON_STEPS = 200
-_BACKTRACKS = 60
-_REACH = 10.0  # a step promises no more than this times what the dual can still gain
 _PASSES = 500  # over the coordinates in one proximal step; at most 143 were observed
 _FEASIBILITY = 1e-9  # allowed excess over a constraint, relative as in ClassSet.violation
 _RIDGES = (1e-8, 1e-4)  # of the largest objective, inverted
@@ -74,6 +70,31 @@ class Solution:
     multipliers: Float[ndarray, "K m"]
 
 
+class LinearProblem:
+    """min c·x over one class's set, for one c after another."""
+
+    def __init__(self, feasible: ClassSet) -> None:
+        self.feasible = checks.instance(feasible, "feasible", ClassSet)
+        self._constraints = _Constraints.of([feasible])
+
+    def minimise(
+        self,
+        c: Float[ndarray, "d"],
+        *,
+        tol: float = 1e-6,
+        start: Float[ndarray, "K m"] | None = None,
+    ) -> Solution:
+        """The least c·x; ``start`` are the ``multipliers`` of a similar problem.
+
+        The gap falls below ``tol``·max(|objective|, 1e-5·‖c‖τ). Raises ``ValueError`` for arguments
+        that do not fit, ``EmptySetError`` if the set is empty, ``SolverError`` if the gap stays
+        above.
+        """
+        c, tol, start = _checked(c, "c", tol, start, [self.feasible])
+        dual = _Dual.of("linear", np.zeros_like(c), np.zeros(1), c[None, :], self._constraints)
+        return _proximal_point(dual, tol, start)
+
+
 def minimise_linear(
     c: Float[ndarray, "d"],
     feasible: ClassSet,
@@ -81,14 +102,8 @@ def minimise_linear(
     tol: float = 1e-6,
     start: Float[ndarray, "K m"] | None = None,
 ) -> Solution:
-    """min c·x over one class's set; ``start`` are the ``multipliers`` of a similar problem.
-
-    The gap falls below ``tol``·max(|objective|, 1e-5·‖c‖τ). Raises ``ValueError`` for arguments
-    that do not fit, ``EmptySetError`` if the set is empty, ``SolverError`` if the gap stays above.
-    """
-    c, tol, start = _checked(c, "c", tol, start, [feasible])
-    dual = _Dual.of("linear", np.zeros_like(c), np.zeros(1), c[None, :], [feasible])
-    return _proximal_point(dual, tol, start)
+    """min c·x over one class's set; as :meth:`LinearProblem.minimise`, and raises the same."""
+    return LinearProblem(feasible).minimise(c, tol=tol, start=start)
 
 
 def project(p: Float[ndarray, "d"], feasible: ClassSet, *, tol: float = 1e-6) -> Solution:
@@ -98,20 +113,18 @@ def project(p: Float[ndarray, "d"], feasible: ClassSet, *, tol: float = 1e-6) ->
     what :func:`minimise_linear` does.
     """
     p, tol, _ = _checked(p, "p", tol, None, [feasible])
-    linear = np.zeros((1, p.size))
-    dual = _Dual.of("projection", np.zeros_like(p), np.zeros(1), linear, [feasible])
-    y = np.zeros(dual.ends_above.shape)
+    linear, constraints = np.zeros((1, p.size)), _Constraints.of([feasible])
+    dual = _Dual.of("projection", np.zeros_like(p), np.zeros(1), linear, constraints)
+    y = np.zeros(constraints.above.shape)
     step = dual.maximise(y, 1.0, p[None, :], _RIDGES[0] / dual.largest)
     objective = 0.5 * float(np.sum((step.x[0] - p) ** 2))
     gap = max(objective - step.value, 0.0)
     allowed = tol * max(objective, _FLOOR * 0.5 * float(p @ p))
     if gap > allowed or step.violation > _FEASIBILITY:
         # Where the set is so thin that one step ends in rounding, more steps, σ falling, do not.
-        dual = _Dual.of("projection", p, np.ones(1), linear, [feasible])
+        dual = _Dual.of("projection", p, np.ones(1), linear, constraints)
         return _proximal_point(dual, tol, step.y)
-    return Solution(
-        (step.x[0],), objective, gap, feasible.violation(step.x[0]), 1, dual.evaluations[0], step.y
-    )
+    return Solution((step.x[0],), objective, gap, step.violation, 1, dual.evaluations[0], step.y)
 
 
 def match_gradient(
@@ -139,9 +152,11 @@ def match_gradient(
     used = np.flatnonzero(weights)
     if used.size == 0:
         raise ValueError("One of epsilon_plus and epsilon_minus must be positive.")
+    checks.instance(feasible, "feasible", FeasibleSet)
     sets = [(feasible.positive, feasible.negative)[k] for k in used]
     g, tol, start = _checked(g, "g", tol, start, sets)
-    dual = _Dual.of("KKT", g, weights[used], np.zeros((used.size, g.size)), sets)
+    linear = np.zeros((used.size, g.size))
+    dual = _Dual.of("KKT", g, weights[used], linear, _Constraints.of(sets))
     solution = _proximal_point(dual, tol, start)
     points = [np.zeros_like(g), np.zeros_like(g)]
     for k, point in zip(used, solution.points, strict=True):
@@ -156,6 +171,8 @@ def _checked(
     start: Float[ndarray, "K m"] | None,
     sets: list[ClassSet],
 ) -> tuple[Float[ndarray, "d"], float, Float[ndarray, "K m"] | None]:
+    for part in sets:
+        checks.instance(part, "feasible", ClassSet)
     values = checks.vector(values, name, len(sets[0].centre), per="features")
     if start is not None:
         constraints = 1 + max(len(part.rows) for part in sets)
@@ -194,7 +211,7 @@ def _proximal_point(dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | No
 def _with_ridge(
     dual: "_Dual", tol: float, start: Float[ndarray, "K m"] | None, ridge: float
 ) -> Solution:
-    y = np.zeros(dual.ends_above.shape) if start is None else start
+    y = np.zeros(dual.constraints.above.shape) if start is None else start
     x0 = np.zeros(dual.c.shape)
     sigma, least = _FIRST_SIGMA * dual.curvature, _LAST_SIGMA * dual.curvature
     bound = -np.inf
@@ -207,9 +224,9 @@ def _with_ridge(
         gap = max(objective - bound, 0.0)
         allowed = tol * max(abs(objective), _FLOOR * dual.natural)
         if gap <= allowed and step.violation <= _FEASIBILITY:
-            points = tuple(step.x)
-            violation = max(part.violation(x) for part, x in zip(dual.sets, points, strict=True))
-            return Solution(points, objective, gap, violation, steps, dual.evaluations[0], step.y)
+            return Solution(
+                tuple(step.x), objective, gap, step.violation, steps, dual.evaluations[0], step.y
+            )
         y, x0 = step.y, step.x
         if step.violation <= _FEASIBILITY:
             sigma = max(_SHRINK * sigma, least)
@@ -241,25 +258,52 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class _Dual:
-    """The dual of (P) with a proximal term. K classes, m = 1 + R constraints each.
+class _Constraints:
+    """The constraints of K classes, m = 1 + R each, in the form that the kernel wants.
 
-    ``G`` (d, K, m) as the kernel wants it. A product may range over [``ends_below``,
-    ``ends_above``] (K, m); ``scales`` (K, m) turn an excess into a relative one. ``natural`` is the
-    typical size of the objective of (P), ``largest`` that far from x = 0, ``curvature`` that of its
-    second derivative in x. Two fields change: ``residual`` (d,), the last w, and ``evaluations``,
-    a counter.
+    ``G`` (d, K, m); a product may range over [``below``, ``above``] (K, m); ``scales`` (K, m) turn
+    an excess into a relative one; no point is farther from 0 than ``reach`` (K,).
+    """
+
+    sets: list[ClassSet]
+    G: Float[ndarray, "d K m"]
+    below: Float[ndarray, "K m"]
+    above: Float[ndarray, "K m"]
+    scales: Float[ndarray, "K m"]
+    reach: Float[ndarray, "K"]
+
+    @classmethod
+    def of(cls, sets: list[ClassSet]) -> "_Constraints":
+        longest = max(len(part.rows) for part in sets)
+        sets = [_padded(part, longest) for part in sets]
+        constraints = [np.vstack([-2.0 * part.centre, part.rows]) for part in sets]
+        G = np.ascontiguousarray(np.stack(constraints).transpose(2, 0, 1))
+        below = np.stack([np.append(-np.inf, part.lower) for part in sets])
+        above = np.stack(
+            [np.append(part.radius**2 - part.centre @ part.centre, part.upper) for part in sets]
+        )
+        norms = np.stack([np.linalg.norm(part.rows, axis=1) for part in sets])
+        radii = np.array([part.radius for part in sets])
+        rows = norms * radii[:, None]
+        scales = np.hstack([radii[:, None] ** 2, np.where(rows > 0.0, rows, 1.0)])
+        reach = radii + [np.linalg.norm(part.centre) for part in sets]
+        return cls(sets, G, below, above, scales, reach)
+
+
+@dataclass(frozen=True)
+class _Dual:
+    """The dual of (P) with a proximal term.
+
+    ``natural`` is the typical size of the objective of (P), ``largest`` that far from x = 0,
+    ``curvature`` that of its second derivative in x. Two fields change: ``residual`` (d,), the last
+    w, and ``evaluations``, a counter.
     """
 
     name: str
     g: Float[ndarray, "d"]
     s: Float[ndarray, "K"]
     c: Float[ndarray, "K d"]
-    sets: list[ClassSet]
-    G: Float[ndarray, "d K m"]
-    ends_below: Float[ndarray, "K m"]
-    ends_above: Float[ndarray, "K m"]
-    scales: Float[ndarray, "K m"]
+    constraints: _Constraints
     natural: float
     largest: float
     curvature: float
@@ -273,23 +317,12 @@ class _Dual:
         g: Float[ndarray, "d"],
         s: Float[ndarray, "K"],
         c: Float[ndarray, "K d"],
-        sets: list[ClassSet],
+        constraints: _Constraints,
     ) -> "_Dual":
-        longest = max(len(part.rows) for part in sets)
-        sets = [_padded(part, longest) for part in sets]
-        constraints = [np.vstack([-2.0 * part.centre, part.rows]) for part in sets]
-        G = np.ascontiguousarray(np.stack(constraints).transpose(2, 0, 1))
-        below = np.stack([np.append(-np.inf, part.lower) for part in sets])
-        above = np.stack(
-            [np.append(part.radius**2 - part.centre @ part.centre, part.upper) for part in sets]
-        )
-        norms = np.stack([np.linalg.norm(part.rows, axis=1) for part in sets])
-        radii = np.array([part.radius for part in sets])
-        rows = norms * radii[:, None]
-        scales = np.hstack([radii[:, None] ** 2, np.where(rows > 0.0, rows, 1.0)])
+        radii = np.array([part.radius for part in constraints.sets])
         linear = float(np.linalg.norm(c, axis=1) @ radii)
         return cls(
-            name, g, s, c, sets, G, below, above, scales,
+            name, g, s, c, constraints,
             float(0.5 * g @ g + linear) or float(s**2 @ radii**2) or 1.0,
             float(0.5 * g @ g + linear + s**2 @ radii**2) or 1.0,
             float(np.max(s**2) + linear / np.max(radii) ** 2) or 1.0,
@@ -303,7 +336,7 @@ class _Dual:
 
     def ceiling(self, sigma: float, x0: Float[ndarray, "K d"]) -> float:
         """An upper bound on a proximal step's objective over the balls."""
-        reach = [np.linalg.norm(part.centre) + part.radius for part in self.sets]
+        reach = self.constraints.reach
         length = np.linalg.norm(self.g) + np.abs(self.s) @ reach
         linear = np.linalg.norm(self.c, axis=1) @ reach
         moves = np.linalg.norm(x0, axis=1) + reach
@@ -312,7 +345,7 @@ class _Dual:
     def lower_bound(self, step: _Step, sigma: float, x0: Float[ndarray, "K d"]) -> float:
         """The certificate of the module's docstring."""
         bound = step.value - 0.5 * sigma * float(np.sum((step.x - x0) ** 2))
-        for part, x, previous in zip(self.sets, step.x, x0, strict=True):
+        for part, x, previous in zip(self.constraints.sets, step.x, x0, strict=True):
             e = sigma * (x - previous)
             bound -= float(e @ (part.centre - x) + part.radius * np.linalg.norm(e))
         return bound
@@ -320,84 +353,19 @@ class _Dual:
     def maximise(
         self, y: Float[ndarray, "K m"], sigma: float, x0: Float[ndarray, "K d"], ridge: float
     ) -> _Step:
-        """Semismooth Newton from ``y``; ``ridge`` is added to H, in relative units."""
-        ceiling = self.ceiling(sigma, x0)
-        last = self.evaluations[0] + _PASSES
-        x, value, gradient, hessian = self._evaluate(y, sigma, x0)
-        violation = np.inf
-        for _ in range(_NEWTON_STEPS):
-            if self.evaluations[0] > last:
-                break
-            if value > ceiling * (1.0 + 1e-9):
-                raise EmptySetError(
-                    f"{self.name} problem: the feasible set is empty (its dual exceeds "
-                    f"{ceiling:.1e}, the most the objective can be); widen the radius, slab or cap"
-                )
-            relative = gradient / self.scales
-            violation = float(np.abs(relative).max())
-            if violation <= _FEASIBILITY:
-                break
-            # Where x stays put, H is 0 and the goal of Newton's step is far beyond anything that
-            # the dual can gain: no multiplier may promise more than a few times that.
-            reach = _REACH * max(ceiling - value, 1e-12 * ceiling)
-            goal = self._newton_goal(y, relative, hessian, ridge + relative.ravel() ** 2 / reach)
-            length = 1.0
-            for _ in range(_BACKTRACKS):
-                trial = (1.0 - length) * y + length * goal
-                new = self._evaluate(trial, sigma, x0)
-                rise = float(np.sum(gradient * (trial - y)))
-                if new[1] >= value + 1e-4 * rise:
-                    break
-                # Near the maximum rounding hides the rise; then the gradient decides.
-                closer = float(np.abs(new[2] / self.scales).max()) < 0.9 * violation
-                if closer and new[1] >= value - 1e-14 * ceiling:
-                    break
-                # The derivative along the way has changed sign: aim where a line crosses 0.
-                # (Both are 0 where the step is lost in rounding and the value still fell.)
-                overshoot = float(np.sum(new[2] * (y - trial)))
-                slope = abs(rise) + max(overshoot, 0.0)
-                length *= min(max(rise / slope, 0.2), 0.5) if slope > 0.0 else 0.5
-            else:
-                break
-            y, (x, value, gradient, hessian) = trial, new
-        return _Step(x, y, value, violation)
-
-    def _newton_goal(
-        self,
-        y: Float[ndarray, "K m"],
-        relative: Float[ndarray, "K m"],
-        hessian: Float[ndarray, "n n"],
-        ridge: Float[ndarray, "n"],
-    ) -> Float[ndarray, "K m"]:
-        """Where the quadratic model of the dual at ``y`` is largest, no multiplier changing sign.
-
-        One at 0 may leave only towards the end that is exceeded. With H = LLᵀ and t the signs, the
-        model is −½‖Lᵀ(t∘z) − Lᵀy − L⁻¹∇‖² over z ≥ 0: non-negative least squares.
-        """
-        sign = np.where(y != 0.0, np.sign(y), np.sign(relative)).ravel()
-        moving = np.flatnonzero(sign)
-        sign, scale = sign[moving], self.scales.ravel()[moving]
-        H = hessian[np.ix_(moving, moving)] / np.outer(scale, scale)
-        # Relative to each entry: two classes' scales may differ by orders of magnitude.
-        H[np.diag_indices_from(H)] += 1e-12 * np.diagonal(H) + ridge[moving]
-        lower = np.linalg.cholesky(H)
-        target = lower.T @ (y.ravel()[moving] * scale)
-        target += np.linalg.solve(lower, relative.ravel()[moving])
-        goal = np.zeros(y.size)
-        goal[moving] = sign * nnls(lower.T * sign, target)[0] / scale
-        return goal.reshape(y.shape)
-
-    def _evaluate(
-        self, y: Float[ndarray, "K m"], sigma: float, x0: Float[ndarray, "K d"]
-    ) -> tuple[Float[ndarray, "K d"], float, Float[ndarray, "K m"], Float[ndarray, "n n"]]:
-        """Minimiser, value, projected gradient and minus the Hessian of the dual at ``y``."""
-        self.evaluations[0] += 1
-        domain = self.sets[0].domain
-        x, gradient = np.empty_like(self.c), np.empty_like(y)
-        hessian = np.empty((y.size, y.size))
-        value = evaluate(
-            self.G, self.c, self.g, self.s, domain.lower, domain.upper, domain.integer, sigma, x0,
-            tuple(map(tuple, y.tolist())), self.ends_below, self.ends_above, x, self.residual,
-            gradient, hessian,
+        """Semismooth Newton from ``y``; ``ridge`` is added to the Hessian, in relative units."""
+        ceiling, domain = self.ceiling(sigma, x0), self.constraints.sets[0].domain
+        x = np.empty_like(self.c)
+        multipliers, value, violation, evaluations = maximise(
+            self.constraints.G, self.c, self.g, self.s, domain.lower, domain.upper, domain.integer,
+            sigma, x0, tuple(map(tuple, y.tolist())), self.constraints.below,
+            self.constraints.above, self.constraints.scales, ridge, ceiling, _FEASIBILITY, _PASSES,
+            x, self.residual,
         )  # fmt: skip
-        return x, value, gradient, hessian
+        self.evaluations[0] += evaluations
+        if value > ceiling * (1.0 + 1e-9):
+            raise EmptySetError(
+                f"{self.name} problem: the feasible set is empty (its dual exceeds {ceiling:.1e}, "
+                "the most the objective can be); widen the radius, slab or cap"
+            )
+        return _Step(x, np.array(multipliers), value, violation)

@@ -1,4 +1,4 @@
-"""Compiled inner loop of the feasible-set solver: the dual function, coordinate by coordinate.
+"""Compiled loops of the feasible-set solver: the dual function, and its maximum by Newton's method.
 
 For given multipliers the problem of :mod:`poisoning.feasible.solver` falls apart into one small
 problem per coordinate, over the entries x_k that the one or two classes have there:
@@ -14,8 +14,13 @@ coordinate along their last axis; lower ≤ upper.
 """
 
 import numpy as np
+from numba.cpython.unsafe.tuple import tuple_setitem
 
 from poisoning.compiled import njit
+
+NEWTON_STEPS = 200
+BACKTRACKS = 60
+REACH = 10.0  # a step promises no more than this times what the dual can still gain
 
 
 @njit(cache=True, inline="always")
@@ -217,3 +222,177 @@ def evaluate(
             elif y[k][j] < 0.0:
                 value -= y[k][j] * below[k, j]
     return value
+
+
+@njit(cache=True, error_model="numpy")
+def maximise(
+    G, c, g, s, lower, upper, integer, sigma, x0, y, below, above, scales, ridge, ceiling,
+    feasibility, passes, x, w,
+):  # fmt: skip
+    """Semismooth Newton on the dual function from the multipliers ``y``, a tuple of tuples.
+
+    Arguments as for :func:`evaluate`. It ends when no constraint, divided by its ``scales``
+    (K, m), is exceeded by more than ``feasibility``, after ``passes`` evaluations, when no step
+    helps, or when the value is above ``ceiling``: then the set is empty. ``ridge`` is added to the
+    scaled Hessian. Returned: the multipliers, the dual's value, the largest relative excess, the
+    number of evaluations; written: ``x``, ``w``.
+    """
+    K, m = len(y), len(y[0])
+    gradient, hessian = np.empty((K, m)), np.empty((K * m, K * m))
+    value = evaluate(
+        G, c, g, s, lower, upper, integer, sigma, x0, y, below, above, x, w, gradient, hessian
+    )
+    evaluations, violation = 1, np.inf
+    x_new, gradient_new, hessian_new = np.empty_like(x), np.empty((K, m)), np.empty((K * m, K * m))
+    goal = np.empty((K, m))
+    for _ in range(NEWTON_STEPS):
+        if evaluations > passes or value > ceiling * (1.0 + 1e-9) or value != value:
+            break
+        violation = np.abs(gradient / scales).max()
+        if violation <= feasibility:
+            break
+        # Where x stays put, H is 0 and the goal of Newton's step is far beyond anything that
+        # the dual can gain: no multiplier may promise more than a few times that.
+        reach = REACH * max(ceiling - value, 1e-12 * ceiling)
+        newton_goal(y, gradient, hessian, scales, ridge, reach, goal)
+        length, better = 1.0, False
+        trial, value_new = y, value
+        for _ in range(BACKTRACKS):
+            rise = 0.0
+            for k in range(K):
+                row = y[k]
+                for j in range(m):
+                    moved = (1.0 - length) * y[k][j] + length * goal[k, j]
+                    rise += gradient[k, j] * (moved - y[k][j])
+                    row = tuple_setitem(row, j, moved)
+                trial = tuple_setitem(trial, k, row)
+            value_new = evaluate(
+                G, c, g, s, lower, upper, integer, sigma, x0, trial, below, above, x_new, w,
+                gradient_new, hessian_new,
+            )  # fmt: skip
+            evaluations += 1
+            if value_new >= value + 1e-4 * rise:
+                better = True
+                break
+            # Near the maximum rounding hides the rise; then the gradient decides.
+            closer = np.abs(gradient_new / scales).max() < 0.9 * violation
+            if closer and value_new >= value - 1e-14 * ceiling:
+                better = True
+                break
+            # The derivative along the way has changed sign: aim where a line crosses 0.
+            # (Both are 0 where the step is lost in rounding and the value still fell.)
+            overshoot = 0.0
+            for k in range(K):
+                for j in range(m):
+                    overshoot += gradient_new[k, j] * (y[k][j] - trial[k][j])
+            slope = abs(rise) + max(overshoot, 0.0)
+            length *= min(max(rise / slope, 0.2), 0.5) if slope > 0.0 else 0.5
+        if not better:
+            break
+        y, value = trial, value_new
+        x[:] = x_new
+        gradient[:] = gradient_new
+        hessian[:] = hessian_new
+    return y, value, violation, evaluations
+
+
+@njit(cache=True, error_model="numpy")
+def newton_goal(y, gradient, hessian, scales, ridge, reach, goal):
+    """Where the quadratic model of the dual at ``y`` is largest, no multiplier changing sign.
+
+    One at 0 may leave only towards the end that is exceeded. With t the signs the model is
+    −½zᵀ(t∘H∘t)z + (t∘(Hy + ∇))·z over z ≥ 0: non-negative least squares. Written: ``goal`` (K, m).
+    """
+    K, m = len(y), len(y[0])
+    n = K * m
+    sign, scaled, relative = np.empty(n), np.empty(n), np.empty(n)
+    for k in range(K):
+        for j in range(m):
+            i = k * m + j
+            relative[i] = gradient[k, j] / scales[k, j]
+            scaled[i] = y[k][j] * scales[k, j]
+            sign[i] = np.sign(y[k][j]) if y[k][j] != 0.0 else np.sign(relative[i])
+    A, b = np.empty((n, n)), np.empty(n)
+    for p in range(n):
+        scale = scales[p // m, p % m]
+        b[p] = relative[p]
+        for q in range(n):
+            entry = hessian[p, q] / (scale * scales[q // m, q % m])
+            if p == q:
+                # Relative to each entry: two classes' scales may differ by orders of magnitude.
+                entry += 1e-12 * entry + ridge + relative[p] ** 2 / reach
+            b[p] += entry * scaled[q]
+            A[p, q] = sign[p] * entry * sign[q]
+        b[p] *= sign[p]
+    z = np.zeros(n)
+    nonnegative(A, b, sign != 0.0, z)
+    for i in range(n):
+        goal[i // m, i % m] = sign[i] * z[i] / scales[i // m, i % m]
+
+
+@njit(cache=True, error_model="numpy")
+def nonnegative(A, b, free, z):
+    """argmin ½zᵀAz − b·z over z ≥ 0, by the active set of Lawson & Hanson; ``z`` starts at 0.
+
+    ``A`` (n, n) is positive definite where ``free``; elsewhere z stays 0.
+    """
+    n = len(b)
+    inside, target = np.zeros(n, dtype=np.bool_), np.zeros(n)
+    for _ in range(10 * n):
+        best, chosen = 0.0, -1
+        for p in range(n):
+            if free[p] and not inside[p]:
+                slack, size = b[p], abs(b[p])
+                for q in range(n):
+                    slack -= A[p, q] * z[q]
+                    size += abs(A[p, q] * z[q])
+                # In units of the diagonal, and above rounding.
+                slack = slack / np.sqrt(A[p, p]) if slack > 1e-14 * size else 0.0
+                if slack > best:
+                    best, chosen = slack, p
+        if chosen < 0:
+            return
+        inside[chosen] = True
+        while True:
+            solve_inside(A, b, inside, target)
+            share, leaving = 1.0, -1
+            for p in range(n):
+                if inside[p] and target[p] <= 0.0:
+                    way = z[p] / (z[p] - target[p]) if z[p] > target[p] else 0.0
+                    if way < share:
+                        share, leaving = way, p
+            for p in range(n):
+                if inside[p]:
+                    z[p] += share * (target[p] - z[p])
+            if leaving < 0:
+                break
+            inside[leaving], z[leaving] = False, 0.0
+
+
+@njit(cache=True, error_model="numpy")
+def solve_inside(A, b, inside, solution):
+    """A z = b restricted to the entries ``inside``, by Cholesky's factors; 0 elsewhere."""
+    index = np.flatnonzero(inside)
+    n = len(index)
+    L = np.empty((n, n))
+    solution[:] = 0.0
+    for i in range(n):
+        for j in range(i + 1):
+            rest = A[index[i], index[j]]
+            for k in range(j):
+                rest -= L[i, k] * L[j, k]
+            if i == j:
+                # Rounding may leave a pivot at 0 or below.
+                L[i, i] = np.sqrt(max(rest, 1e-16 * A[index[i], index[i]]))
+            else:
+                L[i, j] = rest / L[j, j]
+    for i in range(n):
+        rest = b[index[i]]
+        for k in range(i):
+            rest -= L[i, k] * solution[index[k]]
+        solution[index[i]] = rest / L[i, i]
+    for i in range(n - 1, -1, -1):
+        rest = solution[index[i]]
+        for k in range(i + 1, n):
+            rest -= L[k, i] * solution[index[k]]
+        solution[index[i]] = rest / L[i, i]

@@ -38,6 +38,9 @@ from poisoning.models.svm import SVMSolution
 NONE = "none"
 """The name of the outcome without a defense."""
 
+ROUGH = 3e-3
+"""The duality gap, as a fraction of the objective, of :meth:`AttackedGame.rough_error`."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -343,6 +346,19 @@ class AttackedGame:
             model=model,
             residual=self._residual(name),
         )
+
+    def rough_error(self, name: str) -> float | None:
+        """The test error behind a defense of an SVM trained to the tolerance ``ROUGH`` only.
+
+        None for another learner. Raises ``ValueError`` for an unknown name.
+        """
+        game, keep = self.game, self.keep(name)
+        if not isinstance(game.learner, SVM) or not game.binary:
+            return None
+        learner = clone(game.learner).set_params(tol=max(ROUGH, game.learner.tol))
+        weights = keep.astype(np.float64)
+        fitted = learner.fit_added(self.data.X, self.data.y, weights, game.clean_model)
+        return float(np.mean(_model(fitted).predict(game.X_test) != game.y_test))
 
     def keep(self, name: str) -> Bool[ndarray, "m"]:
         """The points that a defense keeps."""

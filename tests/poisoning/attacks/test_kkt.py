@@ -1,6 +1,7 @@
 """Algorithm 4: the gradient, the ratios, the choice; and the attack on real mail."""
 
 import os
+from itertools import product
 
 import numpy as np
 import pytest
@@ -101,8 +102,10 @@ def test_the_winner_is_the_best_of_all_candidates_measured_in_full(attacked):
     clean, (q, r) = game.clean_svm.model, ATTACK.opening
     grid = find_decoys(*data, ATTACK.quantiles, ATTACK.decoy_copies, clean=clean)
     opening, rest = np.random.default_rng(5).spawn(2)
-    streams = zip(grid, rest.spawn(len(grid)), strict=True)
-    tried = [pair for pair in streams if (pair[0].quantile, pair[0].copies) != (q, r)]
+    cells = list(product(ATTACK.quantiles, ATTACK.decoy_copies))
+    streams = dict(zip(cells, rest.spawn(len(cells)), strict=True))
+    places = [(decoy, (decoy.quantile, decoy.copies)) for decoy in grid]
+    tried = [(decoy, streams[place]) for decoy, place in places if place != (q, r)]
     tried.append((find_decoys(*data, (q,), (r,), clean=clean)[0], opening))
     found = [a for decoy, own in tried for a in attempts(X, y, lam, base, decoy, ATTACK, own)]
     values = [game.value(game.evaluate(p.X, p.y)) for _, p in found if p is not None]

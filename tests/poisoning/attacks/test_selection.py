@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poisoning.attacks.poisoned_set import PoisonedSet
-from poisoning.attacks.selection import BestFirst, select
+from poisoning.attacks.selection import MARGIN, BestFirst, select
 from poisoning.defenses import FIVE, spectrum
 from poisoning.defenses.detector import name_of
 from poisoning.feasible.sets import InputDomain
 from poisoning.feasible.solver import EmptySetError
 from poisoning.games.linear import AttackedGame, LinearGame, Outcome
-from poisoning.learners import SVM
+from poisoning.learners import SVM, LogisticRegression
 from poisoning.models.linear import LinearModel
 
 COUNTS = "counts"
@@ -23,8 +23,8 @@ TABLES = st.lists(st.lists(st.integers(0, 4), min_size=5, max_size=5), min_size=
 class Scripted(LinearGame):
     """A game whose errors stand in a table, and which counts what it is asked."""
 
-    def __init__(self, table, defenses=FIVE):
-        self.table, self.asked = table, []
+    def __init__(self, table, defenses=FIVE, rough=None):
+        self.table, self.asked, self.rough = table, [], rough
         self.defenses = {name_of(defense): defense for defense in defenses}
 
     def attacked(self, X, y, *, exact=True, rng=None):
@@ -42,6 +42,9 @@ class _ScriptedGame(AttackedGame):
         )
         return Outcome(float(error), 0.0, 0.0, {}, LinearModel(np.zeros(1), 0.0))
 
+    def rough_error(self, name):
+        return None if self.parent.rough is None else self.parent.rough[self.number]
+
 
 def candidate(number):
     X = np.array([[float(number)]])
@@ -55,7 +58,8 @@ def test_the_winner_has_the_highest_minimum_and_is_the_first_of_equals(table):
     search = BestFirst(scripted)
     assert search.cheapest_first == CHEAPEST_FIRST
     for number in range(len(table)):
-        assert search.offer(candidate(number)) == table[number][0]
+        search.offer(candidate(number))
+        assert search.first_error(number) == table[number][0]
     worth = [min(row) for row in table]
     winner = search.settle()
     assert winner == worth.index(max(worth))
@@ -67,6 +71,43 @@ def test_the_winner_has_the_highest_minimum_and_is_the_first_of_equals(table):
         assert search.bound(number) == min(row[:measured])
         # A defense is only asked while the candidate's bound was still the highest.
         assert measured == 1 or min(row[: measured - 1]) >= worth[winner]
+
+
+@given(TABLES, st.integers(0, 2**32 - 1))
+def test_rough_errors_save_measurements_and_change_no_winner(table, seed):
+    table = (0.01 * np.array(table)).tolist()
+    off = np.random.default_rng(seed).uniform(-MARGIN, MARGIN, len(table))
+    scripted = Scripted(table, rough=[row[0] + e for row, e in zip(table, off, strict=True)])
+    search = BestFirst(scripted)
+    for number in range(len(table)):
+        search.offer(candidate(number))
+        assert not search.exact(number)
+        assert search.bound(number) >= table[number][0]
+    assert not scripted.asked
+    worth = [min(row) for row in table]
+    winner = search.settle()
+    assert worth[winner] == max(worth)
+    assert search.exact(winner)
+    for number in range(len(table)):
+        # A model is trained to the end only while the candidate could still win.
+        assert search.exact(number) == bool(search.outcomes[number])
+        assert search.exact(number) or search.first_error(number) + MARGIN <= worth[winner]
+
+
+def test_a_rough_error_is_that_of_a_looser_tolerance():
+    rng = np.random.default_rng(0)
+    y = np.where(np.arange(300) % 3 == 0, 1.0, -1.0)
+    X = rng.normal(size=(300, 8)) + 0.7 * y[:, None]
+    game = LinearGame(X[:200], y[:200], X[200:], y[200:], domain="real", learner=SVM(0.01))
+    attacked = game.attacked(3.0 * rng.normal(size=(9, 8)), np.ones(9))
+    exact = attacked.outcome("l2")
+    assert attacked.rough_error("l2") == pytest.approx(exact.test_error, abs=MARGIN)
+    other = LinearGame(
+        X[:200], y[:200], X[200:], y[200:], domain="real", learner=LogisticRegression(0.01)
+    )
+    assert other.attacked(X[:2], y[:2]).rough_error("l2") is None
+    with pytest.raises(ValueError, match="no defense 'l3'"):
+        attacked.rough_error("l3")
 
 
 def test_settling_for_enough_leaves_weaker_candidates_alone():

@@ -41,6 +41,16 @@ def test_the_same_seed_gives_the_same_rows():
     np.testing.assert_array_equal(first, second)
 
 
+def test_a_small_change_of_the_point_changes_few_entries():
+    rng = np.random.default_rng(4)
+    x = np.where(rng.random(5_000) < 0.1, 3.0 * rng.random(5_000), 0.0)
+    nearby = np.maximum(x + 1e-6 * rng.normal(size=x.size), 0.0)  # no entry is whole any more
+    first, second = (
+        randomised_rounding(point, 20, np.random.default_rng(5)).toarray() for point in (x, nearby)
+    )
+    assert np.count_nonzero(first != second) <= 5
+
+
 def test_repeats_must_be_positive():
     with pytest.raises(ValueError, match="copies must be"):
         repeated_roundings(np.ones(2), 3, 0, np.random.default_rng(0))

@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import nnls
 
 from poisoning.errors import SolverError
 from poisoning.feasible import reference, solver
 from poisoning.feasible.sets import ClassSet, FeasibleSet, InputDomain
-from poisoning.feasible.solver import EmptySetError, _Dual, match_gradient, minimise_linear, project
+from poisoning.feasible.solver import (
+    EmptySetError,
+    LinearProblem,
+    match_gradient,
+    minimise_linear,
+    project,
+)
+from poisoning.feasible.solver_kernels import nonnegative
 
 KINDS = ("counts", "box01", "nonnegative", "real")
 # Problem (17)'s objective is small beside Clarabel's default absolute tolerance.
@@ -203,22 +211,31 @@ def test_a_ball_alone_has_the_closed_form():
     np.testing.assert_allclose(project(p, ball).points[0], 1.0 + 2.0 / np.sqrt(d), atol=1e-6)
 
 
-class _Flat(_Dual):
-    """A dual so steep in curvature that no step changes its multipliers, and whose value wavers."""
+@given(st.integers(0, 2**32 - 1))
+def test_the_active_set_finds_the_least_squares_that_are_not_negative(seed):
+    rng = np.random.default_rng(seed)
+    n = rng.integers(1, 9)
+    factor = rng.normal(size=(n + 1, n)) * 10.0 ** rng.uniform(-3, 3, n)
+    if n > 1 and rng.random() < 0.3:
+        factor[:, 1] = factor[:, 0] * (1.0 + 1e-6)  # nearly dependent
+    target, free, z = rng.normal(size=n + 1), rng.random(n) < 0.8, np.zeros(n)
+    nonnegative(factor.T @ factor, factor.T @ target, free, z)
+    assert np.all(z >= 0.0)
+    assert not z[~free].any()
+    best = nnls(factor[:, free], target)[1] if free.any() else np.linalg.norm(target)
+    assert np.linalg.norm(factor @ z - target) == pytest.approx(best, rel=1e-5)
 
-    def _evaluate(self, y, sigma, x0):
-        self.evaluations[0] += 1
-        curvature = 1e30 * np.eye(y.size)
-        return x0, -float(self.evaluations[0]), np.full(y.shape, 1e-3), curvature
 
-
-def test_a_line_search_whose_steps_vanish_in_rounding_ends_without_a_verdict():
-    feasible, g, _ = problem("real", 0)
-    dual = _Flat.of("KKT", g, np.ones(1), np.zeros((1, g.size)), [feasible.positive])
-    start = np.ones(dual.ends_above.shape)
-    step = dual.maximise(start, 1.0, np.zeros((1, g.size)), 1e-8)
-    assert np.array_equal(step.y, start)
-    assert step.violation > 0.0, "not claimed to be solved"
+def test_a_problem_kept_for_many_objectives_answers_like_a_new_one():
+    feasible, g, _ = problem("counts", 7, d=60)
+    kept = LinearProblem(feasible.positive)
+    for c in (g, -g, g[::-1].copy()):
+        again, fresh = kept.minimise(c), minimise_linear(c, feasible.positive)
+        assert np.array_equal(again.points[0], fresh.points[0])
+        assert (again.objective, again.gap) == (fresh.objective, fresh.gap)
+        assert again.violation == pytest.approx(
+            feasible.positive.violation(again.points[0]), abs=1e-9
+        )
 
 
 def tight_set(seed):
