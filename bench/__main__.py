@@ -35,7 +35,7 @@ def main() -> int:
     if unknown:
         parser.error(f"no entry {unknown[0]!r}; there are {', '.join(names)}")
 
-    target = paths.results() / "bench.json"
+    target = paths.ROOT / "results" / "bench.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     records = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
     for entry in ENTRIES:

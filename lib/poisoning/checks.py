@@ -63,14 +63,22 @@ def known(X: Any, name: str, columns: int | None = None) -> Matrix:
     return X
 
 
-def array(values: Any, name: str, shape: tuple[int | None, ...] | None) -> ndarray:
-    """Finite numbers of the given ``shape`` as float64; None, for it or a length, may be any."""
+def array(
+    values: Any, name: str, shape: tuple[int | None, ...] | None, *, infinite: bool = False
+) -> ndarray:
+    """Finite numbers of the given ``shape`` as float64; None, for it or a length, may be any.
+
+    ``infinite``: infinity is allowed, NaN is not.
+    """
     values = _dense(values, name, None if shape is None else len(shape))
     if shape is not None:
         _shape(values.shape, name, shape)
     elif values.ndim == 0:
         raise ValueError(f"{name} must have at least one dimension, it is a single number.")
-    _finite(values, name)
+    if not infinite:
+        _finite(values, name)
+    elif np.isnan(values).any():
+        raise ValueError(f"{name} must hold numbers or infinity, it holds NaN.")
     return values
 
 
@@ -82,11 +90,7 @@ def square(values: Any, name: str) -> ndarray:
 
 def bounds(values: Any, name: str, length: int | None) -> ndarray:
     """``length`` numbers that may be infinite, but not NaN, as float64; None: any number."""
-    values = _dense(values, name, 1)
-    _shape(values.shape, name, (length,))
-    if np.isnan(values).any():
-        raise ValueError(f"{name} must hold numbers or infinity, it holds NaN.")
-    return values
+    return array(values, name, (length,), infinite=True)
 
 
 def labels(y: Any, name: str, rows: int | None) -> ndarray:
@@ -244,7 +248,7 @@ def tensor(
     like: Any = None,
     infinite: bool = False,
 ) -> Any:
-    """A torch tensor of finite floating point numbers, of dtype and device of the tensor ``like``.
+    """A torch tensor of finite float32 or float64, of dtype and device of the tensor ``like``.
 
     A length of None may be any. ``infinite``: −∞ is allowed, NaN is not.
     """
@@ -252,8 +256,8 @@ def tensor(
 
     if not isinstance(values, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, not a {type(values).__name__}.")
-    if not values.is_floating_point():
-        raise TypeError(f"{name} must hold floating point numbers, its dtype is {values.dtype}.")
+    if values.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name} must hold float32 or float64, its dtype is {values.dtype}.")
     if like is not None and (values.dtype, values.device) != (like.dtype, like.device):
         raise TypeError(
             f"{name} must be {like.dtype} on {like.device} like the rest, it is {values.dtype} on "

@@ -1142,7 +1142,7 @@ for _name in ("margins", "hinge", "error"):
     weights="array",
     alpha0="array",
     tol="positive",
-    max_epochs="count",
+    max_epochs="index",
     right_too={
         "X": frozenset({"narrow", "wide"}),
         "weights": frozenset({"none"}),

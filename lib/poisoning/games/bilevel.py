@@ -401,16 +401,15 @@ class BilevelGame:
         """Exponents of every policy, checked."""
         K = len(self.policies)
         layers = int(self.model.layers(self.clean.X.shape[1]).max()) + 1
-        if np.ndim(lam) != 2 or np.shape(lam)[0] != K or np.shape(lam)[1] not in (1, layers):
+        lam = checks.array(lam, "lam", None, infinite=True)
+        if lam.ndim != 2 or len(lam) != K or lam.shape[1] not in (1, layers):
             raise ValueError(
                 f"lam must have a row for each of {K} policies, and one exponent or {layers}; its "
-                f"shape is {np.shape(lam)}."
+                f"shape is {lam.shape}."
             )
-        values = checks.bounds(np.ravel(lam), "lam", np.size(lam))
-        if values.max() > 20.0:
-            raise ValueError(f"lam must be at most 20, it holds {values.max():g}.")
-        shaped = values.reshape(np.shape(lam))
-        return torch.tensor(shaped, dtype=self.dtype, device=self.device)
+        if lam.max() > 20.0:
+            raise ValueError(f"lam must be at most 20, it holds {lam.max():g}.")
+        return torch.tensor(lam, dtype=self.dtype, device=self.device)
 
     def value(self, outcomes: Mapping[str, PolicyOutcome]) -> float:
         """The value of poison: the least test error over the policies that regularise.
@@ -490,14 +489,13 @@ class BilevelGame:
     def _poison(self, points: Any, labels: Any) -> tuple[Tensor, Tensor]:
         """Points (K, r, d) and labels (K, r) of every policy, checked."""
         K, d = len(self.policies), self.clean.X.shape[1]
-        given, per_policy = points, np.ndim(points) == 3
-        points = checks.array(points, "points", (None,) * (3 if per_policy else 2))
-        labels = checks.array(labels, "labels", (None,) * (2 if per_policy else 1))
-        if points.shape[-1] != d:
+        given, points = points, checks.array(points, "points", None)
+        if points.ndim not in (2, 3) or points.shape[-1] != d:
             raise ValueError(
                 f"points must be (rows, {d}) or (policies, rows, {d}), their shape is "
                 f"{points.shape}."
             )
+        labels = checks.array(labels, "labels", (None,) * (points.ndim - 1))
         if labels.shape != points.shape[:-1] or (points.ndim == 3 and len(points) != K):
             raise ValueError(
                 f"labels must have one label for each point, and points a set for each of {K} "

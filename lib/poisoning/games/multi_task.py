@@ -269,6 +269,7 @@ class MultiTaskGame:
 
     def outcome(self, W: Float[ndarray, "m d"]) -> MultiTaskOutcome:
         """Utility and measure of a model."""
+        W = self._weights(W)
         return MultiTaskOutcome(self.utility(W)[0], self.measure(W), W)
 
     def evaluate(

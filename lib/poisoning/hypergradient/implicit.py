@@ -57,6 +57,7 @@ def implicit(
     Raises ``ValueError`` for an argument out of range, ``SolverError`` if a tolerance is not
     reached or the Hessian is not positive definite.
     """
+    checks.instance(problem, "problem", Problem)
     checks.one_of(solver, "solver", get_args(Solver))
     tolerance = checks.positive(tolerance, "tolerance")
     residual = checks.positive(residual, "residual")

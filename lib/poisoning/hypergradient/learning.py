@@ -183,6 +183,8 @@ def learn(
     checks.instance(problem, "problem", Problem)
     checks.instance(exponents, "exponents", Exponents)
     checks.instance(starts, "starts", Starts)
+    if checks.instance(problems, "problems", Tensor).dtype != torch.int64 or problems.ndim != 1:
+        raise TypeError("problems must be an int64 tensor of one dimension.")
     if exponents.first.shape != problem.lam.shape or len(problems) != len(problem.lam):
         raise ValueError(
             f"exponents and problems must be those of {len(problem.lam)} problems with "

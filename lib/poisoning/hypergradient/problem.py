@@ -341,8 +341,12 @@ class Problem:
             raise ValueError(
                 f"lam must be at most {_LARGEST_EXPONENT:g}, it is {self.lam.max():g}."
             )
-        if not isinstance(self.penalty, str) and len(self.penalty) != K:
-            raise ValueError(f"penalty must be one, or one for each of {K} problems.")
+        several = isinstance(self.penalty, tuple) and len(self.penalty) == K
+        if not several and not isinstance(self.penalty, str):
+            raise ValueError(
+                f"penalty must be one, or a tuple of one for each of {K} problems, not "
+                f"{self.penalty!r}."
+            )
         for penalty in (self.penalty,) if isinstance(self.penalty, str) else self.penalty:
             checks.one_of(penalty, "penalty", get_args(Penalty))
         if not isinstance(self.objectives, tuple) or not self.objectives:
