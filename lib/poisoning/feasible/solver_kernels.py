@@ -243,12 +243,12 @@ def maximise(
         G, c, g, s, lower, upper, integer, sigma, x0, y, below, above, x, w, gradient, hessian
     )
     evaluations, violation = 1, np.inf
-    x_new, gradient_new, hessian_new = np.empty_like(x), np.empty((K, m)), np.empty((K * m, K * m))
+    x_new, gradient_new, hessian_new = np.empty(x.shape), np.empty((K, m)), np.empty((K * m, K * m))
     goal = np.empty((K, m))
     for _ in range(NEWTON_STEPS):
         if evaluations > passes or value > ceiling * (1.0 + 1e-9) or value != value:
             break
-        violation = np.abs(gradient / scales).max()
+        violation = largest_ratio(gradient, scales)
         if violation <= feasibility:
             break
         # Where x stays put, H is 0 and the goal of Newton's step is far beyond anything that
@@ -275,7 +275,7 @@ def maximise(
                 better = True
                 break
             # Near the maximum rounding hides the rise; then the gradient decides.
-            closer = np.abs(gradient_new / scales).max() < 0.9 * violation
+            closer = largest_ratio(gradient_new, scales) < 0.9 * violation
             if closer and value_new >= value - 1e-14 * ceiling:
                 better = True
                 break
@@ -290,10 +290,31 @@ def maximise(
         if not better:
             break
         y, value = trial, value_new
-        x[:] = x_new
-        gradient[:] = gradient_new
-        hessian[:] = hessian_new
+        copy_to(x, x_new)
+        copy_to(gradient, gradient_new)
+        copy_to(hessian, hessian_new)
     return y, value, violation, evaluations
+
+
+# Loops, since numba compiles expressions of arrays for seconds.
+
+
+@njit(cache=True, error_model="numpy")
+def largest_ratio(a, b):
+    """max |a/b| over two matrices."""
+    largest = 0.0
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            largest = max(largest, abs(a[i, j] / b[i, j]))
+    return largest
+
+
+@njit(cache=True)
+def copy_to(target, source):
+    """The same numbers in another matrix."""
+    for i in range(source.shape[0]):
+        for j in range(source.shape[1]):
+            target[i, j] = source[i, j]
 
 
 @njit(cache=True, error_model="numpy")
@@ -324,8 +345,10 @@ def newton_goal(y, gradient, hessian, scales, ridge, reach, goal):
             b[p] += entry * scaled[q]
             A[p, q] = sign[p] * entry * sign[q]
         b[p] *= sign[p]
-    z = np.zeros(n)
-    nonnegative(A, b, sign != 0.0, z)
+    free, z = np.empty(n, dtype=np.bool_), np.zeros(n)
+    for i in range(n):
+        free[i] = sign[i] != 0.0
+    nonnegative(A, b, free, z)
     for i in range(n):
         goal[i // m, i % m] = sign[i] * z[i] / scales[i // m, i % m]
 
@@ -372,10 +395,13 @@ def nonnegative(A, b, free, z):
 @njit(cache=True, error_model="numpy")
 def solve_inside(A, b, inside, solution):
     """A z = b restricted to the entries ``inside``, by Cholesky's factors; 0 elsewhere."""
-    index = np.flatnonzero(inside)
-    n = len(index)
+    index, n = np.empty(len(b), dtype=np.int64), 0
+    for i in range(len(b)):
+        solution[i] = 0.0
+        if inside[i]:
+            index[n] = i
+            n += 1
     L = np.empty((n, n))
-    solution[:] = 0.0
     for i in range(n):
         for j in range(i + 1):
             rest = A[index[i], index[j]]
