@@ -27,3 +27,9 @@ def test_a_wrong_answer_is_noticed():
     verdicts = [solvers.attempt(wrong, 20, number)[0] for number in range(20)]
     # Where all α are 0, or λ is large, a thousandth of them is within the tolerance.
     assert verdicts.count("wrong") >= 15
+
+
+@pytest.mark.parametrize("number", [250, 278, 617, 4012])
+def test_a_gap_that_only_rounding_hides_is_none_of_the_answers(number):
+    # λ so small that the rounding of a margin of 1 is more than the tolerance of the objective.
+    assert solvers.attempt(solvers.SOLVERS["svm"], 0, number)[:2] == ("right", "")

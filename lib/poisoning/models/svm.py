@@ -92,12 +92,11 @@ def train_svm(
             if min(len(everything), X.shape[1] + 1) <= LARGEST_SYSTEM:
                 w, alpha, primal, gap = problem.interior_point(everything, tol)
             if not gap <= tol * primal:
-                raise SolverError(
-                    f"SVM ({n} examples, lambda {lam:g}): relative duality gap {gap / primal:.1e} "
-                    f"after {epochs} epochs, tolerance {tol:.1e}; raise max_epochs, tol or lambda, "
-                    "or bring the features nearer to 0"
-                )
+                raise _no_convergence(n, lam, gap / primal, tol, epochs)
         if gap <= tol * primal:
+            w, primal, gap = problem.beyond_rounding(w, alpha, primal, gap, tol)
+            if not gap <= tol * primal:
+                raise _no_convergence(n, lam, gap / primal, tol, epochs)
             model = LinearModel(w[:-1].copy(), float(w[-1]))
             return SVMSolution(model, alpha, lam * primal, lam * gap, epochs)
         newton = gap <= _NEWTON_BELOW * primal and not newton
@@ -108,6 +107,14 @@ def train_svm(
         undecided = np.flatnonzero((alpha > 0.0) & (alpha < problem.upper))
         if undecided.size:
             epochs += problem.descend(alpha, w, undecided, _FREE_EPOCHS)
+
+
+def _no_convergence(n: int, lam: float, gap: float, tol: float, epochs: int) -> SolverError:
+    return SolverError(
+        f"SVM ({n} examples, lambda {lam:g}): relative duality gap {gap:.1e} after {epochs} "
+        f"epochs, tolerance {tol:.1e}; raise max_epochs, tol or lambda, or bring the features "
+        "nearer to 0"
+    )
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,29 @@ class _Problem:
         square = w @ w
         primal = 0.5 * square + self.upper @ np.maximum(0.0, gradient)
         return float(primal), float(primal + 0.5 * square - alpha.sum()), gradient
+
+    def beyond_rounding(
+        self,
+        w: Float[ndarray, "d1"],
+        alpha: Float[ndarray, "n"],
+        primal: float,
+        gap: float,
+        tol: float,
+    ) -> tuple[Float[ndarray, "d1"], float, float]:
+        """w, primal value and gap of which the last holds in exact arithmetic, too.
+
+        Where all points have margin 1 or more and λ is small, the primal value can be so small that
+        rounding of margins, times 1/λn, is more than ``tol`` of it. Then w is made longer by more
+        than that rounding, and every margin is taken for as small as it may be.
+        """
+        off = len(w) * np.finfo(np.float64).eps * np.sqrt(self.diagonal) * np.linalg.norm(w)
+        if self.upper @ off <= 0.01 * tol * primal:
+            return w, primal, gap
+        w = w * (1.0 + 4.0 * off.max())
+        margins = self.y * (self.X @ w[:-1] + w[-1]) - 2.0 * off
+        combined = self.combine(alpha)
+        primal = float(0.5 * w @ w + self.upper @ np.maximum(0.0, 1.0 - margins))
+        return w, primal, float(primal + 0.5 * combined @ combined - alpha.sum())
 
     def interior_point(
         self, present: Int[ndarray, "k"], tol: float
