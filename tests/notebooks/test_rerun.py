@@ -25,10 +25,11 @@ def test_a_second_run_gives_the_same_outputs_and_files(name, tmp_path):
         paths.PROGRESS_VARIABLE: os.devnull,
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # importing the others takes seconds
     }
     command = [
-        *(sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env"),
-        *("--nbval-cell-timeout=600", "-p", "no:cacheprovider", "-W", "default"),
+        *(sys.executable, "-m", "pytest", "-c", os.devnull, "-q", "-p", "nbval.plugin", "--nbval"),
+        *("--nbval-current-env", "--nbval-cell-timeout=600", "-p", "no:cacheprovider"),
     ]
     run = subprocess.run(
         [*command, str(executed)], env=environment, cwd=paths.ROOT, capture_output=True, text=True
