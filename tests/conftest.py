@@ -15,3 +15,19 @@ CHECKED = [
     if path.stem not in {"__init__", "__main__"} and not path.stem.endswith("kernels")
 ]
 install_import_hook(CHECKED, "beartype.beartype")
+
+HERE = Path(__file__).parent
+UNTRACED = [
+    HERE / name
+    for name in (
+        "fuzz", "poisoning", "replication/test_fingerprint.py", "replication/test_params.py"
+    )
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Leave slow tests out of the coverage, which doubles their time; fast ones reach that code."""
+    for item in items:
+        slow = item.get_closest_marker("slow")
+        if slow and any(item.path.is_relative_to(folder) for folder in UNTRACED):
+            item.add_marker("no_cover")
