@@ -7,18 +7,20 @@ unpack to, more than any machine holds.
 import gzip
 import io
 import json
+import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
-from scipy.io import loadmat
 
-from poisoning.datasets import files
+from poisoning.datasets import files, matlab
 from poisoning.errors import DataError
 
 LARGEST = 1 << 28
@@ -202,11 +204,13 @@ _HEADERS = {
 }
 
 
-def read_mat(path: Path) -> dict[str, Any]:
-    """The variables of a MATLAB file, version 5.
+def read_mat(path: Path) -> dict[str, ndarray | list[ndarray]]:
+    """The numeric arrays of a MATLAB file, version 5, and its cell arrays of such as lists.
+
+    They are read by SciPy, in another process (:mod:`poisoning.datasets.matlab`).
 
     Raises:
-        DataError: it unpacks to more than :data:`LARGEST` bytes.
+        DataError: it unpacks to more than :data:`LARGEST` bytes, is damaged, or is no such file.
     """
     raw = path.read_bytes() if path.stat().st_size <= LARGEST else b""
     at, total = 128, len(raw)
@@ -222,8 +226,29 @@ def read_mat(path: Path) -> dict[str, Any]:
             if total > LARGEST:
                 raise DataError(_too_large(path.name))
         at += size
-    return loadmat(io.BytesIO(raw))
+    # By way of the function, so that results hang on what it does.
+    script = str(sys.modules[matlab.main.__module__].__file__)
+    command = [sys.executable, script, str(path)]
+    with suppress(subprocess.TimeoutExpired):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LONG)
+        if done.returncode == 0:
+            return _arrays(done.stdout)
+    raise DataError(f"{path.name} is damaged, or no MATLAB file of version 5.")
 
 
+def _arrays(raw: bytes) -> dict[str, ndarray | list[ndarray]]:
+    found: dict[str, Any] = {}
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        for member in archive.infolist():
+            name, _, cell = member.filename.removesuffix(".npy").partition("/")
+            array = read_array(archive, member)
+            if cell:
+                found.setdefault(name, []).append(array)
+            else:
+                found[name] = array
+    return found
+
+
+_LONG = 60.0  # seconds; the largest of the published files takes one
 _COMPRESSED = 15
 """The type of an element that is packed by zlib."""

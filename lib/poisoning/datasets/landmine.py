@@ -18,7 +18,9 @@ def parse(folder: Path) -> Content:
     cells = read_mat(path)
     if not {"feature", "label"} <= cells.keys():
         raise DataError(f"{path.name} holds no cells feature and label.")
-    features, labels = cells["feature"].ravel(), cells["label"].ravel()
+    features, labels = cells["feature"], cells["label"]
+    if not isinstance(features, list) or not isinstance(labels, list):
+        raise DataError(f"{path.name} holds no cells feature and label.")
     if [len(x) for x in features] != [len(y) for y in labels]:
         raise DataError(f"{path.name} does not hold one label per example.")
     tasks = np.repeat(np.arange(len(features)), [len(x) for x in features])

@@ -133,3 +133,18 @@ def test_a_mirror_is_a_folder_or_a_url(monkeypatch, given, address):
 def test_another_mirror_is_refused_before_anything_is_fetched(given):
     with pytest.raises(DataError, match=r"DATA_MIRROR = .* must be a folder, or a URL that begins"):
         mirror_address(given)
+
+
+def test_a_matlab_file_that_crashes_its_reader_is_one_sentence(tmp_path):
+    cells = np.empty(2, dtype=object)
+    cells[0], cells[1] = np.eye(2), np.ones(3)
+    path = tmp_path / "a.mat"
+    savemat(path, {"t": np.arange(60.0).reshape(20, 3), "s": np.ones((4, 4)), "c": cells})
+    found = read_mat(path)
+    assert np.array_equal(found["t"], np.arange(60.0).reshape(20, 3))
+    assert [cell.tolist() for cell in found["c"]] == [[[1, 0], [0, 1]], [[1, 1, 1]]]
+    raw = bytearray(path.read_bytes())
+    raw[681], raw[1039] = 61, 216  # SciPy reads beyond its memory
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="a.mat is damaged, or no MATLAB file"):
+        read_mat(path)
