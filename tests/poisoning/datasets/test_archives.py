@@ -146,5 +146,5 @@ def test_a_matlab_file_that_crashes_its_reader_is_one_sentence(tmp_path):
     raw = bytearray(path.read_bytes())
     raw[681], raw[1039] = 61, 216  # SciPy reads beyond its memory
     path.write_bytes(raw)
-    with pytest.raises(DataError, match="a.mat is damaged, or no MATLAB file"):
+    with pytest.raises(DataError, match=r"a\.mat is damaged, or no MATLAB file"):
         read_mat(path)
