@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from replication import records
@@ -46,12 +46,14 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
+@example(frozenset([187, 147]))
 def test_values_come_back_to_the_last_bit(tmp_path_factory, value):
     file = tmp_path_factory.mktemp("records") / "a.npz"
     records.write(file, {"key": "k"}, value)
     about, back = records.read(file)
     assert about == {"key": "k"}
-    assert repr(back) == repr(value)
+    # Like repr, but that the elements of sets are sorted.
+    assert pformat(back, sort_dicts=False) == pformat(value, sort_dicts=False)
     assert compare(back, value).equal
     assert Digester(repr).digest(back) == Digester(repr).digest(value)
 
