@@ -7,6 +7,7 @@ import zipfile
 from collections import namedtuple
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pprint import pformat
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_values_come_back_to_the_last_bit(tmp_path_factory, value):
     about, back = records.read(file)
     assert about == {"key": "k"}
     # Like repr, but that the elements of sets are sorted.
-    assert pformat(back, sort_dicts=False) == pformat(value, sort_dicts=False)
+    assert pformat(back, width=1, sort_dicts=False) == pformat(value, width=1, sort_dicts=False)
     assert compare(back, value).equal
     assert Digester(repr).digest(back) == Digester(repr).digest(value)
 
