@@ -82,6 +82,14 @@ def array(
     return values
 
 
+def rectangle(values: Any, name: str) -> ndarray:
+    """A finite matrix of at least one row and one column as float64."""
+    values = array(values, name, (None, None))
+    if not values.size:
+        raise ValueError(f"{name} must have rows and columns, its shape is {values.shape}.")
+    return values
+
+
 def square(values: Any, name: str) -> ndarray:
     """A finite square matrix as float64."""
     values = array(values, name, (None, None))

@@ -17,7 +17,7 @@ from replication.provenance import tracked_notebooks
 from replication.reading import ReadingError
 from replication.units import read_table
 
-SECONDS = 3600.0
+HOUR = 3600.0
 
 
 def costs(profile: str) -> dict[str, dict[str, Any]]:
@@ -34,11 +34,11 @@ def costs(profile: str) -> dict[str, dict[str, Any]]:
         for row in rows:
             by_kind[row["label"]].append(row["cpu_seconds"])
         kinds = {
-            label: {"cpu_hours": round(sum(spent) / SECONDS, 4), "units": len(spent)}
+            label: {"cpu_hours": round(sum(spent) / HOUR, 4), "units": len(spent)}
             for label, spent in sorted(by_kind.items(), key=lambda one: -sum(one[1]))
         }
         found[name] = {
-            "cpu_hours": round(sum(row["cpu_seconds"] for row in rows) / SECONDS, 4),
+            "cpu_hours": round(sum(row["cpu_seconds"] for row in rows) / HOUR, 4),
             "units": len(rows),
             "machine": ", ".join(sorted({row["cpu"] for row in rows})),
             "kinds": kinds,

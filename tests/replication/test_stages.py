@@ -164,15 +164,15 @@ def test_experiments_take_any_number_and_can_be_compared(project):
     assert file == "results/demo/toy/one/headline.json"
     assert different[file]["attacked"]["new"] == 3e-05
     git(project, "checkout", "-q", "params.yaml")
-    call(project, "dvc", "exp", "run", "--queue", "-S", "toy.one.scale=0.2,0.3", "toy-one@demo")
+    call(project, "dvc", "exp", "run", "--queue", "-S", "toy.one.scale=0.2,0.3,0.4", "toy-one@demo")
     call(project, "dvc", "exp", "run", "--run-all", "--jobs", "1")
     rows = call(project, "dvc", "exp", "show", "--only-changed", "--csv").stdout.splitlines()
     head = rows[0].split(",")
     scale = next(i for i, name in enumerate(head) if name.endswith("toy.one.scale"))
     attacked = next(i for i, name in enumerate(head) if name.endswith("attacked"))
     found = {row.split(",")[scale]: row.split(",")[attacked] for row in rows[1:]}
-    assert {"0.2", "0.3"} <= set(found)
-    assert all(float(found[value]) == float(value) for value in ("0.2", "0.3"))
+    assert {"0.2", "0.3", "0.4"} <= set(found)
+    assert all(float(found[value]) == float(value) for value in ("0.2", "0.3", "0.4"))
     assert len(head) < 25
 
 

@@ -59,9 +59,7 @@ class RelaxedPoison:
     copies: Int[ndarray, "k"]
 
     def __post_init__(self) -> None:
-        X = checks.array(self.X, "X", (None, None))
-        if not X.size:
-            raise ValueError(f"X must have rows and columns, its shape is {X.shape}.")
+        X = checks.rectangle(self.X, "X")
         copies = checks.classes(self.copies, "copies", len(X), 2**31)
         if copies.min() < 1:
             raise ValueError("copies must be at least 1.")

@@ -29,7 +29,7 @@ EXACT = 1e-6
 MARGIN = 0.01
 """What the test error of a roughly trained model is taken to be off by, at most.
 
-A choice, not a bound: on Enron, KKT's candidates were off by .005 at most and .001 on average.
+A choice, not a bound: of 80 candidates of KKT on one split of Enron none was off by more than .005.
 """
 
 _UNKNOWN_COST = 5

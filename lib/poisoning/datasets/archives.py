@@ -228,7 +228,7 @@ def read_mat(path: Path) -> dict[str, ndarray | list[ndarray]]:
         at += size
     # By way of the function, so that results hang on what it does.
     script = str(sys.modules[matlab.main.__module__].__file__)
-    command = [sys.executable, script, str(path)]
+    command = [sys.executable, "-P", script, str(path)]  # -P: its folder is no place of modules
     with suppress(subprocess.TimeoutExpired):
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LONG)
         if done.returncode == 0:

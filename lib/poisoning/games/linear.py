@@ -334,10 +334,8 @@ class AttackedGame:
         def removed(members: Bool[ndarray, "m"]) -> float:
             return float(1.0 - keep[members].mean()) if members.any() else float("nan")
 
-        # A copy, since a learner may change what it is given.
-        wrong = model.predict(game.X_test.copy()) != game.y_test
         return Outcome(
-            test_error=float(np.mean(wrong)),
+            test_error=self._test_error(model),
             poison_removed=removed(data.poisoned),
             clean_removed=removed(~data.poisoned),
             clean_removed_by_label={
@@ -356,9 +354,11 @@ class AttackedGame:
         if not isinstance(game.learner, SVM) or not game.binary:
             return None
         learner = clone(game.learner).set_params(tol=max(ROUGH, game.learner.tol))
-        weights = keep.astype(np.float64)
-        fitted = learner.fit_added(self.data.X, self.data.y, weights, game.clean_model)
-        return float(np.mean(_model(fitted).predict(game.X_test) != game.y_test))
+        return self._test_error(self._trained(keep, learner))
+
+    def _test_error(self, model: Any) -> float:
+        # A copy, since a learner may change what it is given.
+        return float(np.mean(model.predict(self.game.X_test.copy()) != self.game.y_test))
 
     def keep(self, name: str) -> Bool[ndarray, "m"]:
         """The points that a defense keeps."""
@@ -406,10 +406,10 @@ class AttackedGame:
         """The learner trained on all points."""
         return self._trained(np.ones(len(self.data.y), dtype=bool))
 
-    def _trained(self, keep: Bool[ndarray, "m"]) -> Any:
-        """The learner trained on the points kept."""
+    def _trained(self, keep: Bool[ndarray, "m"], learner: Any = None) -> Any:
+        """The game's learner, or another of its kind, trained on the points kept."""
         data, game = self.data, self.game
-        learner = clone(game.learner)
+        learner = clone(game.learner) if learner is None else learner
         if hasattr(learner, "fit_added"):
             if keep.all() and not data.poisoned.any():
                 return _model(game.clean_model)

@@ -15,7 +15,7 @@ F is λ1-strongly convex and has one minimiser.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -190,7 +190,7 @@ def prox(Z: Float[ndarray, "m d"], c: float) -> tuple[Float[ndarray, "m d"], flo
 
     Raises ``ValueError`` for a negative c, ``Z`` that is no finite matrix.
     """
-    Z, c = _not_empty(Z, "Z"), checks.positive(c, "c", zero=True)
+    Z, c = checks.rectangle(Z, "Z"), checks.positive(c, "c", zero=True)
     wide = Z.shape[0] <= Z.shape[1]
     squares, V = np.linalg.eigh(Z @ Z.T if wide else Z.T @ Z)
     a = np.sqrt(np.maximum(squares, TINY**2))  # ascending
@@ -199,13 +199,6 @@ def prox(Z: Float[ndarray, "m d"], c: float) -> tuple[Float[ndarray, "m d"], flo
     kept = np.maximum(a - np.max(a[None, :] @ thresholds), 0.0)
     P = (V * (kept / a)) @ V.T
     return (P @ Z if wide else Z @ P), float(np.sum(kept))
-
-
-def _not_empty(values: Any, name: str) -> Float[ndarray, "m d"]:
-    values = checks.array(values, name, (None, None))
-    if not values.size:
-        raise ValueError(f"{name} must have rows and columns, its shape is {values.shape}.")
-    return values
 
 
 def task_scores(X: Float[ndarray, "m n d"], W: Float[ndarray, "m d"]) -> Float[ndarray, "m n"]:
@@ -255,7 +248,7 @@ def loss_curvatures(
 
 def relationship(W: Float[ndarray, "m d"]) -> Float[ndarray, "m m"]:
     """Ω = (WWᵀ)^{1/2}/tr (WWᵀ)^{1/2}, which solves Eq. (1) for this W; I/m where W = 0."""
-    W = _not_empty(W, "W")
+    W = checks.rectangle(W, "W")
     U, s, _ = np.linalg.svd(W, full_matrices=False)
     total = np.sum(s)
     if not total > 0.0:

@@ -81,9 +81,7 @@ def train_multiclass_svm(
         SolverError: ``step`` is so long that the weights overflow.
     """
     classes = checks.whole(classes, "classes", 2)
-    X = checks.array(X, "X", (None, None))
-    if not X.size:
-        raise ValueError(f"X must have rows and columns, its shape is {X.shape}.")
+    X = checks.rectangle(X, "X")
     y = checks.classes(y, "y", len(X), classes)
     batch, passes = checks.whole(batch, "batch"), checks.whole(passes, "passes", 0)
     step, rng = checks.positive(step, "step"), checks.generator(rng)
