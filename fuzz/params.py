@@ -401,7 +401,8 @@ def trap(source: Source, rng: random.Random) -> Mutation:
         ("!<tag:yaml.org,2002:int> 3", "tag"), ("&a", "anchor"), ("*", "YAML"), ("&", "YAML"),
     ])  # fmt: skip
     text = source.replaced(rng.choice(source.scalars()), value)
-    return Mutation(text.encode(), ((told, "YAML", "anchor or alias", "the tag"),))
+    # An open quote may close at the next one in the file: the value between is then too long.
+    return Mutation(text.encode(), ((told, "YAML", "anchor or alias", "the tag", "characters"),))
 
 
 def document(source: Source, rng: random.Random) -> Mutation:

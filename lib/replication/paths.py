@@ -31,6 +31,11 @@ CHECK_VARIABLE = "POISON_CHECK"
 """A plan of units to compare with what is on record; see :mod:`replication.checking`."""
 
 
+def shown(path: Path) -> Path:
+    """As a reader is told of it: from the project's folder on, where it lies there."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 def in_pipeline() -> bool:
     """Whether the runner has started this process; False for a notebook opened by hand."""
     return RESULTS_VARIABLE in os.environ

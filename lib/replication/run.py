@@ -261,7 +261,7 @@ def _kept(output: Path, file: Path) -> str:
         shutil.move(output, file)
     except OSError:
         return ""
-    return f" (the notebook as far as it ran: {file.relative_to(paths.ROOT)})"
+    return f" (the notebook as far as it ran: {paths.shown(file)})"
 
 
 def _before(variable: str, folder: Path) -> str:
@@ -375,7 +375,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     count, size = cache_size()
     print(
-        f"results in {folder.relative_to(paths.ROOT)}; {count} units of work in .cache take "
+        f"results in {paths.shown(folder)}; {count} units of work in .cache take "
         f"{size / 1e6:.0f} MB (`make clean` removes them)"
     )
     return 0

@@ -23,7 +23,7 @@ BACKTRACKS = 60
 REACH = 10.0  # a step promises no more than this times what the dual can still gain
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, forceinline=True)
 def proximal(t, tau, shrink, lower, upper, integer):
     """argmin over [lower, upper] of ½(x − t)² + τ f(x), and its derivative in t.
 
@@ -50,7 +50,7 @@ def proximal(t, tau, shrink, lower, upper, integer):
     return below + max(fraction, 0.0), 1.0
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, forceinline=True)
 def square(x, integer):
     """f(x): the envelope, linear between the squares of neighbouring integers; or x²."""
     if integer:
@@ -244,7 +244,7 @@ def maximise(
     )
     evaluations, violation = 1, np.inf
     x_new, gradient_new, hessian_new = np.empty(x.shape), np.empty((K, m)), np.empty((K * m, K * m))
-    goal = np.empty((K, m))
+    now, goal = np.empty((K, m)), np.empty((K, m))
     for _ in range(NEWTON_STEPS):
         if evaluations > passes or value > ceiling * (1.0 + 1e-9) or value != value:
             break
@@ -254,7 +254,10 @@ def maximise(
         # Where x stays put, H is 0 and the goal of Newton's step is far beyond anything that
         # the dual can gain: no multiplier may promise more than a few times that.
         reach = REACH * max(ceiling - value, 1e-12 * ceiling)
-        newton_goal(y, gradient, hessian, scales, ridge, reach, goal)
+        for k in range(K):
+            for j in range(m):
+                now[k, j] = y[k][j]
+        newton_goal(now, gradient, hessian, scales, ridge, reach, goal)
         length, better = 1.0, False
         trial, value_new = y, value
         for _ in range(BACKTRACKS):
@@ -324,15 +327,15 @@ def newton_goal(y, gradient, hessian, scales, ridge, reach, goal):
     One at 0 may leave only towards the end that is exceeded. With t the signs the model is
     −½zᵀ(t∘H∘t)z + (t∘(Hy + ∇))·z over z ≥ 0: non-negative least squares. Written: ``goal`` (K, m).
     """
-    K, m = len(y), len(y[0])
+    K, m = y.shape
     n = K * m
     sign, scaled, relative = np.empty(n), np.empty(n), np.empty(n)
     for k in range(K):
         for j in range(m):
             i = k * m + j
             relative[i] = gradient[k, j] / scales[k, j]
-            scaled[i] = y[k][j] * scales[k, j]
-            sign[i] = np.sign(y[k][j]) if y[k][j] != 0.0 else np.sign(relative[i])
+            scaled[i] = y[k, j] * scales[k, j]
+            sign[i] = np.sign(y[k, j]) if y[k, j] != 0.0 else np.sign(relative[i])
     A, b = np.empty((n, n)), np.empty(n)
     for p in range(n):
         scale = scales[p // m, p % m]

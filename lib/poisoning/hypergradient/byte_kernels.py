@@ -24,7 +24,6 @@ from numba.extending import intrinsic
 from numpy import ndarray
 
 from poisoning.compiled import njit
-from poisoning.hypergradient.simd_kernels import INDEX, array_of, at, index, row_of
 
 QUAD = 4
 TILE = 64
@@ -36,6 +35,7 @@ TILES = 24  # at a time: limbs in the first-level cache, sums of 4 · 24 · 255 
 AHEAD = 2  # quads: what has to come from memory is asked for that early
 
 _LANES = 16
+_INDEX = ir.IntType(64)
 _INTEGER, _REAL = ir.IntType(32), ir.FloatType()
 _INTEGERS, _REALS = ir.VectorType(_INTEGER, _LANES), ir.VectorType(_REAL, _LANES)
 
@@ -62,6 +62,31 @@ def _aligned(X: ndarray) -> ndarray:
     found = memory[first : first + X.size].reshape(X.shape)
     found[...] = X
     return found
+
+
+def _index(value):
+    """A constant to count with."""
+    return ir.Constant(_INDEX, value)
+
+
+def _array(context, builder, kind, value):
+    """The array behind an argument."""
+    return context.make_array(kind)(context, builder, value)
+
+
+def _row(builder, array, *numbers):
+    """Pointer to a line along the last axis of a contiguous array."""
+    place = _index(0)
+    for axis, number in enumerate(numbers):
+        size = builder.extract_value(array.shape, axis)
+        place = builder.add(builder.mul(place, size), number)
+    size = builder.extract_value(array.shape, len(numbers))
+    return builder.gep(array.data, [builder.mul(place, size)])
+
+
+def _at(builder, pointer, column, vector):
+    """Pointer to a vector that begins there."""
+    return builder.bitcast(builder.gep(pointer, [column]), vector.as_pointer())
 
 
 def _load(builder, pointer):
@@ -92,17 +117,10 @@ def _everywhere(builder, number):
     return _lanes(builder, alone, nothing, *([0] * _LANES))
 
 
-def _lines(builder, array, count):
-    """Pointers to the limbs of every vector."""
-    return [[row_of(builder, array, index(q), index(limb)) for limb in range(LIMBS)]
-            for q in range(count)]  # fmt: skip
-
-
-def _sums(builder, count):
-    """Zeros, for every vector, limb, and row or part of a tile."""
+def _sums(builder):
+    """Zeros, for every limb, and row or part of a tile."""
     zero = ir.Constant(_INTEGERS, None)
-    return [[[cgutils.alloca_once_value(builder, zero) for _ in range(QUAD)]
-             for _ in range(LIMBS)] for _ in range(count)]  # fmt: skip
+    return [[cgutils.alloca_once_value(builder, zero) for _ in range(QUAD)] for _ in range(LIMBS)]
 
 
 def _add_products(builder, totals, pixels, factor):
@@ -178,88 +196,75 @@ def _in_order(builder, parts):
         yield _lanes(builder, *pairs, *range(_LANES))
 
 
-def dots_with(count):
-    """z[:, 4 i … 4 i + 3] += products of quad i of rows with ``count`` vectors, in their units.
+@intrinsic
+def add_products(typing, rows, i, first, last, limbs, z):  # pragma: no cover (in the compiler)
+    """z[4 i … 4 i + 3] += products of quad i of rows with a vector, in its unit.
 
     ``rows`` as packed, of which tiles ``first`` … ``last`` − 1 are taken, at most ``TILES``;
-    ``limbs`` (count, 3, c) of signed bytes; ``z`` (count, 4 × quads) of float32.
+    ``limbs`` (3, c) of signed bytes; ``z`` (4 × quads,) of float32.
     """
+    signature = types.void(rows, types.intp, types.intp, types.intp, limbs, z)
 
-    @intrinsic
-    def dots(typing, rows, i, first, last, limbs, z):  # pragma: no cover (runs in the compiler)
-        signature = types.void(rows, types.intp, types.intp, types.intp, limbs, z)
+    def generate(context, builder, signature, values):
+        kinds, (_, i, first, last, *_) = signature.args, values
+        X = _array(context, builder, kinds[0], values[0])
+        out = _array(context, builder, kinds[5], values[5])
+        vector = _array(context, builder, kinds[4], values[4])
+        factors = [_row(builder, vector, _index(limb)) for limb in range(LIMBS)]
+        sums = _sums(builder)
+        with cgutils.for_range_slice(builder, first, last, _index(1), _INDEX) as (t, _):
+            column = builder.mul(t, _index(TILE))
+            lines = [_row(builder, X, i, t, _index(k)) for k in range(QUAD)]
+            pixels = [_load(builder, _at(builder, x, _index(0), _INTEGERS)) for x in lines]
+            later = builder.add(i, _index(AHEAD))
+            for k in range(QUAD):
+                _prefetch(builder, _row(builder, X, later, t, _index(k)))
+            for limb, totals in zip(factors, sums, strict=True):
+                factor = _load(builder, _at(builder, limb, column, _INTEGERS))
+                _add_products(builder, totals, pixels, factor)
+        rows_of = [_joined(builder, limbs) for limbs in zip(*sums, strict=True)]
+        found = _sums_of_lanes(builder, *rows_of)
+        place = _at(builder, out.data, builder.mul(i, _index(QUAD)), found.type)
+        builder.store(builder.fadd(builder.load(place, align=4), found), place, align=4)
+        return context.get_dummy_value()
 
-        def generate(context, builder, signature, values):
-            kinds, (_, i, first, last, *_) = signature.args, values
-            X = array_of(context, builder, kinds[0], values[0])
-            out = array_of(context, builder, kinds[5], values[5])
-            factors = _lines(builder, array_of(context, builder, kinds[4], values[4]), count)
-            sums = _sums(builder, count)
-            with cgutils.for_range_slice(builder, first, last, index(1), INDEX) as (t, _):
-                column = builder.mul(t, index(TILE))
-                lines = [row_of(builder, X, i, t, index(k)) for k in range(QUAD)]
-                pixels = [_load(builder, at(builder, x, index(0), _INTEGERS)) for x in lines]
-                later = builder.add(i, index(AHEAD))
-                for k in range(QUAD):
-                    _prefetch(builder, row_of(builder, X, later, t, index(k)))
-                for own, of_limbs in zip(factors, sums, strict=True):
-                    for limb, totals in zip(own, of_limbs, strict=True):
-                        factor = _load(builder, at(builder, limb, column, _INTEGERS))
-                        _add_products(builder, totals, pixels, factor)
-            for q, of_limbs in enumerate(sums):
-                rows_of = [_joined(builder, limbs) for limbs in zip(*of_limbs, strict=True)]
-                found = _sums_of_lanes(builder, *rows_of)
-                line = row_of(builder, out, index(q))
-                place = at(builder, line, builder.mul(i, index(QUAD)), found.type)
-                builder.store(builder.fadd(builder.load(place, align=4), found), place, align=4)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return dots
+    return signature, generate
 
 
-def add_tile(count):
-    """g[:, 64 t … 64 t + 63] += units × Σ r_i × row i over at most ``BLOCK`` quads of rows.
+@intrinsic
+def add_tile(typing, rows, t, limbs, unit, g):  # pragma: no cover (in the compiler)
+    """g[64 t … 64 t + 63] += unit × Σ r_i × row i over at most ``BLOCK`` quads of rows.
 
-    ``rows`` as packed; ``limbs`` (count, 3, quads or more) of r, four signed bytes each; ``units``
-    (count,) and ``g`` (count, c) of float32.
+    ``rows`` as packed; ``limbs`` (3, quads or more) of r, four signed bytes each; ``g`` (c,) of
+    float32.
     """
+    signature = types.void(rows, types.intp, limbs, types.float32, g)
 
-    @intrinsic
-    def add(typing, rows, t, limbs, units, g):  # pragma: no cover (runs in the compiler)
-        signature = types.void(rows, types.intp, limbs, units, g)
+    def generate(context, builder, signature, values):
+        kinds, (_, t, _, unit, _) = signature.args, values
+        X = _array(context, builder, kinds[0], values[0])
+        out = _array(context, builder, kinds[4], values[4])
+        vector = _array(context, builder, kinds[2], values[2])
+        factors = [_row(builder, vector, _index(limb)) for limb in range(LIMBS)]
+        sums = _sums(builder)
+        quads = builder.extract_value(X.shape, 0)
+        with cgutils.for_range_slice(builder, _index(0), quads, _index(1), _INDEX) as (i, _):
+            lines = [_row(builder, X, i, t, _index(k)) for k in range(QUAD)]
+            rows = [_load(builder, _at(builder, x, _index(0), _INTEGERS)) for x in lines]
+            pixels = _side_by_side(builder, rows)
+            for limb, totals in zip(factors, sums, strict=True):
+                factor = _everywhere(builder, builder.load(builder.gep(limb, [i])))
+                _add_products(builder, totals, pixels, factor)
+        scale = _everywhere(builder, unit)
+        line = builder.gep(out.data, [builder.mul(t, _index(TILE))])
+        parts = [_joined(builder, limbs) for limbs in zip(*sums, strict=True)]
+        for k, found in enumerate(_in_order(builder, parts)):
+            place = _at(builder, line, _index(_LANES * k), _REALS)
+            total = builder.fadd(builder.load(place, align=4), builder.fmul(scale, found))
+            builder.store(total, place, align=4)
+        return context.get_dummy_value()
 
-        def generate(context, builder, signature, values):
-            kinds, t = signature.args, values[1]
-            X = array_of(context, builder, kinds[0], values[0])
-            scales = array_of(context, builder, kinds[3], values[3])
-            out = array_of(context, builder, kinds[4], values[4])
-            factors = _lines(builder, array_of(context, builder, kinds[2], values[2]), count)
-            sums = _sums(builder, count)
-            quads = builder.extract_value(X.shape, 0)
-            with cgutils.for_range_slice(builder, index(0), quads, index(1), INDEX) as (i, _):
-                lines = [row_of(builder, X, i, t, index(k)) for k in range(QUAD)]
-                rows = [_load(builder, at(builder, x, index(0), _INTEGERS)) for x in lines]
-                pixels = _side_by_side(builder, rows)
-                for own, of_limbs in zip(factors, sums, strict=True):
-                    for limb, totals in zip(own, of_limbs, strict=True):
-                        factor = _everywhere(builder, builder.load(builder.gep(limb, [i])))
-                        _add_products(builder, totals, pixels, factor)
-            for q, of_limbs in enumerate(sums):
-                scale = builder.load(builder.gep(row_of(builder, scales), [index(q)]))
-                scale = _everywhere(builder, scale)
-                line = builder.gep(row_of(builder, out, index(q)), [builder.mul(t, index(TILE))])
-                parts = [_joined(builder, limbs) for limbs in zip(*of_limbs, strict=True)]
-                for k, found in enumerate(_in_order(builder, parts)):
-                    place = at(builder, line, index(_LANES * k), _REALS)
-                    total = builder.fadd(builder.load(place, align=4), builder.fmul(scale, found))
-                    builder.store(total, place, align=4)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return add
+    return signature, generate
 
 
 @njit(cache=True)
@@ -272,9 +277,11 @@ def split(v, limbs):
         top = max(top, patterns[j] & np.int32(0x7FFFFFFF))
     largest[0] = top
     most = largest.view(np.float32)[0]
-    limbs[:, v.size :] = 0
-    if not TINIEST < most < np.inf:
-        limbs[:] = 0
+    known = v.size if TINIEST < most < np.inf else 0
+    for limb in range(LIMBS):
+        for j in range(known, limbs.shape[1]):
+            limbs[limb, j] = 0
+    if not known:
         return most * np.float32(0)
     per_unit = LARGEST / most
     for j in range(v.size):
@@ -288,37 +295,22 @@ def split(v, limbs):
     return most / LARGEST
 
 
-def products_with(count):
-    """The two halves of a pass for ``count`` vectors, over a block of packed rows.
+@njit(cache=True)
+def block_products(block, limbs, unit, z):
+    """z = the products of a block's rows with a vector, given its limbs (3, c) and their unit."""
+    for i in range(z.size):
+        z[i] = 0
+    tiles = block.shape[1]
+    for first in range(0, tiles, TILES):
+        for i in range(len(block)):
+            add_products(block, i, first, min(first + TILES, tiles), limbs, z)
+    for i in range(z.size):
+        z[i] *= unit
 
-    ``limbs_of(v, size)``: limbs (count, 3, size) and units (count,) of vectors (count, ≤ size).
-    ``scores(block, limbs, units, z)``: z (count, ≥ rows) = products of the rows with the vectors.
-    ``add(block, r, g)``: g (count, c) += Σ r_i × row i, r (count, ≥ rows).
-    """
-    dots, add_to = dots_with(count), add_tile(count)
 
-    @njit(cache=True, name=f"limbs_of_{count}")
-    def limbs_of(v, size):
-        limbs, units = np.empty((count, LIMBS, size), np.int8), np.empty(count, np.float32)
-        for q in range(count):
-            units[q] = split(v[q], limbs[q])
-        return limbs, units
-
-    @njit(cache=True, name=f"block_scores_of_{count}")
-    def scores(block, limbs, units, z):
-        z[:] = 0
-        tiles = block.shape[1]
-        for first in range(0, tiles, TILES):
-            for i in range(len(block)):
-                dots(block, i, first, min(first + TILES, tiles), limbs, z)
-        for q in range(count):
-            for i in range(z.shape[1]):
-                z[q, i] *= units[q]
-
-    @njit(cache=True, name=f"block_add_of_{count}")
-    def add(block, r, g):
-        limbs, units = limbs_of(r, r.shape[1])
-        for t in range(block.shape[1]):
-            add_to(block, t, limbs.view(np.int32), units, g)
-
-    return limbs_of, scores, add
+@njit(cache=True)
+def block_sums(block, r, limbs, g):
+    """g (c,) += Σ r_i × row i of a block, r (≥ rows,); ``limbs`` (3, ≥ rows) is overwritten."""
+    unit = split(r, limbs)
+    for t in range(block.shape[1]):
+        add_tile(block, t, limbs.view(np.int32), unit, g)

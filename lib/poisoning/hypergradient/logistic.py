@@ -10,7 +10,8 @@ matrix products −η(QᵀW + RᵀP) with a row per step in Q (T × m), W (T × 
 
 On a CPU compiled passes read the clean rows once per step for every two problems, a byte per pixel,
 and each problem's own poison, a byte per pixel where it is frozen. In float32, on a processor with
-AVX-512 VNNI, bytes are multiplied as integers (``byte_kernels``). On a GPU everything is done by
+AVX-512 VNNI, bytes are multiplied as integers (``docs/byte-kernels.md``). Where the clean rows are
+few (:data:`SMALL`), NumPy does the same without compiling anything. On a GPU everything is done by
 matrix products (:class:`MLP` without hidden layers). The choice changes only rounding.
 """
 
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
@@ -28,10 +28,13 @@ from torch import Tensor
 from poisoning import checks
 from poisoning.hypergradient import byte_kernels
 from poisoning.hypergradient import logistic_kernels as kernels
+from poisoning.hypergradient import logistic_plain as plain
 from poisoning.hypergradient.mlp import MLP
-from poisoning.hypergradient.problem import Linearisation, Problem, Rows, Tape
+from poisoning.hypergradient.problem import Linearisation, Problem, Tape
 
-_LANES = 32  # columns are kept in multiples: a row then fills vector registers
+SMALL = 2**17
+"""Below so many numbers in the clean rows nothing is compiled: NumPy takes about 2.5 times as long,
+and compiling some ten seconds once."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class _Point:
     clean: Tensor
     poison: Tensor
     pull: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All but w, in the kernels' order."""
+        return self.clean, self.poison, self.pull
 
 
 @dataclass(frozen=True)
@@ -73,27 +81,18 @@ class Logistic(MLP):
         """The data term at w by one pass over the rows."""
         if not _on_cpu(problem):
             return super().linearise(problem, w)
-        w = _vectors(problem, w, "w")
-        K, m, _ = problem.poison.shape
-        n = len(problem.clean.y)
-        w = w.contiguous()
-        gradient, clean = torch.empty_like(w), w.new_empty(K, n)
-        poison, pull = w.new_empty(K, m), w.new_empty(K, m)
-        X, *affine = _raw(problem)
-        y, share, poison_y, poison_share = _labels(problem)
-        here = w.numpy(), gradient.numpy()
-        kernels.raw_gradients(X, y, share, *affine, *here, clean.numpy(), _scratch(problem))
-        kernels.poison_gradients(
-            *_poison(problem), *affine[1:], poison_y, poison_share, *here,
-            poison.numpy(), pull.numpy(),
-        )  # fmt: skip
+        w = _vectors(problem, w, "w").contiguous()
+        gradient, state = torch.empty_like(w), _Point(w, *_room(problem))
+        data_term = plain.data_term if _small(problem) else kernels.data_term
+        for data, _, states, v, out in _calls(problem, state.parts, w, gradient):
+            data_term(*data, False, states, v, out)
 
         def loss() -> Tensor:
             clean = w[:, :-1] @ problem.clean.transposed(w.dtype)
             poison = (problem.poison @ w[:, :-1, None]).squeeze(-1)
             return problem.data_loss(torch.cat([clean, poison], dim=1) + w[:, -1:])
 
-        return Linearisation(gradient, loss, _Point(w, clean, poison, pull))
+        return Linearisation(gradient, loss, state)
 
     def product(
         self,
@@ -104,20 +103,15 @@ class Logistic(MLP):
         """∇²v and the factors of (∇_X∇_w)ᵀv, by a pass over the rows for every vector."""
         if not _on_cpu(problem):
             return super().product(problem, state, v)
-        v = _vectors(problem, v, "v", several=True)
+        v = _vectors(problem, v, "v", several=True).contiguous()
         _fits(problem, state)
-        J = len(v)
-        m, free = problem.poison.shape[1], problem.frozen
-        v = v.contiguous()
-        Hv, q = torch.empty_like(v), v.new_empty(*v.shape[:2], m)
-        X, *affine = _raw(problem)
-        poison, scratch = _poison(problem), _scratch(problem)
+        J, free = len(v), problem.frozen
+        Hv, q = torch.empty_like(v), v.new_empty(J, *state.pull.shape)
+        data_term = plain.data_term if _small(problem) else kernels.data_term
         for j in range(J):
-            vectors, sums = v[j].numpy(), Hv[j].numpy()
-            kernels.raw_products(X, state.clean.numpy(), *affine, vectors, sums, scratch)
-            kernels.poison_products(
-                *poison, *affine[1:], state.poison.numpy(), vectors, sums, q[j].numpy()
-            )
+            here = state.clean, state.poison, q[j]
+            for data, _, states, vectors, out in _calls(problem, here, v[j], Hv[j]):
+                data_term(*data, True, states, vectors, out)
         pull, weights = state.pull[:, free:], state.w[:, :-1]
         left = torch.stack([q[..., free:], pull.expand(J, -1, -1)], dim=-1)
         right = torch.stack([weights.expand(J, -1, -1), v[..., :-1]], dim=-2)
@@ -139,7 +133,7 @@ class Logistic(MLP):
         """The bytes of curvatures and pulls."""
         if not isinstance(state, _Point):
             return super().bytes(state)
-        return state.clean.nbytes + state.poison.nbytes + state.pull.nbytes
+        return sum(part.nbytes for part in state.parts)
 
     def train(self, problem: Problem, w: Float[Tensor, "K p"], steps: int) -> Tensor:
         """w after ``steps`` steps; √steps at a time are recorded, and only the last w is kept."""
@@ -158,19 +152,12 @@ class Logistic(MLP):
         return self._record(problem, _vectors(problem, w, "w"), checks.whole(steps, "steps"))
 
     def _record(self, problem: Problem, w: Float[Tensor, "K p"], steps: int) -> Tape:
-        K, m, _ = problem.poison.shape
-        way = w.new_empty(K, steps + 1, w.shape[1])
+        way = w.new_empty(len(w), steps + 1, w.shape[1])
         way[:, 0] = w
-        clean = w.new_empty(K, steps, len(problem.clean.y))
-        poison, pull = w.new_empty(K, steps, m), w.new_empty(K, steps, m)
-        X, *affine = _raw(problem)
-        y, share, *of_poison = _labels(problem)
-        filled = [array.numpy() for array in (way, clean, poison, pull)]
-        own = [y, share], [*_poison(problem), *of_poison, *_step(problem), *filled]
-        for now in _groups(K):
-            labels, others = ([array[now] for array in arrays] for arrays in own)
-            kernels.descend(X, *labels, *affine, *others)
-        point = _Point(way, clean, poison, pull)
+        point = _Point(way, *_room(problem, steps))
+        descend = plain.descend if _small(problem) else kernels.descend
+        for data, step, here, states in _calls(problem, way, point.parts):
+            descend(*data, step, here, states)
         return Tape(way.transpose(0, 1), point, way.nbytes + self.bytes(point))
 
     def pull(
@@ -187,20 +174,46 @@ class Logistic(MLP):
         d_lam = torch.zeros_like(p)
         d_poison = p.new_empty(len(p), K, m - free, d)
         way, q = torch.empty_like(point.w[:, 1:]), torch.empty_like(point.poison)
-        tape = [array.numpy() for array in (point.w, point.clean, point.poison)]
-        rows, own = _raw(problem), [*_poison(problem), *_step(problem), *tape]
+        ascend = plain.ascend if _small(problem) else kernels.ascend
         for j in range(len(p)):
-            every = [*own, *(array.numpy() for array in (p[j], way, q, d_lam[j]))]
-            for now in _groups(K):
-                kernels.ascend(*rows, *(array[now] for array in every))
+            every = point.w, point.parts, p[j], way, q, d_lam[j]
+            for data, step, *own in _calls(problem, *every):
+                ascend(*data, step, *own)
             torch.bmm(q[..., free:].mT, point.w[:, :-1, :-1], out=d_poison[j])
             d_poison[j].baddbmm_(point.pull[..., free:].mT, way[..., :-1])
         return p, d_poison.mul_(-problem.eta.unsqueeze(-1)), d_lam
 
 
-def _groups(K: int) -> Iterator[slice]:
-    """The problems that a compiled call takes together."""
-    return (slice(first, first + kernels.GROUP) for first in range(0, K, kernels.GROUP))
+def _room(problem: Problem, *steps: int) -> list[Tensor]:
+    """Room for the parts of a point, or of a tape of so many steps."""
+    K, m, _ = problem.poison.shape
+    return [problem.poison.new_empty(K, *steps, rows) for rows in (len(problem.clean.y), m, m)]
+
+
+def _calls(problem: Problem, *own: Tensor | tuple[Tensor, ...]) -> Iterator[tuple]:
+    """The arguments of compiled calls, each for a few problems.
+
+    A tuple of the rows, the clean rows' and poison's labels and shares; another of η and e^λ; and
+    those problems' part of what is their ``own``, with a first axis of K.
+    """
+    raw, (F, P), labels = _raw(problem), _poison(problem), _labels(problem)
+    every = *labels, _step(problem), *map(_arrays, own)
+    size = len(P) if _small(problem) else kernels.GROUP
+    for first in range(0, len(P), size):
+        now = slice(first, first + size)
+        clean, poison, step, *rest = (
+            tuple(part[now] for part in parts) if isinstance(parts, tuple) else parts[now]
+            for parts in every
+        )
+        yield ((*raw, F[now], P[now]), clean, poison), step, *rest
+
+
+def _arrays(tensors: Tensor | tuple[Tensor, ...]) -> ndarray | tuple[ndarray, ...]:
+    return tensors.numpy() if isinstance(tensors, Tensor) else tuple(map(Tensor.numpy, tensors))
+
+
+def _small(problem: Problem) -> bool:
+    return problem.clean.X.numel() < SMALL
 
 
 def _on_cpu(problem: Problem) -> bool:
@@ -235,20 +248,15 @@ def _numpy(tensor: Tensor) -> ndarray:
     return tensor.contiguous().numpy()
 
 
-def _packed(clean: Rows, dtype: torch.dtype) -> tuple[ndarray, ndarray]:
-    """The raw columns that are not all 0, and their indices.
+def _laid_out(X: Tensor, dtype: torch.dtype) -> ndarray:
+    """Raw rows as the kernels read them.
 
-    Pixels stay bytes, packed for integer products where the processor has them; other rows take the
-    problem's ``dtype`` and are filled up to full lanes.
+    Pixels stay bytes, packed for integer products where the processor has them; other numbers take
+    the problem's ``dtype``.
     """
-    used = (clean.X != 0).any(dim=0)
-    columns = torch.nonzero(used).squeeze(1)
-    if _in_integers(clean.X, dtype):
-        return byte_kernels.packed(_numpy(clean.X[:, columns])), columns.numpy()
-    unused = torch.nonzero(~used).squeeze(1)[: -len(columns) % _LANES]
-    columns = torch.cat([columns, unused]).sort().values
-    X = clean.X[:, columns]
-    return _numpy(X if X.dtype == torch.uint8 else X.to(dtype)), columns.numpy()
+    if _in_integers(X, dtype):
+        return byte_kernels.packed(_numpy(X))
+    return _numpy(X if X.dtype == torch.uint8 else X.to(dtype))
 
 
 def _in_integers(X: Tensor, dtype: torch.dtype) -> bool:
@@ -256,37 +264,38 @@ def _in_integers(X: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _raw(problem: Problem) -> tuple:
-    """The clean rows as the kernels read them: raw rows, their columns, scale and offset."""
-    clean, dtype = problem.clean, problem.poison.dtype
-    X, columns = clean.keep(("packed", dtype), lambda: _packed(clean, dtype))
+    """The clean rows' columns that are not all 0, which those are, scale and offset."""
+    clean, dtype, small = problem.clean, problem.poison.dtype, _small(problem)
+
+    def found() -> tuple[ndarray, ndarray]:
+        columns = torch.nonzero((clean.X != 0).any(dim=0)).squeeze(1)
+        X = clean.X[:, columns]
+        return _numpy(X.to(dtype)) if small else _laid_out(X, dtype), columns.numpy()
+
     real = torch.empty(0, dtype=dtype).numpy().dtype.type
-    return X, columns, real(clean.scale), real(clean.offset)
+    return *clean.keep(("raw", dtype, small), found), real(clean.scale), real(clean.offset)
 
 
 def _poison(problem: Problem) -> tuple[ndarray, ndarray]:
-    """The poison's rows that are bytes, F, and the others, P; F is empty where there are none."""
-    pixels, (K, _, d) = problem.frozen_pixels, problem.poison.shape
-    if pixels is None:
-        return np.empty((K, 0, d), np.uint8), _numpy(problem.poison)
+    """The poison's rows that are bytes, F, and the others, P.
+
+    Where there are no bytes, F has no rows, and the clean rows' layout: kernels are compiled for
+    one.
+    """
+    pixels, dtype = problem.frozen_pixels, problem.poison.dtype
+    if pixels is None or _small(problem):
+        none = problem.poison[:, :0].to(problem.clean.X.dtype)
+        return _laid_out(none, dtype), _numpy(problem.poison)
     others = problem.poison[:, problem.frozen :].numpy().copy()  # in larger pages than torch's
-    if _in_integers(pixels.X, problem.poison.dtype):
-        return pixels.keep("packed", lambda: byte_kernels.packed(_numpy(pixels.X))), others
-    return _numpy(pixels.X), others
+    return pixels.keep(dtype, lambda: _laid_out(pixels.X, dtype)), others
 
 
-def _labels(problem: Problem) -> tuple[ndarray, ...]:
+def _labels(problem: Problem) -> tuple[tuple[ndarray, ...], ...]:
     """Targets 0/1 and shares of clean rows, (K, n), and of poison, (K, m)."""
-    n = len(problem.clean.y)
-    y, share = problem.targets, problem.shares
-    return tuple(map(_numpy, (y[:, :n], share[:, :n], y[:, n:], share[:, n:])))
+    n, both = len(problem.clean.y), (problem.targets, problem.shares)
+    return tuple(_numpy(part[:, :n]) for part in both), tuple(_numpy(part[:, n:]) for part in both)
 
 
 def _step(problem: Problem) -> tuple[ndarray, ...]:
     """η, and e^λ of every parameter under L2 and under L1."""
     return tuple(map(_numpy, (problem.eta[:, 0], problem.decay, problem.shrinkage)))
-
-
-def _scratch(problem: Problem) -> ndarray:
-    """A scratch array for the products of passes over the clean rows."""
-    dtype = problem.poison.numpy().dtype
-    return np.empty((kernels.GROUP, len(problem.clean.y)), dtype)

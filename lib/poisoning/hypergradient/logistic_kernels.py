@@ -1,336 +1,309 @@
 """Compiled passes over the rows of logistic regressions.
 
 Training and the way back through it both need, of every row x̃ = (x, 1), a product with a vector
-and then a multiple of the row: r_i = f(x̃_i·v), g = Σ r_i x̃_i. Four rows at a time are used for both
-while they are in the first-level cache, so that memory is read once per pass; bytes are converted
-only there. Clean rows are common to all problems, and a pass serves two problems at a time; poison
-is each problem's own. (Larger groups would convert fewer bytes, but their poison would not fit into
-the cache.)
+and then a multiple of the row: r_i = f(x̃_i·v), g = Σ r_i x̃_i. A few rows at a time are used for
+both, and for all problems of a call, while they are in the cache, so that memory is read once per
+pass. Clean rows are common to all problems, poison is each problem's own.
 
-Clean rows are raw numbers X with x = scale·X + offset. ``scale`` and ``offset`` are applied to the
-vector and to the sum instead of the rows. Finished poison may be raw too: F (K, f, d) of bytes
-comes before P (K, m − f, d) of the problem's type, and is a quarter as much to read. The first axis
-of arrays is that of the problems, K or a group of them.
+Rows are raw numbers X with x = scale·X + offset. ``scale`` and ``offset`` are applied to the vector
+and to the sum instead of the rows. Finished poison may be raw too: F (K, f, d) of bytes comes
+before P (K, m − f, d) of the problem's type, and is a quarter as much to read. Raw rows of bytes
+may be packed (:func:`poisoning.hypergradient.byte_kernels.packed`): products are then taken in
+integers.
 
-Raw rows of bytes may be packed (:func:`poisoning.hypergradient.byte_kernels.packed`): products are
-then taken in integers, a block of rows at a time.
+Arguments that go together are tuples:
+
+- ``rows``: X, the features that its columns stand for, scale, offset, F and P;
+- ``clean``: labels y (0/1) and shares (K, n); ``poison``: the same (K, m), first F's and then P's;
+- ``step``: η (K,), and e^λ of every parameter (K, d + 1) under L2 and under L1.
 
 Assumed, and not checked: arrays are C-contiguous, of one precision but for bytes, and of the shapes
-that docstrings give; ``columns`` holds the features that the columns of X stand for.
+that docstrings give.
 """
 
 import numpy as np
 from numba.extending import overload
 
 from poisoning.compiled import njit
-from poisoning.hypergradient.byte_kernels import BLOCK, QUAD, TILE, products_with
-from poisoning.hypergradient.simd_kernels import ROWS, add_to, scores_with
+from poisoning.hypergradient.byte_kernels import (
+    BLOCK,
+    LIMBS,
+    QUAD,
+    TILE,
+    block_products,
+    block_sums,
+    split,
+)  # fmt: skip
 
 GROUP = 2
-"""Problems that share a pass over the clean rows, and a stretch of training."""
+"""Problems in a call: the poison of these few stays in the cache from step to step."""
 
+ROWS = 4
+"""Rows at a time, of which a vector's numbers are loaded once for all."""
 
-@njit(cache=True, inline="always")
-def left_over(size, itemsize):
-    """The first column that fills no vector."""
-    return size - size % (64 // itemsize)
-
-
-@njit(cache=True)
-def last_rows(X, i, buffer):
-    """The last, fewer than four, rows of X from row i on, filled up with rows of zeros."""
-    for k in range(ROWS):  # assigning slices takes seconds to compile
-        for c in range(X.shape[1]):
-            buffer[k, c] = X[i + k, c] if i + k < len(X) else 0
-    return buffer
-
-
-def rows_at_a_time(vectors):
-    """The two halves of a pass for ``vectors`` problems, rows i … i + 3.
-
-    ``scores(X, i, v, buffer, z)``: their products with v (vectors, c) into z (vectors, 4), and, if
-    they are of another type, themselves into the buffer. ``add(X, i, buffer, r, g)``: g_q +=
-    Σ r_qk × row i + k.
-    """
-    whole_scores, whole_add = scores_with(vectors), add_to(vectors)
-
-    @njit(cache=True, forceinline=True, name=f"scores_of_{vectors}")
-    def scores(X, i, v, buffer, z):
-        whole_scores(X, i, v, buffer, z)
-        for c in range(left_over(v.shape[1], v.itemsize), v.shape[1]):
-            for k in range(ROWS):
-                for q in range(vectors):
-                    z[q, k] += X[i + k, c] * v[q, c]
-
-    @njit(cache=True, forceinline=True, name=f"add_of_{vectors}")
-    def add(X, i, buffer, r, g):
-        whole_add(X, i, buffer, r, g)
-        for c in range(left_over(g.shape[1], g.itemsize), g.shape[1]):
-            for q in range(vectors):
-                for k in range(ROWS):
-                    g[q, c] += r[q, k] * X[i + k, c]
-
-    return scores, add
-
-
-@njit(cache=True, forceinline=True)
-def pulls(z, bias, given, pull, i, rows):
-    """From products z of rows i and on to their pulls and curvatures; z becomes the pulls.
-
-    ``given``: labels y (0/1) and shares, and where s σ(1 − σ) goes.
-    """
-    y, share, curvature = given
-    one = z.dtype.type(1)
-    for q in range(share.shape[0]):
-        for k in range(rows):
-            s = one / (one + np.exp(-(z[q, k] + bias[q])))
-            z[q, k] = share[q, i + k] * (s - y[q, i + k])
-            pull[q, i + k] = z[q, k]
-            curvature[q, i + k] = share[q, i + k] * s * (one - s)
-
-
-@njit(cache=True, forceinline=True)
-def bend(z, bias, curvature, pull, i, rows):
-    """The same for a product with the Hessian, given its ``curvature``."""
-    for q in range(curvature.shape[0]):
-        for k in range(rows):
-            z[q, k] = curvature[q, i + k] * (z[q, k] + bias[q])
-            pull[q, i + k] = z[q, k]
-
-
-def pass_with(vectors, respond):
-    """A pass for ``vectors`` problems: ``v`` and ``g`` have as many rows.
-
-    ``run(X, given, v, bias, g, pull)``: pull_i = what ``respond`` makes, with what is ``given``, of
-    X_i·v + bias; g += Σ pull_i X_i.
-    """
-    scores, add = rows_at_a_time(vectors)
-
-    @njit(cache=True, name=f"pass_of_{vectors}_{respond.__name__}")
-    def run(X, given, v, bias, g, pull):
-        z, buffer = np.zeros((vectors, ROWS), v.dtype), np.empty((ROWS, v.shape[1]), v.dtype)
-        whole = len(X) - len(X) % ROWS
-        for i in range(0, whole, ROWS):
-            scores(X, i, v, buffer, z)
-            respond(z, bias, given, pull, i, ROWS)
-            add(X, i, buffer, z, g)
-        if whole < len(X):
-            rest = last_rows(X, whole, buffer)
-            scores(rest, 0, v, buffer, z)
-            respond(z, bias, given, pull, whole, len(X) - whole)
-            add(rest, 0, buffer, z, g)
-
-    return run
-
-
-def packed_pass_with(vectors, respond):
-    """The same over packed bytes, in float32."""
-    limbs_of, scores, add = products_with(vectors)
-
-    @njit(cache=True, name=f"packed_pass_of_{vectors}_{respond.__name__}")
-    def run(X, given, v, bias, g, pull):
-        limbs, units = limbs_of(v, TILE * X.shape[1])
-        z = np.empty((vectors, QUAD * BLOCK), v.dtype)
-        sums = np.zeros((vectors, TILE * X.shape[1]), v.dtype)
-        rows = pull.shape[1]
-        for first in range(0, len(X), BLOCK):
-            block = X[first : first + BLOCK]
-            scores(block, limbs, units, z)
-            i = QUAD * first
-            respond(z, bias, given, pull, i, min(QUAD * len(block), rows - i))
-            add(block, z, sums)
-        g += sums[:, : g.shape[1]]
-
-    return run
-
-
-def either_pass(of_rows, of_packed):
-    """Over packed bytes where the rows have an array's four axes, over a matrix elsewhere."""
-
-    def run(X, given, v, bias, g, pull):
-        return (of_packed if X.ndim == 4 else of_rows)(X, given, v, bias, g, pull)
-
-    @overload(run)
-    def in_compiled_code(X, given, v, bias, g, pull):
-        chosen = of_packed if X.ndim == 4 else of_rows
-
-        def over(X, given, v, bias, g, pull):
-            chosen(X, given, v, bias, g, pull)
-
-        over.__qualname__ = f"over_{chosen.__qualname__}"  # see poisoning.compiled
-        return over
-
-    return run
-
-
-one_row_gradient, one_row_product = pass_with(1, pulls), pass_with(1, bend)
-one_gradient = either_pass(one_row_gradient, packed_pass_with(1, pulls))
-one_product = either_pass(one_row_product, packed_pass_with(1, bend))
-group_gradient = either_pass(pass_with(GROUP, pulls), packed_pass_with(GROUP, pulls))
-group_product = either_pass(pass_with(GROUP, bend), packed_pass_with(GROUP, bend))
+_FAST = {"reassoc", "contract"}  # sums in any order: what vector registers need
 
 
 @njit(cache=True)
-def raw_vector(v, columns, scale, offset, raw):
-    """(v, bias) for rows X + 1 turned into the same for raw rows; the bias returned."""
-    total = v.dtype.type(0)
-    for j in range(v.size - 1):
-        total += v[j]
-    for c in range(raw.size):
-        raw[c] = scale * v[columns[c]]
-    return v[v.size - 1] + offset * total
+def four_rows(X, i):
+    """Rows i … i + 3 of X, the last one in place of those that are missing."""
+    last = len(X) - 1
+    return X[i], X[min(i + 1, last)], X[min(i + 2, last)], X[min(i + 3, last)]
 
 
-@njit(cache=True)
-def collect(raw, total, columns, scale, offset, out):
-    """out = (scale·raw + offset·total, total), the sum over rows (x, 1)."""
-    d = out.size - 1
-    for j in range(d):
-        out[j] = offset * total
-    for c in range(raw.size):
-        out[columns[c]] += scale * raw[c]
-    out[d] = total
+@njit(cache=True, fastmath=_FAST)
+def row_products(X, i, v, z):
+    """z (4,) = the products of four rows with v."""
+    a, b, c, d = four_rows(X, i)
+    real, zero = v.dtype.type, v.dtype.type(0)
+    p, q, r, s = zero, zero, zero, zero
+    for j in range(X.shape[1]):
+        p += real(a[j]) * v[j]
+        q += real(b[j]) * v[j]
+        r += real(c[j]) * v[j]
+        s += real(d[j]) * v[j]
+    z[0], z[1], z[2], z[3] = p, q, r, s
 
 
-@njit(cache=True, fastmath={"reassoc"})
-def sum_of(values):
-    """The sum of an array; NumPy's sum in compiled code is several times slower."""
-    total = values.dtype.type(0)
-    for i in range(values.size):
-        total += values[i]
+@njit(cache=True, fastmath=_FAST)
+def add_rows(X, i, z, g):
+    """g += Σ z_k × row i + k of four."""
+    a, b, c, d = four_rows(X, i)
+    real, p, q, r, s = g.dtype.type, z[0], z[1], z[2], z[3]
+    for j in range(X.shape[1]):
+        g[j] += p * real(a[j]) + q * real(b[j]) + r * real(c[j]) + s * real(d[j])
+
+
+@njit(cache=True, fastmath=_FAST)
+def row_products_of_two(X, i, v, z):
+    """z (2, 4) = the products of four rows with two vectors; rows are converted once for both."""
+    a, b, c, d = four_rows(X, i)
+    real, zero, u, w = v.dtype.type, v.dtype.type(0), v[0], v[1]
+    s0, s1, s2, s3, t0, t1, t2, t3 = zero, zero, zero, zero, zero, zero, zero, zero
+    for j in range(X.shape[1]):
+        x0, x1, x2, x3 = real(a[j]), real(b[j]), real(c[j]), real(d[j])
+        s0 += x0 * u[j]
+        s1 += x1 * u[j]
+        s2 += x2 * u[j]
+        s3 += x3 * u[j]
+        t0 += x0 * w[j]
+        t1 += x1 * w[j]
+        t2 += x2 * w[j]
+        t3 += x3 * w[j]
+    z[0, 0], z[0, 1], z[0, 2], z[0, 3] = s0, s1, s2, s3
+    z[1, 0], z[1, 1], z[1, 2], z[1, 3] = t0, t1, t2, t3
+
+
+@njit(cache=True, fastmath=_FAST)
+def add_rows_of_two(X, i, z, g):
+    """g (2, c) += Σ z_k × row i + k of four, for two."""
+    a, b, c, d = four_rows(X, i)
+    real, first, second = g.dtype.type, g[0], g[1]
+    s0, s1, s2, s3 = z[0, 0], z[0, 1], z[0, 2], z[0, 3]
+    t0, t1, t2, t3 = z[1, 0], z[1, 1], z[1, 2], z[1, 3]
+    for j in range(X.shape[1]):
+        x0, x1, x2, x3 = real(a[j]), real(b[j]), real(c[j]), real(d[j])
+        first[j] += s0 * x0 + s1 * x1 + s2 * x2 + s3 * x3
+        second[j] += t0 * x0 + t1 * x1 + t2 * x2 + t3 * x3
+
+
+@njit(cache=True, fastmath=_FAST)
+def respond(z, bias, bent, given, k, i, rows):
+    """What becomes of the products z of problem k's rows i and on; returns the sum.
+
+    ``given``: y, share, curvature and pull, each (K, rows). Products with the parameters become
+    pulls s(σ − y), and the curvature s σ(1 − σ) is filled in; where ``bent``, those with another
+    vector are multiplied by the curvature.
+    """
+    y, share, curvature, pull = given
+    one, total = z.dtype.type(1), z.dtype.type(0)
+    if bent:
+        for r in range(rows):
+            z[r] = curvature[k, i + r] * (z[r] + bias)
+    else:
+        for r in range(rows):
+            s = one / (one + np.exp(-(z[r] + bias)))
+            z[r] = share[k, i + r] * (s - y[k, i + r])
+            curvature[k, i + r] = share[k, i + r] * s * (one - s)
+    for r in range(rows):
+        pull[k, i + r] = z[r]
+        total += z[r]
     return total
 
 
 @njit(cache=True)
-def raw_group(v, columns, scale, offset):
-    """Up to GROUP vectors (count, d + 1) made raw, and their biases, filled up with zeros."""
-    raw, bias = np.zeros((GROUP, columns.size), v.dtype), np.zeros(GROUP, v.dtype)
+def matrix_pass(X, bent, given, first, at, n, v, bias, sums, totals):
+    """Add Σ r_i X_i to the sums (J, c) and Σ r_i to ``totals`` (J,) for J problems, at most two.
+
+    Their vectors v (J, c) and ``bias`` (J,) are those of problems ``first`` and on. The
+    n rows are columns ``at`` and on of ``given``.
+    """
+    two, z = len(v) == 2, np.empty((len(v), ROWS), v.dtype)
+    for i in range(0, n, ROWS):
+        count = min(ROWS, n - i)
+        if two:
+            row_products_of_two(X, i, v, z)
+        else:
+            row_products(X, i, v[0], z[0])
+        for q in range(len(v)):
+            totals[q] += respond(z[q], bias[q], bent, given, first + q, at + i, count)
+            for k in range(count, ROWS):
+                z[q, k] = 0
+        if two:
+            add_rows_of_two(X, i, z, sums)
+        else:
+            add_rows(X, i, z[0], sums[0])
+
+
+@njit(cache=True)
+def packed_pass(X, bent, given, first, at, n, v, bias, sums, totals):
+    """The same over packed bytes, a block at a time, in float32."""
+    J, size = len(v), TILE * X.shape[1]
+    limbs, units = np.empty((J, LIMBS, size), np.int8), np.empty(J, np.float32)
+    z, its_limbs = np.empty(QUAD * BLOCK, np.float32), np.empty((LIMBS, QUAD * BLOCK), np.int8)
+    whole = np.zeros((J, size), np.float32)
+    for q in range(J):
+        units[q] = split(v[q], limbs[q])
+    for begin in range(0, len(X), BLOCK):
+        block, i = X[begin : begin + BLOCK], QUAD * begin
+        for q in range(J):
+            block_products(block, limbs[q], units[q], z)
+            count = min(QUAD * len(block), n - i)
+            totals[q] += respond(z, bias[q], bent, given, first + q, at + i, count)
+            block_sums(block, z, its_limbs, whole[q])
+    for q in range(J):
+        for c in range(v.shape[1]):
+            sums[q, c] += whole[q, c]
+
+
+def over(X, bent, given, first, at, n, v, bias, sums, totals):
+    """A pass over packed bytes where the rows have their four axes, over a matrix elsewhere."""
+    chosen = packed_pass if X.ndim == 4 else matrix_pass
+    chosen(X, bent, given, first, at, n, v, bias, sums, totals)
+
+
+@overload(over)
+def _over(X, bent, given, first, at, n, v, bias, sums, totals):
+    return (packed_pass if X.ndim == 4 else matrix_pass).py_func
+
+
+@njit(cache=True)
+def raw_vectors(v, columns, scale, offset):
+    """Vectors (J, d + 1) for rows (x, 1) turned into the same for raw rows, and their biases."""
+    d = v.shape[1] - 1
+    raw, bias = np.empty((len(v), columns.size), v.dtype), np.empty(len(v), v.dtype)
     for q in range(len(v)):
-        bias[q] = raw_vector(v[q], columns, scale, offset, raw[q])
+        total = v.dtype.type(0)
+        for j in range(d):
+            total += v[q, j]
+        for c in range(columns.size):
+            raw[q, c] = scale * v[q, columns[c]]
+        bias[q] = v[q, d] + offset * total
     return raw, bias
 
 
 @njit(cache=True)
-def collect_group(raw, pull, columns, scale, offset, out):
-    """The group's sums over raw rows, and of its pulls, into ``out`` (count, d + 1)."""
+def collect(raw, totals, columns, scale, offset, out):
+    """out (J, d + 1) += (scale·raw + offset·total, total), the sums over rows (x, 1)."""
+    d = out.shape[1] - 1
     for q in range(len(out)):
-        collect(raw[q], sum_of(pull[q]), columns, scale, offset, out[q])
+        for j in range(d):
+            out[q, j] += offset * totals[q]
+        for c in range(columns.size):
+            out[q, columns[c]] += scale * raw[q, c]
+        out[q, d] += totals[q]
 
 
 @njit(cache=True)
-def raw_gradients(X, y, share, columns, scale, offset, w, out, curvature, pull):
-    """Gradients of n raw rows, clean ones or one problem's, at w (K, d + 1) into ``out``.
+def add_raw(X, columns, scale, offset, bent, given, first, n, v, out):
+    """Σ r_i x̃_i over raw rows, the first ``n`` of ``given``, added to ``out`` (J, d + 1)."""
+    raw, bias = raw_vectors(v, columns, scale, offset)
+    sums, totals = np.zeros_like(raw), np.zeros_like(bias)
+    over(X, bent, given, first, 0, n, raw, bias, sums, totals)
+    collect(sums, totals, columns, scale, offset, out)
 
-    ``pull`` holds n values for each of the problems that share a pass.
+
+@njit(cache=True)
+def data_term(rows, clean, poison, bent, states, v, out):
+    """The data term's gradients at v (K, d + 1), or its Hessians' products with v, into ``out``.
+
+    ``states``: curvatures of the clean rows (K, n) and of poison (K, m), and poison's pulls (K, m).
+    Gradients fill in all three; products (``bent``) use the curvatures.
     """
-    for first in range(0, len(w), GROUP):
-        now = slice(first, first + GROUP)
-        raw, bias = raw_group(w[now], columns, scale, offset)
-        sums = np.zeros_like(raw)
-        if len(w[now]) == 1:
-            one_gradient(X, (y[now], share[now], curvature[now]), raw[:1], bias, sums[:1], pull)
-        else:
-            group_gradient(X, (y[now], share[now], curvature[now]), raw, bias, sums, pull)
-        collect_group(sums, pull, columns, scale, offset, out[now])
-
-
-@njit(cache=True)
-def raw_products(X, curvature, columns, scale, offset, v, out, pull):
-    """Hessians of n raw rows, with ``curvature`` (K, n), times v (K, d + 1) into ``out``."""
-    for first in range(0, len(v), GROUP):
-        now = slice(first, first + GROUP)
-        raw, bias = raw_group(v[now], columns, scale, offset)
-        sums = np.zeros_like(raw)
-        if len(v[now]) == 1:
-            one_product(X, curvature[now], raw[:1], bias, sums[:1], pull)
-        else:
-            group_product(X, curvature[now], raw, bias, sums, pull)
-        collect_group(sums, pull, columns, scale, offset, out[now])
-
-
-@njit(cache=True)
-def poison_gradients(F, P, scale, offset, y, share, w, out, curvature, pull):
-    """Every problem's poison, F and P, at its w (K, d + 1), their sums added to ``out``.
-
-    ``y``, ``share``, ``curvature`` and ``pull`` are (K, m), first F's and then P's.
-    """
+    X, columns, scale, offset, F, P = rows
+    curvature, poison_curvature, pull = states
     K, free, d = P.shape
-    f, columns, total = y.shape[1] - free, np.arange(d), np.empty((1, d + 1), w.dtype)
+    f, every, none = pull.shape[1] - free, np.arange(d), np.int64(0)
+    bias, total = np.empty(1, v.dtype), np.empty(1, v.dtype)
+    for k in range(K):
+        for j in range(d + 1):
+            out[k, j] = 0
+    given = (*clean, curvature, np.empty_like(curvature))
+    add_raw(X, columns, scale, offset, bent, given, none, clean[0].shape[1], v, out)
+    given = (*poison, poison_curvature, pull)
     for k in range(K):
         own = slice(k, k + 1)
         if f:
-            given = y[own, :f], share[own, :f], curvature[own, :f]
-            raw, bias = raw_group(w[own], columns, scale, offset)
-            sums = np.zeros_like(raw)
-            one_gradient(F[k], given, raw[:1], bias, sums[:1], pull[own, :f])
-            collect_group(sums, pull[own, :f], columns, scale, offset, total)
-            for j in range(d + 1):
-                out[k, j] += total[0, j]
-        given = y[own, f:], share[own, f:], curvature[own, f:]
-        one_row_gradient(P[k], given, w[own, :d], w[own, d], out[own, :d], pull[own, f:])
-        out[k, d] += sum_of(pull[k, f:])
+            add_raw(F[k], every, scale, offset, bent, given, k, f, v[own], out[own])
+        if free:
+            bias[0], total[0] = v[k, d], 0
+            over(P[k], bent, given, k, f, free, v[own], bias, out[own], total)
+            out[k, d] += total[0]
 
 
 @njit(cache=True)
-def poison_products(F, P, scale, offset, curvature, v, out, pull):
-    """The same with ``curvature`` (K, m) and vectors v (K, d + 1)."""
-    K, free, d = P.shape
-    f, columns, total = curvature.shape[1] - free, np.arange(d), np.empty((1, d + 1), v.dtype)
-    for k in range(K):
-        own = slice(k, k + 1)
-        if f:
-            raw, bias = raw_group(v[own], columns, scale, offset)
-            sums = np.zeros_like(raw)
-            one_product(F[k], curvature[own, :f], raw[:1], bias, sums[:1], pull[own, :f])
-            collect_group(sums, pull[own, :f], columns, scale, offset, total)
-            for j in range(d + 1):
-                out[k, j] += total[0, j]
-        one_row_product(
-            P[k], curvature[own, f:], v[own, :d], v[own, d], out[own, :d], pull[own, f:]
-        )  # fmt: skip
-        out[k, d] += sum_of(pull[k, f:])
+def take(way, t, states):
+    """The states of step t from those of all steps, (K, T, …)."""
+    for every, here in zip(way, states):  # noqa: B905 (numba knows no strict)
+        for k in range(here.shape[0]):
+            for i in range(here.shape[1]):
+                here[k, i] = every[k, t, i]
 
 
 @njit(cache=True)
-def descend(
-    X, y, share, columns, scale, offset, F, P, poison_y, poison_share, eta, decay, shrinkage,
-    w, curvature, poison_curvature, pull,
-):  # fmt: skip
-    """Steps of Eq. (6) from w[:, 0]: fills w[:, 1:] (K, T + 1, d + 1) and, step by step, the rest.
+def put(way, t, states):
+    """The states of step t to those of all steps, (K, T, …)."""
+    for every, here in zip(way, states):  # noqa: B905
+        for k in range(here.shape[0]):
+            for i in range(here.shape[1]):
+                every[k, t, i] = here[k, i]
 
-    ``curvature`` (K, T, n) of the clean rows, ``poison_curvature`` and ``pull`` (K, T, m) of
-    poison. Of at most GROUP problems poison stays in the cache.
-    """
-    K, steps, p = w.shape
-    g, scratch = np.empty((K, p), w.dtype), np.empty((GROUP, share.shape[1]), w.dtype)
-    zero = w.dtype.type(0)
-    for t in range(steps - 1):
-        at = w[:, t]
-        raw_gradients(X, y, share, columns, scale, offset, at, g, curvature[:, t], scratch)
-        poison_gradients(
-            F, P, scale, offset, poison_y, poison_share, at, g, poison_curvature[:, t], pull[:, t]
-        )
-        for k in range(K):
-            for j in range(p):
-                u = w[k, t, j] - eta[k] * (g[k, j] + decay[k, j] * w[k, t, j])
+
+@njit(cache=True)
+def states_of(clean, poison):
+    """Room for the states of one step."""
+    return np.empty_like(clean[1]), np.empty_like(poison[1]), np.empty_like(poison[1])
+
+
+@njit(cache=True)
+def descend(rows, clean, poison, step, w, states):
+    """Steps of Eq. (6) from w[:, 0]: fills w[:, 1:] (K, T + 1, d + 1), and the states (K, T, …)."""
+    eta, decay, shrinkage = step
+    here = states_of(clean, poison)
+    v, g, zero = np.empty_like(decay), np.empty_like(decay), decay.dtype.type(0)
+    for t in range(w.shape[1] - 1):
+        take((w,), t, (v,))
+        data_term(rows, clean, poison, np.bool_(False), here, v, g)
+        put(states, t, here)
+        for k in range(v.shape[0]):
+            for j in range(v.shape[1]):
+                u = v[k, j] - eta[k] * (g[k, j] + decay[k, j] * v[k, j])
                 threshold = eta[k] * shrinkage[k, j]
                 w[k, t + 1, j] = max(u - threshold, zero) + min(u + threshold, zero)
 
 
 @njit(cache=True)
-def ascend(
-    X, columns, scale, offset, F, P, eta, decay, shrinkage, w, curvature, poison_curvature,
-    p, way, pull, d_lam,
-):  # fmt: skip
+def ascend(rows, clean, poison, step, w, states, p, way, products, d_lam):
     """Lines 7–13 of Alg. 1: changes the adjoints p (K, d + 1) from w[:, -1]'s to w[:, 0]'s.
 
-    ``way[:, t]`` (K, d + 1) and ``pull[:, t]`` (K, m) keep the adjoints after step t, past their
-    threshold, and their products with poison, from which the caller forms the poison's sums in
-    one go. ``d_lam`` collects λ's, parameter by parameter.
+    ``way[:, t]`` (K, d + 1) and ``products[:, t]`` (K, m) keep the adjoints after step t, past
+    their threshold, and their products with poison, from which the caller forms the poison's sums
+    in one go. ``d_lam`` (K, d + 1) collects λ's, parameter by parameter.
     """
-    g, scratch = np.empty_like(p), np.empty((GROUP, curvature.shape[2]), p.dtype)
+    eta, decay, shrinkage = step
+    here, g = states_of(clean, poison), np.empty_like(p)
     for t in range(w.shape[1] - 2, -1, -1):
-        for k in range(len(p)):
+        for k in range(p.shape[0]):
             for j in range(p.shape[1]):
                 after = w[k, t + 1, j]
                 if shrinkage[k, j] > 0.0:
@@ -339,8 +312,9 @@ def ascend(
                     d_lam[k, j] -= eta[k] * shrinkage[k, j] * np.sign(after) * p[k, j]
                 d_lam[k, j] -= eta[k] * decay[k, j] * w[k, t, j] * p[k, j]
                 way[k, t, j] = p[k, j]
-        raw_products(X, curvature[:, t], columns, scale, offset, p, g, scratch)
-        poison_products(F, P, scale, offset, poison_curvature[:, t], p, g, pull[:, t])
-        for k in range(len(p)):
+        take(states, t, here)
+        data_term(rows, clean, poison, np.bool_(True), here, p, g)
+        put((products,), t, here[2:])
+        for k in range(p.shape[0]):
             for j in range(p.shape[1]):
                 p[k, j] -= eta[k] * (g[k, j] + decay[k, j] * p[k, j])
