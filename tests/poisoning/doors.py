@@ -1274,11 +1274,6 @@ def _() -> dict[str, Any]:
     return {"data": task_data(), "loss": "hinge", "lambda1": 0.1, "lambda2": 0.1, "W": W0}
 
 
-@door("models.mtrl.prox", Z="array", c="nonnegative", right_too={"Z": SHAPES - {"scalar", "empty"}})
-def _() -> dict[str, Any]:
-    return {"Z": W0, "c": 0.5}
-
-
 @door("models.mtrl.relationship", W="array", right_too={"W": SHAPES - {"scalar", "empty"}})
 def _() -> dict[str, Any]:
     return {"W": W0}

@@ -31,7 +31,7 @@ from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.patom_gradient import attack_gradient
 from poisoning.attacks.patom_kernels import walk
 from poisoning.games.multi_task import NONE, MultiTaskGame, MultiTaskOutcome, Poison
-from poisoning.models.mtrl import loss_slopes, phi, relationship, task_scores
+from poisoning.models.mtrl import TaskData, loss_slopes, phi, relationship, task_scores
 from poisoning.settings import (
     COUNT,
     FRACTION,
@@ -196,15 +196,16 @@ def project_to_ball(X: Float[ndarray, "*b f"], radius: float) -> Float[ndarray, 
     """Proj of Eq. (4): the nearest point with ‖x‖ ≤ r, for every row."""
     X = checks.array(X, "X", None)
     radius = checks.positive(radius, "radius")
-    norms = np.sqrt(np.sum(X * X, axis=-1, keepdims=True))
+    norms = np.sqrt(np.linalg.vecdot(X, X))[..., None]
     return X * (radius / np.maximum(norms, radius))
 
 
 @dataclass(frozen=True)
 class _Point:
-    """Features ``X`` (m, k, f) of the poison, what is learned with it, U, and ``v`` = ∂U/∂W."""
+    """Features ``X`` (m, k, f) of the poison, all training data, what is learned, U, and ∂U/∂W."""
 
     X: ndarray
+    train: TaskData
     W: ndarray
     U: float
     v: ndarray
@@ -221,15 +222,16 @@ class _Problem:
     def learn(self, X: Float[ndarray, "m k f"], start: ndarray | None = None) -> _Point:
         """Learn from poison with features ``X``, beginning with the weights ``start``."""
         game = self.game
-        W = game.learn(game.poisoned(replace(self.start, X=X)), start)
-        return _Point(X, W, *game.utility(W))
+        train = game.poisoned(replace(self.start, X=X))
+        W = game.learn(train, start)
+        return _Point(X, train, W, *game.utility(W))
 
     def gradient(self, now: _Point) -> Float[ndarray, "m k f"]:
         """∂U/∂x̂ for every poisoned point."""
         game = self.game
         return attack_gradient(
-            game.poisoned(replace(self.start, X=now.X)), now.X.shape[1], now.W, now.v, game.loss,
-            game.lambda1, game.lambda2, self.settings.gradient, tol=game.tol,
+            now.train, now.X.shape[1], now.W, now.v, game.loss, game.lambda1, game.lambda2,
+            self.settings.gradient, tol=game.tol,
         )  # fmt: skip
 
 
@@ -294,7 +296,7 @@ def _sweeps(
         directions = settings.step * pull[:, None] * x[:, :-1]
         Phi = phi(relationship(now.W), game.lambda1, game.lambda2)[tasks]
 
-        train = game.poisoned(replace(problem.start, X=now.X))
+        train = now.train
         slopes = loss_slopes(task_scores(train.X, now.W), train.y, game.loss)
         alpha = -(train.weight * slopes)[:, n:]
         moved = np.zeros_like(now.X).reshape(-1, d - 1)

@@ -22,16 +22,9 @@ from numpy import ndarray
 from poisoning import checks
 from poisoning.arrays import to_dense
 from poisoning.datasets.multitask import MultiTaskDraw
-from poisoning.models.mtrl import (
-    Loss,
-    TaskData,
-    combine,
-    loss_slopes,
-    loss_values,
-    solve_mtrl,
-    task_scores,
-)
+from poisoning.models.mtrl import Loss, TaskData, solve_mtrl
 from poisoning.models.mtrl_evaluation import auc, nmse
+from poisoning.models.mtrl_kernels import add_rows, losses
 
 NONE = "none"
 """The name of the outcome without a defense, the only one in this game."""
@@ -229,13 +222,25 @@ class MultiTaskGame:
                 f"poison must be for {len(clean.y)} tasks of {clean.X.shape[2] - 1} features, its "
                 f"shape is {poison.X.shape}."
             )
-        X = np.concatenate([poison.X, poison.mask[..., None].astype(np.float64)], axis=-1)
+        m, n, d = clean.X.shape
+        X = np.empty((m, n + poison.y.shape[1], d))
+        X[:, :n], X[:, n:, :-1], X[:, n:, -1] = clean.X, poison.X, poison.mask
+        y = np.concatenate([clean.y, poison.y], axis=-1)
         present = np.concatenate([clean.weight > 0.0, poison.mask], axis=-1).astype(np.float64)
-        return TaskData.of_checked(
-            np.concatenate([clean.X, X], axis=-2),
-            np.concatenate([clean.y, poison.y], axis=-1),
-            present / np.sum(present, axis=-1, keepdims=True),
-        )
+        share = 1.0 / np.sum(present, axis=-1, keepdims=True)
+        weight = present * share
+        # The clean examples' moments were summed up once: only the poison's are new.
+        H, c = self._clean_moments
+        H, c, added = share[..., None] * H, share * c, weight.copy()
+        added[:, :n] = 0.0
+        add_rows(H, c, X, y, added)
+        return TaskData.of_checked(X, y, weight, (H, c))
+
+    @cached_property
+    def _clean_moments(self) -> tuple[Float[ndarray, "m d d"], Float[ndarray, "m d"]]:
+        """The moments of the clean examples, each of weight 1."""
+        present = (self.data.weight > 0.0).astype(np.float64)
+        return TaskData.of_checked(self.data.X, self.data.y, present).moments
 
     def learn(
         self, data: TaskData, start: Float[ndarray, "m d"] | None = None
@@ -250,10 +255,13 @@ class MultiTaskGame:
         """U of Eq. (2) and ∂U/∂W."""
         data = self.data
         W = self._weights(W)
-        counted = (self.targets[:, None] & (data.weight > 0.0)).astype(np.float64)
-        scores = task_scores(data.X, W)
-        value = np.sum(counted * loss_values(scores, data.y, self.loss))
-        return float(value), combine(counted * loss_slopes(scores, data.y, self.loss), data.X)
+        value, gradient, _ = losses(data.X, data.y, self._counted, W, self.loss == "hinge")
+        return value, gradient
+
+    @cached_property
+    def _counted(self) -> Float[ndarray, "m n"]:
+        """1 for every example that counts in U, else 0."""
+        return (self.targets[:, None] & (self.data.weight > 0.0)).astype(np.float64)
 
     def _weights(self, W: Any) -> Float[ndarray, "m d"]:
         return checks.array(W, "W", (len(self.data.y), self.data.X.shape[2]))

@@ -15,6 +15,7 @@ F is λ1-strongly convex and has one minimiser.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -24,7 +25,7 @@ from numpy import ndarray
 from poisoning import checks
 from poisoning.datasets.multitask import MultiTaskDraw
 from poisoning.errors import SolverError
-from poisoning.models.mtrl_kernels import TINY, minimise
+from poisoning.models.mtrl_kernels import add_rows, distance_from_gradient, losses, minimise
 
 Loss = Literal["square", "hinge"]
 """(y − w·x)², or the squared hinge max(0, 1 − y w·x)² with y = ±1."""
@@ -64,13 +65,33 @@ class TaskData:
 
     @classmethod
     def of_checked(
-        cls, X: Float[ndarray, "m n d"], y: Float[ndarray, "m n"], weight: Float[ndarray, "m n"]
+        cls,
+        X: Float[ndarray, "m n d"],
+        y: Float[ndarray, "m n"],
+        weight: Float[ndarray, "m n"],
+        moments: tuple[Float[ndarray, "m d d"], Float[ndarray, "m d"]] | None = None,
     ) -> "TaskData":
-        """Arrays made from those of objects that were checked when they were made."""
+        """Arrays made from those of objects that were checked when they were made.
+
+        ``moments``, where they are known, are the property's.
+        """
         data = object.__new__(cls)
         for name, values in (("X", X), ("y", y), ("weight", weight)):
             object.__setattr__(data, name, values)
+        if moments is not None:
+            object.__setattr__(data, "moments", moments)
         return data
+
+    @cached_property
+    def moments(self) -> tuple[Float[ndarray, "m d d"], Float[ndarray, "m d"]]:
+        """H_i = 2 Σ_j weight_ij x_ij x_ijᵀ and c_i = 2 Σ_j weight_ij y_ij x_ij.
+
+        The square loss is ½⟨W, HW⟩ − ⟨c, W⟩ up to a constant, and so is the squared hinge where all
+        rows are within their margin.
+        """
+        root = np.sqrt(2.0 * self.weight)
+        rows = self.X * root[..., None]
+        return rows.mT @ rows, combine(root * self.y, rows)
 
     @classmethod
     def from_tasks(
@@ -159,15 +180,16 @@ def solve_mtrl(
         strange = data.y[(data.weight > 0.0) & (np.abs(data.y) != 1.0)]
         if strange.size:
             raise ValueError(f"y of data must be -1 and +1 for the hinge, it holds {strange[0]:g}.")
-    scale = 2.0 * _norm(combine(data.weight * data.y, data.X))  # ‖∇loss(0)‖, of either loss
+    H, c = data.moments
+    scale = _norm(c)  # ‖∇loss(0)‖, of either loss
     scale = scale if scale > 0.0 else 1.0
-    W = np.zeros_like(data.X[:, 0]) if start is None else start
+    W = np.zeros_like(c) if start is None else start
     if loss == "square":
-        quadratic = _Quadratic.of(data, data.weight, lambda1)
-        W, nuclear, gap, steps = _minimise(quadratic, lambda2, W, tol * scale, max_iterations)
+        W, nuclear, gap, steps = _minimise(H, c, lambda1, lambda2, W, tol * scale, max_iterations)
+        value, _, _ = losses(data.X, data.y, data.weight, W, False)
+        value = _value(value, lambda1, lambda2, W, nuclear)
     else:
-        W, nuclear, gap, steps = _newton(data, lambda1, lambda2, W, tol, scale, max_iterations)
-    value = _value(data, loss, lambda1, lambda2, W, task_scores(data.X, W), nuclear)
+        W, value, gap, steps = _newton(data, lambda1, lambda2, W, tol, scale, max_iterations)
     return MTRLSolution(W, value, float(gap / scale), steps)
 
 
@@ -177,28 +199,10 @@ def objective(
     """F(W), the module's objective."""
     m, _, d = checks.instance(data, "data", TaskData).X.shape
     W = checks.array(W, "W", (m, d))
+    checks.one_of(loss, "loss", get_args(Loss))
     nuclear = float(np.sum(np.linalg.svd(W, compute_uv=False)))
-    return _value(data, loss, lambda1, lambda2, W, task_scores(data.X, W), nuclear)
-
-
-def prox(Z: Float[ndarray, "m d"], c: float) -> tuple[Float[ndarray, "m d"], float]:
-    """W = argmin ½‖W − Z‖_F² + c/2 ‖W‖_*², and ‖W‖_*.
-
-    Singular values a_1 ≥ a_2 ≥ … become max(a_k − τ, 0), where τ is the largest of
-    τ_K = c Σ_{k≤K} a_k/(1 + cK): these rise as long as a_K > τ_K. The a_k are those of the Gram
-    matrix of the shorter side, and one that survives is off by no more than about 1e-16 a_1/c.
-
-    Raises ``ValueError`` for a negative c, ``Z`` that is no finite matrix.
-    """
-    Z, c = checks.rectangle(Z, "Z"), checks.positive(c, "c", zero=True)
-    wide = Z.shape[0] <= Z.shape[1]
-    squares, V = np.linalg.eigh(Z @ Z.T if wide else Z.T @ Z)
-    a = np.sqrt(np.maximum(squares, TINY**2))  # ascending
-    counts = np.arange(1, a.size + 1)
-    thresholds = (counts[:, None] > a.size - counts) * (c / (1.0 + c * counts))
-    kept = np.maximum(a - np.max(a[None, :] @ thresholds), 0.0)
-    P = (V * (kept / a)) @ V.T
-    return (P @ Z if wide else Z @ P), float(np.sum(kept))
+    value, _, _ = losses(data.X, data.y, data.weight, W, loss == "hinge")
+    return _value(value, lambda1, lambda2, W, nuclear)
 
 
 def task_scores(X: Float[ndarray, "m n d"], W: Float[ndarray, "m d"]) -> Float[ndarray, "m n"]:
@@ -288,27 +292,29 @@ def _newton(
     scale: float,
     max_iterations: int,
 ) -> tuple[ndarray, float, float, int]:
-    """The squared hinge, one quadratic after the other: what ``_minimise`` returns."""
+    """The squared hinge, one quadratic after the other: W, F(W), the residual and the steps."""
     steps = 0
     F, goal = np.inf, max(tol / 2.0, _FIRST_GOAL) * scale
-    curved, quadratic = None, None
+    _, _, curved = losses(data.X, data.y, data.weight, W, True)
+    H, c = (part.copy() for part in data.moments)
+    add_rows(H, c, data.X, data.y, curved - data.weight)
     for _ in range(_NEWTON_STEPS):
-        below = _below_margin(data, task_scores(data.X, W))
-        if quadratic is None or np.any(below != curved):
-            curved, quadratic = below, _Quadratic.of(data, below, lambda1)
-        new, nuclear, distance, taken = _minimise(quadratic, lambda2, W, goal, max_iterations)
+        new, nuclear, distance, taken = _minimise(H, c, lambda1, lambda2, W, goal, max_iterations)
         steps += taken
-        scores = task_scores(data.X, new)
-        crossed = (_below_margin(data, scores) - curved) * (scores - data.y)
-        crossing = 2.0 * _norm(combine(crossed, data.X))
+        value, gradient, below = losses(data.X, data.y, data.weight, new, True)
+        # The quadratic's gradient has the rows below the margin at W, the loss's those at ``new``.
+        crossing = distance_from_gradient(H, c, new, gradient)
         distance += crossing
+        new_F = _value(value, lambda1, lambda2, new, nuclear)
         if distance <= tol * scale:
-            return new, nuclear, distance, steps
-        new_F = _value(data, "hinge", lambda1, lambda2, new, scores, nuclear)
+            return new, new_F, distance, steps
         while new_F > F + _ROUNDING * abs(F):
             new = (W + new) / 2.0
             new_F = objective(data, "hinge", lambda1, lambda2, new)
+            _, _, below = losses(data.X, data.y, data.weight, new, True)
         W, F = new, new_F
+        add_rows(H, c, data.X, data.y, below - curved)
+        curved = below
         goal = max(_CROSSING * crossing, tol / 2.0 * scale)
     raise SolverError(
         f"MTRL (hinge, W {W.shape}, lambda1 {lambda1:g}, lambda2 {lambda2:g}): residual "
@@ -317,62 +323,23 @@ def _newton(
     )
 
 
-def _below_margin(data: TaskData, scores: ndarray) -> ndarray:
-    """The weight of the rows whose margin is below 1, so that their loss is a square; else 0."""
-    return data.weight * (data.y * scores < 1.0)
-
-
-@dataclass(frozen=True)
-class _Quadratic:
-    """½⟨W, HW⟩ − ⟨c, W⟩, H acting task by task, as its proximal gradient steps need it.
-
-    ``toward`` (m, d, d) and ``offset`` (m, d) give the gradient step W − (HW − c)/L as
-    W·toward + offset. ``L`` bounds H, and ``momentum`` belongs to λ1/L.
-    """
-
-    toward: ndarray
-    offset: ndarray
-    momentum: float
-    L: float
-
-    @classmethod
-    def of(cls, data: TaskData, weight: ndarray, lambda1: float) -> "_Quadratic":
-        """Σ_ij weight_ij (y_ij − w_i·x_ij)² + λ1/2 ‖W‖², up to a constant.
-
-        Without λ1, a task has H = 2 Σ_j weight_j x_j x_jᵀ = [[A, b], [bᵀ, h]], whose eigenvalues
-        are at most the larger one of [[‖A‖_F, ‖b‖], [‖b‖, h]]: L is the largest of these, and λ1.
-        The bias is split off because it makes for the one large eigenvalue, h = 2.
-        """
-        root = np.sqrt(2.0 * weight)
-        rows = data.X * root[..., None]
-        H = rows.mT @ rows
-        A, b, h = H[:, :-1, :-1], H[:, -1, :-1], H[:, -1, -1]
-        size = np.linalg.matrix_norm(A)
-        spread = np.sqrt((size - h) ** 2 + 4.0 * np.linalg.vecdot(b, b))
-        L = float(np.max(size + h + spread)) / 2.0 + lambda1
-        ratio = float(np.sqrt(lambda1 / L))
-        return cls(
-            (1.0 - lambda1 / L) * np.eye(H.shape[-1]) - H / L,
-            combine(root * data.y, rows) / L,
-            (1.0 - ratio) / (1.0 + ratio),
-            L,
-        )
-
-
 def _minimise(
-    model: _Quadratic, lambda2: float, start: ndarray, goal: float, max_iterations: int
+    H: ndarray,
+    c: ndarray,
+    lambda1: float,
+    lambda2: float,
+    start: ndarray,
+    goal: float,
+    max_iterations: int,
 ) -> tuple[ndarray, float, float, int]:
-    """min of the quadratic + λ2/2 ‖W‖_*², from ``start`` until L‖Y − W‖_F ≤ ``goal``.
+    """min ½⟨W, HW⟩ − ⟨c, W⟩ + λ1/2 ‖W‖_F² + λ2/2 ‖W‖_*², to L‖Y − W‖_F ≤ ``goal``.
 
-    Returns W (m, d), ‖W‖_*, L‖Y − W‖_F and the number of steps. With λ1 ≤ H ≤ L that is no less
-    than dist(0, ∂F(W)): L(Y − W) − ∇q(Y) is a subgradient of the penalty at W, and
-    ‖L(Y − W) − ∇q(Y) + ∇q(W)‖ = ‖(L − H)(Y − W)‖.
+    Returns W (m, d), ‖W‖_*, L‖Y − W‖_F and the number of steps. With H + λ1 ≤ L that is no less
+    than dist(0, ∂F(W)): L(Y − W) − ∇q(Y), for the smooth part q, is a subgradient of the rest at W,
+    and ‖L(Y − W) − ∇q(Y) + ∇q(W)‖ = ‖(L − λ1 − H)(Y − W)‖.
     """
-    W, nuclear, gap, steps = minimise(
-        model.toward, model.offset, model.momentum, model.L, lambda2 / model.L,
-        np.ascontiguousarray(start), goal, max_iterations,
-    )  # fmt: skip
-    if gap > goal:
+    W, nuclear, gap, steps = minimise(H, c, lambda1, lambda2, start, goal, max_iterations)
+    if not gap <= goal:
         raise SolverError(
             f"MTRL (W {start.shape}, lambda2 {lambda2:g}): residual {gap / goal:.1e} times the "
             f"tolerance after {max_iterations} proximal steps; raise lambda1, max_iterations or tol"
@@ -380,21 +347,12 @@ def _minimise(
     return W, nuclear, gap, steps
 
 
-def _value(
-    data: TaskData,
-    loss: Loss,
-    lambda1: float,
-    lambda2: float,
-    W: ndarray,
-    scores: ndarray,
-    nuclear: float,
-) -> float:
-    """F(W), for the ``scores`` and the ``nuclear`` norm of W."""
-    losses = np.sum(data.weight * loss_values(scores, data.y, loss))
+def _value(loss: float, lambda1: float, lambda2: float, W: ndarray, nuclear: float) -> float:
+    """F(W), for the loss and the ``nuclear`` norm of W."""
     size = _norm(W)
-    return float(losses + lambda1 / 2.0 * (size * size) + lambda2 / 2.0 * (nuclear * nuclear))
+    return float(loss + lambda1 / 2.0 * (size * size) + lambda2 / 2.0 * (nuclear * nuclear))
 
 
 def _norm(W: ndarray) -> float:
     """‖W‖_F."""
-    return float(np.linalg.matrix_norm(W))
+    return float(np.linalg.norm(W))

@@ -121,6 +121,10 @@ def test_poison_weighs_one_over_the_number_of_all_examples_of_its_task():
     np.testing.assert_allclose(data.weight.sum(axis=1), 1.0)
     np.testing.assert_array_equal((data.weight > 0).sum(axis=1), np.add(SIZES, [0, 4, 1, 0]))
     np.testing.assert_array_equal(data.X[..., -1], data.weight > 0)
+    for found, expected in zip(
+        data.moments, TaskData(data.X, data.y, data.weight).moments, strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-14)
 
 
 X0, Y0 = examples("square")[0]

@@ -14,7 +14,6 @@ from poisoning.models.mtrl import (
     loss_slopes,
     objective,
     phi,
-    prox,
     relationship,
     solve_mtrl,
     task_scores,
@@ -78,23 +77,6 @@ def test_agrees_with_cvxpy_on_the_joint_problem(loss, lambda1, lambda2):
     assert solution.objective == pytest.approx(expected, rel=1e-6)
     np.testing.assert_allclose(solution.W, W.value, atol=2e-3)
     assert relationship(solution.W) == pytest.approx(Omega.value, abs=2e-3)
-
-
-@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4)])
-@pytest.mark.parametrize("c", [0.01, 0.3, 5.0])
-def test_prox_agrees_with_cvxpy(shape, c):
-    Z = np.random.default_rng(1).normal(size=shape)
-    W = cp.Variable(shape)
-    cp.Problem(cp.Minimize(cp.sum_squares(W - Z) / 2 + c / 2 * cp.square(cp.normNuc(W)))).solve(
-        solver=cp.CLARABEL
-    )
-    ours, nuclear = prox(Z, c)
-    assert ours == pytest.approx(W.value, abs=1e-4)
-    assert nuclear == pytest.approx(np.linalg.svd(ours, compute_uv=False).sum(), rel=1e-12)
-
-
-def test_prox_of_zero_is_zero():
-    assert np.array_equal(prox(np.zeros((3, 5)), 0.5)[0], np.zeros((3, 5)))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
