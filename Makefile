@@ -1,5 +1,9 @@
 # Everything runs in .venv, which the first target that needs it creates.
-PYTHON   ?= $(shell command -v python3.11 || command -v python3)
+# The first that runs and is of a version that the pins are for: first the one of the results in git.
+PYTHONS  := 3.11, 3.12 or 3.13
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON   ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+  $$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && exit; done; command -v python3)
 PROFILES := demo quick paper
 PROFILE  ?= demo
 VENV     := .venv
@@ -55,10 +59,12 @@ help:  ## show this list
 setup: $(STAMP)  ## create .venv from exact pins (3 min, 2 GB of disk)
 
 $(STAMP): requirements.txt pyproject.toml
-	@$(if $(PYTHON),,$(error Python 3.11 is needed, none was found: install it, or say where it is by \
-	  make PYTHON=/path/to/python3.11))
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
-	  echo "Python 3.11 is needed, $$($(PYTHON) --version 2>&1) was found: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(if $(PYTHON),,$(error Python $(PYTHONS) is needed, none was found: install one, or say where it is by \
+	  make PYTHON=/path/to/python3))
+	@$(PYTHON) -c '$(SUITABLE)' 2>/dev/null || { \
+	  found=$$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null || echo none); \
+	  echo "Python $(PYTHONS) is needed, and $(PYTHON) is $$found: install one, or say where it is by" \
+	  "make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Creating .venv from requirements.txt: about 3 minutes and 2 GB of disk, once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt

@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+import tomllib
 
 import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from replication import params, paths
 from replication.provenance import tracked_notebooks
@@ -24,8 +26,6 @@ def tracked(*patterns):
 
 
 def test_requirements_are_exact_pins_within_the_declared_ranges():
-    import tomllib
-
     pins = {}
     for line in (ROOT / "requirements.txt").read_text().splitlines():
         name, version = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)", line).groups()
@@ -41,8 +41,18 @@ def test_conda_users_get_the_same_versions():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, last = environment["dependencies"]
     assert last == {"pip": ["-r requirements.txt", "-e ."]}
-    assert "python=3.11" in conda
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"python{project['requires-python']}" in conda
     assert {re.split("[=<>]", package)[0] for package in conda} <= {"python", "pip", "git", "make"}
+
+
+def test_the_same_versions_of_python_are_named_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = SpecifierSet(project["requires-python"])
+    *first, last = [f"3.{minor}" for minor in range(100) if f"3.{minor}.1" in declared]
+    named = f"{', '.join(first)} or {last}"
+    assert f"PYTHONS  := {named}\n" in (ROOT / "Makefile").read_text()
+    assert f"You need Python {named}, make and git" in (ROOT / "README.md").read_text()
 
 
 def test_source_notebooks_hold_no_outputs():

@@ -549,13 +549,32 @@ def _copied(node: Any) -> Any:
     return made
 
 
+def _text(node: Any) -> str:
+    """A tree as ``ast.dump(node, annotate_fields=False)`` of Python 3.11 writes it.
+
+    Every later version writes another text, and fingerprints must not depend on the version.
+    """
+    if isinstance(node, list):
+        return f"[{', '.join(map(_text, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts, named = [], False
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value is None and getattr(type(node), name, ...) is None:
+            named = True  # what follows a field that is left out has its name
+        elif name != "type_params" or value:  # Python 3.12 has added these
+            parts.append(f"{name}={_text(value)}" if named else _text(value))
+    return f"{type(node).__name__}({', '.join(parts)})"
+
+
 def normalise(
     statements: Sequence[ast.stmt], table: Table, package: str, resolver: Resolver
 ) -> Normalised:
     """Statements of one module without the parts that do not count, and what they lead to."""
     worker = _Normaliser(table, package, resolver)
     kept = [worker.visit(_copied(statement)) for statement in statements]
-    text = "\n".join(ast.dump(node, annotate_fields=False) for node in kept if node is not None)
+    text = "\n".join(_text(node) for node in kept if node is not None)
     return Normalised(
         text,
         tuple(worker.references),

@@ -175,6 +175,33 @@ def test_edits_that_change_exactly_the_notebooks_that_reach_them(edit, who):
     assert changed(edit) == who
 
 
+EVERY_KIND = """
+async def f(a, /, b=1, *args, c, d=None, **options):
+    global g
+    nonlocal_ = lambda x, *y, z=2: (yield x, -x, not x, x @ y[0:2, ...], {**z, 1: b"b", "é": 2j})
+    async with a as b, c: await b
+    for i, *rest in [k for k in a if k < 2 <= 3 for _ in b]: continue
+    else: del i, rest
+    try: f"{a!r:>{b}} and {c}" f"more" "é"
+    except* (ValueError, OSError) as error: raise
+    match a:
+        case {"x": [1, *_], **more} | A(b=None) if True: return
+        case _: pass
+    g: int = (h := 3) if a else None
+    while True: g += 1; break
+class A(B, metaclass=C): x, (y, z) = {1}, (2, 3)
+"""
+
+
+def test_a_fingerprint_is_the_same_in_every_version_of_python():
+    extra = {"notebooks/p/three.ipynb": notebook(EVERY_KIND)}
+    assert values(project(extra=extra)) == {
+        "p/one": "bad184a1f4a6b0dbb6a2be19c3c80bbf",
+        "p/two": "81da70c94661959ff2cf33a80130bca6",
+        "p/three": "8763ef10bf73fd0654fe1b37fead11d9",
+    }
+
+
 def test_what_does_not_count_is_passed_through_and_not_over(monkeypatch):
     """A module of machinery may change; what it leads to may not."""
     monkeypatch.setitem(fingerprint.DOES_NOT_COUNT, "toy.top", "machinery")

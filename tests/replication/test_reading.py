@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -81,7 +82,7 @@ def test_a_result_is_read_into_a_form(tmp_path):
         ("JOBS=1.5", "must be a whole number"), ("SAMPLE=-3", "must be a whole number"),
         ("SEED=1 2", "must be a whole number"), ("PROFILE=demo quick", "There is no profile"),
         ("PROFILE=%", "There is no profile"), ("PROFILE=", "There is no profile"),
-        ("PYTHON=", "Python 3.11 is needed, none was found"),
+        ("PYTHON=", "3.11, 3.12 or 3.13 is needed, none was found"),
     ],
 )  # fmt: skip
 def test_make_refuses_nonsense_before_it_does_anything(tmp_path, setting, told):
@@ -91,6 +92,52 @@ def test_make_refuses_nonsense_before_it_does_anything(tmp_path, setting, told):
     )  # fmt: skip
     assert done.returncode == 2
     assert told in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def make_setup(tmp_path, found, *options):
+    """``make setup`` where no other interpreters are found than these: name → version."""
+    (tmp_path / "bin").mkdir()
+    for name, version in found.items():
+        file = tmp_path / "bin" / name
+        file.write_text(
+            f"""#!/bin/sh
+exec {sys.executable} -c 'import platform, sys
+sys.version_info, platform.python_version = {version}, lambda: "{".".join(map(str, version))}"
+exec(sys.argv[1])' "$2"
+"""
+        )
+        file.chmod(0o755)
+    return subprocess.run(
+        [shutil.which("make"), *options, f"VENV={tmp_path / 'none'}", "setup"],
+        cwd=ROOT, env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "taken"),
+    [
+        ({"python3": (3, 14, 0), "python3.13": (3, 13, 1)}, "python3.13"),
+        ({"python3": (3, 12, 3)}, "python3"),
+        ({"python3.13": (3, 13, 0), "python3.12": (3, 12, 0)}, "python3.12"),
+        ({"python3.11": (2, 7, 0), "python3.12": (3, 12, 0)}, "python3.12"),  # does not run
+    ],
+)
+def test_make_takes_the_first_python_that_the_pins_are_for(tmp_path, found, taken):
+    planned = make_setup(tmp_path, found, "-n")
+    assert planned.returncode == 0, planned.stderr
+    assert f"\n{taken} -m venv " in planned.stdout
+
+
+@pytest.mark.parametrize("version", [(3, 10, 13), (3, 14, 0)])
+def test_make_refuses_another_python_in_one_sentence(tmp_path, version):
+    done = make_setup(tmp_path, {"python3": version})
+    assert done.returncode == 2
+    assert done.stdout == (
+        f"Python 3.11, 3.12 or 3.13 is needed, and {tmp_path / 'bin' / 'python3'} is "
+        f"{'.'.join(map(str, version))}: install one, or say where it is by "
+        "make PYTHON=/path/to/python3\n"
+    )
     assert not (tmp_path / "none").exists()
 
 
