@@ -1,7 +1,6 @@
 """``python -m bench [name …]``: run all entries, or those named, and write results/bench.json."""
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -9,7 +8,8 @@ from importlib.metadata import version
 
 from tqdm import tqdm
 
-from bench import ENTRIES
+from bench.entries import ENTRIES
+from bench.rows import merge
 from replication import paths
 from replication.provenance import cpu_model
 
@@ -36,18 +36,13 @@ def main() -> int:
         parser.error(f"no entry {unknown[0]!r}; there are {', '.join(names)}")
 
     target = paths.ROOT / "results" / "bench.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    records = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
     for entry in ENTRIES:
         if entry.NAME not in chosen:
             continue
         with tqdm(desc=entry.NAME, unit="run", file=sys.stderr) as bar:
             record = entry.run(bar)
-        records[entry.NAME] = {**record, "machine": machine()}
-        # Written after each entry: a run cut short keeps what it has.
-        temporary = target.with_suffix(".tmp")
-        temporary.write_text(json.dumps(records, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(target)
+        # After each entry: a run cut short keeps what it has.
+        merge(target, {entry.NAME: {**record, "machine": machine()}})
         print(f"{entry.NAME}: {entry.summary(record)}")
     return 0
 

@@ -5,7 +5,7 @@ Pairs of classes, settings from knobs, units of work, and the quantities that cl
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,10 @@ from poisoning.games.bilevel import NO_REGULARISATION, FinalTraining, Policy
 from poisoning.hypergradient.learning import LamRange
 from poisoning.metrics import mean_interval
 from replication.hyperparameter_trial import FLIPS, Pool, Sizes, Trial, run_trial
-from replication.notebook import Notebook
+
+if TYPE_CHECKING:
+    # Needs the pipeline's packages; units of work are made without them too.
+    from replication.notebook import Notebook
 
 CLASSES = {"mnist": (8, 0), "fashion-mnist": (2, 1), "cifar-10": (6, 0)}
 """Positive and negative class: 8 and 0, pullover and trouser, frog and airplane (Table III)."""
@@ -53,7 +56,7 @@ LEARNED = ("l2-learned", "l1-learned")
 WITH_FLIPS = ("none", "l2-large", "l1-large", *LEARNED)
 
 
-def load_pool(notebook: Notebook, name: str) -> Pool:
+def load_pool(notebook: "Notebook", name: str) -> Pool:
     """The two classes of the paper, CIFAR-10 scaled to [−1, 1] (Section V-A)."""
     data = binary(notebook.load(name), *CLASSES[name])
     X, y = data.X, data.y
@@ -100,7 +103,7 @@ def logistic_policies(knobs: dict[str, Any], name: str) -> dict[str, Policy]:
     return policies
 
 
-def logistic_unit(notebook: Notebook, name: str, pool: Pool, repeat: int) -> dict[str, Any]:
+def logistic_unit(notebook: "Notebook", name: str, pool: Pool, repeat: int) -> dict[str, Any]:
     """The arguments of :func:`run_trial` for one repeat of Figure 2."""
     knobs = notebook.shared("carnerero2023/attack")
     recipe = knobs["recipes"][name]
@@ -128,7 +131,7 @@ def logistic_unit(notebook: Notebook, name: str, pool: Pool, repeat: int) -> dic
 
 
 def sized_unit(
-    notebook: Notebook, name: str, pool: Pool, factor: float, repeat: int, policies: Sequence[str]
+    notebook: "Notebook", name: str, pool: Pool, factor: float, repeat: int, policies: Sequence[str]
 ) -> dict[str, Any]:
     """A repeat of Figure 2 with another number of validation points, for Figures 4 and 9.
 
@@ -153,7 +156,7 @@ def by_data_set(trials: Mapping[tuple[str, int], Trial]) -> dict[str, list[Trial
     return found
 
 
-def logistic_trials(notebook: Notebook) -> dict[str, list[Trial]]:
+def logistic_trials(notebook: "Notebook") -> dict[str, list[Trial]]:
     """All repeats on every data set: the units that ``logistic`` and others have in common."""
     knobs = notebook.shared("carnerero2023/attack")
     names = [name for name in knobs["datasets"] if notebook.available(name)]
@@ -184,7 +187,7 @@ def variants(settings: MinimaxBilevel) -> dict[str, MinimaxBilevel]:
 
 
 def run_variants(
-    notebook: Notebook,
+    notebook: "Notebook",
     units: Mapping[str, list[dict[str, Any]]],
     trials: Mapping[str, list[Trial]],
 ) -> dict[str, dict[str, list[Trial]]]:
@@ -205,7 +208,7 @@ def run_variants(
 
 
 def logistic_variants(
-    notebook: Notebook, trials: Mapping[str, list[Trial]]
+    notebook: "Notebook", trials: Mapping[str, list[Trial]]
 ) -> dict[str, dict[str, list[Trial]]]:
     """The first of ``trials``, unchanged and under every variant: by data set and variant."""
     draws = notebook.shared("carnerero2023/attack")["sensitivity_draws"]
@@ -306,7 +309,7 @@ def policy_quantities(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
 
 
 def record_quantities(
-    notebook: Notebook,
+    notebook: "Notebook",
     model: str,
     groups: Mapping[str, Any],
     quantities: Callable[[Any], Quantities],
@@ -325,7 +328,7 @@ def record_quantities(
 
 
 def record_sensitivity(
-    notebook: Notebook,
+    notebook: "Notebook",
     model: str,
     groups: Mapping[str, Mapping[str, Any]],
     quantities: Callable[[Any], Quantities],
@@ -352,7 +355,7 @@ def fractions(settings_batches: int, batch: float) -> list[float]:
 
 
 def summarise(
-    notebook: Notebook, trials: dict[str, list[Trial]], shares: list[float], model: str
+    notebook: "Notebook", trials: dict[str, list[Trial]], shares: list[float], model: str
 ) -> pd.DataFrame:
     """A row per data set, policy and fraction: test error, λ and norm. Each becomes a metric."""
     rows = []

@@ -6,7 +6,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,16 @@ def machine() -> dict[str, Any]:
         "cpu": cpu_model(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": {name: _version(name) for name in VERSIONS},
     }
+
+
+def _version(name: str) -> str | None:
+    """None where the package is not installed, as on a machine that only computes units."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _git(*arguments: str) -> str | None:

@@ -165,11 +165,25 @@ def write(path: Path, about: dict[str, Any], result: Any) -> None:
         DataError: the file cannot be written.
     """
     tree, arrays = pack(result)
-    with (
-        files.writing(path),
-        files.replacing(path) as part,
-        zipfile.ZipFile(part, "w") as archive,
-    ):
+    with files.writing(path), files.replacing(path) as part:
+        _save(part, about, tree, arrays)
+
+
+def write_alone(path: Path, about: dict[str, Any], result: Any) -> None:
+    """:func:`write` where no other process writes: without the lock, and the package it needs.
+
+    Raises:
+        RecordError: ``result`` cannot be kept.
+    """
+    tree, arrays = pack(result)
+    part = files.part_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(part, about, tree, arrays)
+    part.replace(path)
+
+
+def _save(path: Path, about: dict[str, Any], tree: Tree, arrays: list[np.ndarray]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
         _member(archive, "record.json", json.dumps(about | {"result": tree}).encode())
         for number, array in enumerate(arrays):
             buffer = io.BytesIO()

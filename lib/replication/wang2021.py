@@ -1,13 +1,17 @@
 """What the notebooks of Wang et al. 2021 share: the poster's curves, and how a curve bends."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from poisoning.metrics import Estimate, mean_interval
-from replication.notebook import Notebook
+
+if TYPE_CHECKING:
+    # Needs the pipeline's packages; units of work are made without them too.
+    from replication.notebook import Notebook
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,9 @@ def bend(accuracy: Float[ndarray, "repeats widths"]) -> Bend:
     return Bend(*(mean_interval(v) for v in (first, peak, last, peak - first, peak - last)))
 
 
-def record_bend(notebook: Notebook, name: str, accuracy: Float[ndarray, "repeats widths"]) -> Bend:
+def record_bend(
+    notebook: "Notebook", name: str, accuracy: Float[ndarray, "repeats widths"]
+) -> Bend:
     """Metrics ``<name>.narrowest|peak|widest|rise|fall`` and, over repeats, ``rise_low|fall_low``.
 
     The last two are the lower ends of 95 % intervals: for rules that require more than noise.

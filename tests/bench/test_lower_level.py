@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-import bench
-from bench import lower_level
+from bench import entries, lower_level
 from poisoning.datasets.multitask import MultiTaskDraw
 from poisoning.models.mtrl import TaskData, solve_mtrl
 
@@ -21,7 +20,7 @@ def problem(loss, m=3, n=30):
 
 
 def test_there_is_an_entry_for_each_data_set():
-    names = {entry.NAME for entry in bench.ENTRIES}
+    names = {entry.NAME for entry in entries.ENTRIES}
     assert names >= {f"zhao2018.lower_level.{name}" for name in ("sarcos", "landmine", "mnist")}
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-import bench
-from bench import patom_iteration
+from bench import entries, patom_iteration
 from bench.patom_iteration import ENTRIES, by_recording, iteration
 from bench.timing import Race
 from poisoning.attacks.patom import draw_poison
@@ -26,7 +25,7 @@ def test_there_is_an_entry_for_each_data_set():
     assert {entry.NAME for entry in ENTRIES} == {
         f"zhao2018.patom_iteration.{name}" for name in ("sarcos", "landmine", "mnist")
     }
-    assert set(ENTRIES) <= set(bench.ENTRIES)
+    assert set(ENTRIES) <= set(entries.ENTRIES)
 
 
 @pytest.mark.parametrize("loss", ["square", "hinge"])

@@ -4,22 +4,31 @@
 stand-in) into ``data/<source>/<set>``, and ``load`` reads that folder as a :class:`Dataset`.
 ``sources.yaml``, beside this file, says where the files come from and how each variant is
 recognised.
+
+The names in ``__all__`` are imported at first use: fetching and preparing need packages that
+reading a prepared set does not.
 """
 
-from poisoning.datasets.dataset import Dataset, Split, binary, split
-from poisoning.datasets.download import fetch
-from poisoning.datasets.preparation import prepare
-from poisoning.datasets.sources import Source, registry
-from poisoning.datasets.store import load
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "Dataset",
-    "Source",
-    "Split",
-    "binary",
-    "fetch",
-    "load",
-    "prepare",
-    "registry",
-    "split",
-]
+_HOMES = {
+    "Dataset": "poisoning.datasets.dataset",
+    "Source": "poisoning.datasets.sources",
+    "Split": "poisoning.datasets.dataset",
+    "binary": "poisoning.datasets.dataset",
+    "fetch": "poisoning.datasets.download",
+    "load": "poisoning.datasets.store",
+    "prepare": "poisoning.datasets.preparation",
+    "registry": "poisoning.datasets.sources",
+    "split": "poisoning.datasets.dataset",
+}
+"""The package's surface: every name, and the module that defines it."""
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'poisoning.datasets' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from scipy.io.matlab import MatReadError
 
 from poisoning.errors import DataError
@@ -53,6 +52,8 @@ def alone(target: Path, doing: str) -> Iterator[bool]:
     Raises:
         DataError: the folder above ``target`` cannot be written.
     """
+    from filelock import FileLock, Timeout  # where nothing is written, it need not be installed
+
     lock = FileLock(target.with_name(f".{target.name}.lock"))
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,22 @@
+"""All entries of ``python -m bench``, in the order in which they run."""
+
+from bench import (
+    dask_overhead,
+    growth,
+    influence_projection,
+    kkt_problem,
+    min_max_lp,
+    online_sgd,
+    patom_growth,
+)
+from bench.evaluation import ENRON, IMDB
+from bench.hypergradient import AgainstPeers, Batched, Growth
+from bench.lower_level import ENTRIES as LOWER_LEVEL
+from bench.patom_iteration import ENTRIES as PATOM_ITERATION
+from bench.to_17pct import INFLUENCE, KKT, MINMAX
+
+ENTRIES = (
+    kkt_problem, min_max_lp, influence_projection, KKT, MINMAX, INFLUENCE, ENRON, growth, IMDB,
+    *LOWER_LEVEL, *PATOM_ITERATION, patom_growth, AgainstPeers, Batched, Growth, online_sgd,
+    dask_overhead,
+)  # fmt: skip
