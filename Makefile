@@ -51,7 +51,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check test lint verify lab bench fuzz clean
+.PHONY: help setup repro check test lint verify lab bench gpu fuzz clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -104,6 +104,10 @@ lab: $(STAMP)  ## open the notebooks in JupyterLab, with stand-in data prepared
 
 bench: $(STAMP)  ## solvers beside generic formulations, writes results/bench.json (20 min)
 	python -m bench
+
+gpu: $(STAMP)  ## hypergradients, networks and wide CNNs on an NVIDIA GPU (8 min, docs/gpu.md)
+	@echo "On a card as fast as an H100: 8 minutes at most; started again, it computes what is missing."
+	python -m bench.gpu run
 
 fuzz: $(STAMP)  ## random problems, knobs, files, faults; writes results/fuzz.json: SEED=0 (15 min)
 	python -m fuzz --seed $(SEED)

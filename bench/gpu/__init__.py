@@ -1,6 +1,6 @@
 """What a GPU makes of the library: ``python -m bench.gpu run``, eight minutes on one card.
 
-Four parts, each with a budget of seconds and its most useful units first: hypergradients of many
+Four parts, each with an end to its time and its most useful units first: hypergradients of many
 problems at once beside two CPU cores; the networks of Carnerero-Cano et al. 2023 on CIFAR-10; the
 small CNN of Wang et al. 2021 at the poster's largest widths; AlexNet as its reference model.
 

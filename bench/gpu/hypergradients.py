@@ -302,10 +302,9 @@ def _best(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the numbers of its fastest size."""
     fitting = [size for size in row["sizes"] if size["fits"]]
     best = max(fitting, key=lambda size: size["problems_per_s"], default=None)
-    ratios = [size["ratio"] for size in fitting]
     return row | {
         "ours_s": best and 1.0 / best["problems_per_s"],
         "ratio": best and best["ratio"],
-        "spread": ratios and [min(ratios), max(ratios)],
+        "spread": None,
         "n": len(fitting),
     }

@@ -1,4 +1,4 @@
-"""Units that are computed once: records in a folder, and a budget of seconds for each part."""
+"""Units that are computed once: records in a folder, and an end for each part."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -66,16 +66,17 @@ class Ledger:
 
 
 class Part:
-    """Calls units, as long as its ``seconds`` last: ``part(function, arguments)``.
+    """Calls units while its ``seconds`` last: ``part(function, arguments)``.
 
-    The first unit is computed in any case, another only if it fits when it takes as long as the
-    longest so far. ``left`` counts those that did not.
+    A unit is computed if it fits when it takes as long as the longest of its function so far;
+    ``left`` counts those that did not.
     """
 
     def __init__(self, name: str, ledger: Ledger, seconds: float) -> None:
         self.name, self.left, self.computed = name, 0, 0
-        self._ledger, self._seconds = ledger, seconds
-        self._spent = self._longest = 0.0
+        self._ledger = ledger
+        self._longest: dict[str, float] = {}
+        self._end = time.perf_counter() + seconds
 
     def __call__(
         self,
@@ -92,15 +93,15 @@ class Part:
         known = self._ledger.find(unit["key"])
         if known is not None:
             return known
-        if self._spent + self._longest > self._seconds:
+        begun, longest = time.perf_counter(), self._longest.get(unit["function"], 0.0)
+        if begun + longest > self._end:
             self.left += 1
             return None
-        begun = time.perf_counter()
         given = {name: made() for name, made in (make or {}).items()}
         found = self._ledger.compute(unit, function, arguments | given)
         took = time.perf_counter() - begun
-        self._spent += took
-        self._longest = max(self._longest, took)
+        self._longest[unit["function"]] = max(longest, took)
         self.computed += 1
-        print(f"{self.name}: {unit['function']} took {took:.1f} s", flush=True)
+        told = ", ".join(f"{k}={v}" for k, v in arguments.items() if isinstance(v, int | str))
+        print(f"{self.name}: {unit['function']}({told}) took {took:.1f} s", flush=True)
         return found

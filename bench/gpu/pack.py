@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from poisoning.datasets import Dataset, load, prepare
+from poisoning.datasets import Dataset, load
 from poisoning.errors import DataError
 from replication import paths
 from replication.conventions import generator
@@ -70,7 +70,9 @@ def write(file: Path, profile: str) -> int:
     Raises:
         DataError: a data set is not prepared.
     """
-    from replication import params  # needs the pipeline's packages
+    # These need the pipeline's packages.
+    from poisoning.datasets import prepare
+    from replication import params
 
     found = params.load(profile)
     source = found.profiles[profile].data

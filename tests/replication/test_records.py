@@ -59,6 +59,14 @@ def test_values_come_back_to_the_last_bit(tmp_path_factory, value):
     assert Digester(repr).digest(back) == Digester(repr).digest(value)
 
 
+def test_a_record_written_without_the_lock_is_the_same(tmp_path):
+    about, result = {"key": "k"}, Outcome(np.arange(3.0), "a")
+    records.write(tmp_path / "one.npz", about, result)
+    records.write_alone(tmp_path / "folder" / "other.npz", about, result)
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "folder/other.npz").read_bytes()
+    assert len(list((tmp_path / "folder").iterdir())) == 1
+
+
 def test_sparse_matrices_and_classes_of_other_modules_come_back(tmp_path):
     X = sp.csr_array(np.array([[0.0, 2.0], [3.0, 0.0]]))
     records.write(tmp_path / "a.npz", {}, {"X": X, "o": Outcome(np.arange(3), "x")})

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from poisoning.learners import SVM
-from replication import conventions, paths, records, units
+from replication import conventions, paths, provenance, records, units
 from replication.live import Coder
 from replication.params import Workers
 from replication.records import RecordError
@@ -106,6 +106,12 @@ def test_a_record_says_what_was_computed_by_which_code_and_where(own_cache):
     assert about["versions"]["numpy"] == np.__version__
     assert about["adopted"] is None
     assert (row["label"], row["index"]) == ("draws", 0)
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
+    monkeypatch.setattr(provenance, "VERSIONS", ("numpy", "no-such-package"))
+    versions = provenance.machine.__wrapped__()["versions"]
+    assert versions == {"numpy": np.__version__, "no-such-package": None}
 
 
 def test_units_that_git_keeps_are_read_like_those_of_the_cache(own_cache):

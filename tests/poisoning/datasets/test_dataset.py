@@ -6,6 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poisoning import datasets
 from poisoning.datasets import Dataset, binary, split
 
 
@@ -91,3 +92,9 @@ class TestBinary:
     def test_impossible_pairs(self, pair, reason):
         with pytest.raises(ValueError, match=reason):
             binary(self.digits, *pair)
+
+
+def test_every_name_of_the_package_is_found_where_it_is_said_to_be():
+    assert all(getattr(datasets, name).__name__ == name for name in datasets.__all__)
+    with pytest.raises(AttributeError, match=r"no attribute 'unload'"):
+        datasets.unload  # noqa: B018
