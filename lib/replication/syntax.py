@@ -561,6 +561,8 @@ def _text(node: Any) -> str:
     parts, named = [], False
     for name in node._fields:
         value = getattr(node, name, None)
+        if isinstance(node, ast.JoinedStr):  # the first of Python 3.12 end formats with ""
+            value = [part for part in value if getattr(part, "value", None) != ""]
         if value is None and getattr(type(node), name, ...) is None:
             named = True  # what follows a field that is left out has its name
         elif name != "type_params" or value:  # Python 3.12 has added these
