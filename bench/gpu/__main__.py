@@ -5,7 +5,6 @@
 """
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -27,6 +26,7 @@ from bench.rows import merge
 from poisoning.errors import DataError
 from replication import paths
 from replication.provenance import cpu_model
+from replication.reading import ReadingError, read_result
 
 ENDS = {"hypergradients": 150.0, "networks": 270.0, "width": 410.0, "alexnet": 465.0}
 """Seconds from the beginning at which every part ends, in the order in which they run."""
@@ -85,12 +85,10 @@ def take(folder: Path) -> None:
     """File the rows and the records of another machine's ``--out`` folder here.
 
     Raises:
-        DataError: the folder has no rows.
+        ReadingError: the folder has no rows.
     """
-    table = folder / "bench.json"
-    if not table.is_file():
-        raise DataError(f"{table} is not there: name the folder that `run --out` wrote.")
-    merge(paths.ROOT / "results" / "bench.json", json.loads(table.read_text(encoding="utf-8")))
+    rows = read_result(folder / "bench.json", dict, "name the folder that `run --out` wrote")
+    merge(paths.ROOT / "results" / "bench.json", rows)
     for record in sorted((folder / "units").glob("*/*.npz")):
         target = paths.unit_cache() / record.parent.name / record.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +132,7 @@ def main() -> int:
         if asked.out is not None:
             table, folder = asked.out / "bench.json", asked.out / "units"
         return run(given, asked.device, table, folder)
-    except DataError as error:
+    except (DataError, ReadingError) as error:
         print(error, file=sys.stderr)
         return 1
 

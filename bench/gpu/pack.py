@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from poisoning.datasets import Dataset, load
+from poisoning.datasets.archives import UNREADABLE, read_npz, reason
 from poisoning.errors import DataError
 from replication import paths
 from replication.conventions import generator
@@ -113,21 +114,21 @@ def read(file: Path) -> Pack:
         DataError: the file is not there or is no pack.
     """
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            variants = about.pop("variants")
-            datasets = {name: _dataset(arrays, name, variants[name]) for name in CHANNELS}
+        arrays = read_npz(file)
+        about = json.loads(arrays["about"].tobytes())
+        variants = about.pop("variants")
+        datasets = {name: _dataset(arrays, name, variants[name]) for name in CHANNELS}
+        return Pack(**about, datasets=datasets)
     except FileNotFoundError:
         raise DataError(
             f"{file} is not there: write it by `python -m bench.gpu pack` where the data sets are "
             "prepared, and copy it here."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is no pack ({error}): write it again.") from None
-    return Pack(**about, datasets=datasets)
+    except UNREADABLE as error:
+        raise DataError(f"{file} is no pack ({reason(error)}): write it again.") from None
 
 
-def _dataset(arrays: Any, name: str, variant: str) -> Dataset:
+def _dataset(arrays: dict[str, ndarray], name: str, variant: str) -> Dataset:
     parts = []
     for part in ("train", "test"):
         X = arrays[f"{name}.{part}.X"]

@@ -275,7 +275,7 @@ def test_seconds_are_filed_by_card_and_experiments_are_not(tmp_path):
         (["run", "--device", "cuda"], "no CUDA device was found"),
         (["run", "--device", "cpu", "--pack", "nowhere.npz"], "nowhere.npz is not there"),
         (["run", "--device", "cpu", "--pack", "README.md"], "README.md is no pack"),
-        (["merge", "nowhere"], "bench.json is not there"),
+        (["merge", "nowhere"], "name the folder that `run --out` wrote"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(monkeypatch, capsys, arguments, told):
