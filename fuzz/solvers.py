@@ -24,7 +24,7 @@ from tqdm import tqdm
 from poisoning.errors import SolverError
 from poisoning.feasible import reference, solver
 from poisoning.feasible.sets import ClassSet, FeasibleSet, InputDomain
-from poisoning.hypergradient import logistic
+from poisoning.hypergradient import problem as problems
 from poisoning.hypergradient.implicit import implicit
 from poisoning.hypergradient.logistic import Logistic
 from poisoning.hypergradient.problem import Objective, Problem, Rows
@@ -458,8 +458,8 @@ def _by_either_pass(solve: Callable[[Problem], Any]) -> Callable[[Problem], Any]
     """Every other problem by the compiled passes, which ones as small as these do without."""
 
     def solved(problem: Problem) -> Any:
-        small = 0 if len(problem.clean.y) % 2 else logistic.SMALL
-        with patch.object(logistic, "SMALL", small):
+        small = 0 if len(problem.clean.y) % 2 else problems.SMALL
+        with patch.object(problems, "SMALL", small):
             return solve(problem)
 
     return solved

@@ -11,7 +11,7 @@ matrix products −η(QᵀW + RᵀP) with a row per step in Q (T × m), W (T × 
 On a CPU compiled passes read the clean rows once per step for every two problems, a byte per pixel,
 and each problem's own poison, a byte per pixel where it is frozen. In float32, on a processor with
 AVX-512 VNNI, bytes are multiplied as integers (``docs/byte-kernels.md``). Where the clean rows are
-few (:data:`SMALL`), NumPy does the same without compiling anything. On a GPU everything is done by
+few (:attr:`Problem.compiled`), NumPy does the same without compiling anything. On a GPU everything is done by
 matrix products (:class:`MLP` without hidden layers). The choice changes only rounding.
 """
 
@@ -31,11 +31,6 @@ from poisoning.hypergradient import logistic_kernels as kernels
 from poisoning.hypergradient import logistic_plain as plain
 from poisoning.hypergradient.mlp import MLP
 from poisoning.hypergradient.problem import Linearisation, Problem, Tape
-
-SMALL = 2**17
-"""Below so many numbers in the clean rows nothing is compiled: NumPy takes about 2.5 times as long,
-and compiling some ten seconds once."""
-
 
 @dataclass(frozen=True)
 class _Point:
@@ -83,7 +78,7 @@ class Logistic(MLP):
             return super().linearise(problem, w)
         w = _vectors(problem, w, "w").contiguous()
         gradient, state = torch.empty_like(w), _Point(w, *_room(problem))
-        data_term = plain.data_term if _small(problem) else kernels.data_term
+        data_term = kernels.data_term if problem.compiled else plain.data_term
         for data, _, states, v, out in _calls(problem, state.parts, w, gradient):
             data_term(*data, False, states, v, out)
 
@@ -107,7 +102,7 @@ class Logistic(MLP):
         _fits(problem, state)
         J, free = len(v), problem.frozen
         Hv, q = torch.empty_like(v), v.new_empty(J, *state.pull.shape)
-        data_term = plain.data_term if _small(problem) else kernels.data_term
+        data_term = kernels.data_term if problem.compiled else plain.data_term
         for j in range(J):
             here = state.clean, state.poison, q[j]
             for data, _, states, vectors, out in _calls(problem, here, v[j], Hv[j]):
@@ -155,7 +150,7 @@ class Logistic(MLP):
         way = w.new_empty(len(w), steps + 1, w.shape[1])
         way[:, 0] = w
         point = _Point(way, *_room(problem, steps))
-        descend = plain.descend if _small(problem) else kernels.descend
+        descend = kernels.descend if problem.compiled else plain.descend
         for data, step, here, states in _calls(problem, way, point.parts):
             descend(*data, step, here, states)
         return Tape(way.transpose(0, 1), point, way.nbytes + self.bytes(point))
@@ -174,7 +169,7 @@ class Logistic(MLP):
         d_lam = torch.zeros_like(p)
         d_poison = p.new_empty(len(p), K, m - free, d)
         way, q = torch.empty_like(point.w[:, 1:]), torch.empty_like(point.poison)
-        ascend = plain.ascend if _small(problem) else kernels.ascend
+        ascend = kernels.ascend if problem.compiled else plain.ascend
         for j in range(len(p)):
             every = point.w, point.parts, p[j], way, q, d_lam[j]
             for data, step, *own in _calls(problem, *every):
@@ -198,7 +193,7 @@ def _calls(problem: Problem, *own: Tensor | tuple[Tensor, ...]) -> Iterator[tupl
     """
     raw, (F, P), labels = _raw(problem), _poison(problem), _labels(problem)
     every = *labels, _step(problem), *map(_arrays, own)
-    size = len(P) if _small(problem) else kernels.GROUP
+    size = kernels.GROUP if problem.compiled else len(P)
     for first in range(0, len(P), size):
         now = slice(first, first + size)
         clean, poison, step, *rest = (
@@ -210,10 +205,6 @@ def _calls(problem: Problem, *own: Tensor | tuple[Tensor, ...]) -> Iterator[tupl
 
 def _arrays(tensors: Tensor | tuple[Tensor, ...]) -> ndarray | tuple[ndarray, ...]:
     return tensors.numpy() if isinstance(tensors, Tensor) else tuple(map(Tensor.numpy, tensors))
-
-
-def _small(problem: Problem) -> bool:
-    return problem.clean.X.numel() < SMALL
 
 
 def _on_cpu(problem: Problem) -> bool:
@@ -265,15 +256,16 @@ def _in_integers(X: Tensor, dtype: torch.dtype) -> bool:
 
 def _raw(problem: Problem) -> tuple:
     """The clean rows' columns that are not all 0, which those are, scale and offset."""
-    clean, dtype, small = problem.clean, problem.poison.dtype, _small(problem)
+    clean, dtype = problem.clean, problem.poison.dtype
 
     def found() -> tuple[ndarray, ndarray]:
         columns = torch.nonzero((clean.X != 0).any(dim=0)).squeeze(1)
         X = clean.X[:, columns]
-        return _numpy(X.to(dtype)) if small else _laid_out(X, dtype), columns.numpy()
+        X = _laid_out(X, dtype) if problem.compiled else _numpy(X.to(dtype))
+        return X, columns.numpy()
 
     real = torch.empty(0, dtype=dtype).numpy().dtype.type
-    return *clean.keep(("raw", dtype, small), found), real(clean.scale), real(clean.offset)
+    return *clean.keep(("raw", dtype, problem.compiled), found), real(clean.scale), real(clean.offset)
 
 
 def _poison(problem: Problem) -> tuple[ndarray, ndarray]:
@@ -283,7 +275,7 @@ def _poison(problem: Problem) -> tuple[ndarray, ndarray]:
     one.
     """
     pixels, dtype = problem.frozen_pixels, problem.poison.dtype
-    if pixels is None or _small(problem):
+    if pixels is None or not problem.compiled:
         none = problem.poison[:, :0].to(problem.clean.X.dtype)
         return _laid_out(none, dtype), _numpy(problem.poison)
     others = problem.poison[:, problem.frozen :].numpy().copy()  # in larger pages than torch's

@@ -35,6 +35,9 @@ from torch.nn.functional import softplus
 
 from poisoning import checks
 
+SMALL = 2**17
+"""Below so many numbers in the clean rows nothing is compiled: it would take longer than it saves."""
+
 _COLUMNS = 64  # of a Hessian, computed at once
 _LARGEST_EXPONENT = 80.0  # e^λ must fit single precision
 
@@ -355,6 +358,11 @@ class Problem:
             X = checks.instance(objective, "objectives", Objective).X
             checks.tensor(X, "X of objectives", (*((K,) if X.ndim == 3 else ()), None, d),
                           like=self.poison)  # fmt: skip
+
+    @property
+    def compiled(self) -> bool:
+        """Whether compiled passes serve: on a CPU, where clean rows are not few."""
+        return self.poison.device.type == "cpu" and self.clean.X.numel() >= SMALL
 
     @cached_property
     def eta(self) -> Float[Tensor, "K 1"]:

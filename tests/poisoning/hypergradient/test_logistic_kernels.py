@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from poisoning.hypergradient import byte_kernels, logistic
+from poisoning.hypergradient import byte_kernels
 from poisoning.hypergradient import logistic_kernels as kernels
 from poisoning.hypergradient import logistic_plain as plain
 from poisoning.hypergradient.rmd import rmd
@@ -143,7 +143,7 @@ def test_small_problems_differ_by_rounding(problem_of, monkeypatch, single, pixe
         )
         problem = replace(problem, **parts, objectives=objectives)
     expected = rmd(problem)
-    monkeypatch.setattr(logistic, "SMALL", 0)
+    monkeypatch.setattr("poisoning.hypergradient.problem.SMALL", 0)
     found = rmd(problem)
     for name in ("poison", "lam", "w", "values"):
         one, other = getattr(found, name), getattr(expected, name)
