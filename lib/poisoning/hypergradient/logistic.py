@@ -11,8 +11,8 @@ matrix products −η(QᵀW + RᵀP) with a row per step in Q (T × m), W (T × 
 On a CPU compiled passes read the clean rows once per step for every two problems, a byte per pixel,
 and each problem's own poison, a byte per pixel where it is frozen. In float32, on a processor with
 AVX-512 VNNI, bytes are multiplied as integers (``docs/byte-kernels.md``). Where the clean rows are
-few (:attr:`Problem.compiled`), NumPy does the same without compiling anything. On a GPU everything is done by
-matrix products (:class:`MLP` without hidden layers). The choice changes only rounding.
+few (:attr:`Problem.compiled`), NumPy does the same without compiling anything. On a GPU everything
+is done by matrix products (:class:`MLP` without hidden layers). The choice changes only rounding.
 """
 
 from collections.abc import Iterator
@@ -31,6 +31,7 @@ from poisoning.hypergradient import logistic_kernels as kernels
 from poisoning.hypergradient import logistic_plain as plain
 from poisoning.hypergradient.mlp import MLP
 from poisoning.hypergradient.problem import Linearisation, Problem, Tape
+
 
 @dataclass(frozen=True)
 class _Point:
@@ -265,7 +266,8 @@ def _raw(problem: Problem) -> tuple:
         return X, columns.numpy()
 
     real = torch.empty(0, dtype=dtype).numpy().dtype.type
-    return *clean.keep(("raw", dtype, problem.compiled), found), real(clean.scale), real(clean.offset)
+    rows = clean.keep(("raw", dtype, problem.compiled), found)
+    return *rows, real(clean.scale), real(clean.offset)
 
 
 def _poison(problem: Problem) -> tuple[ndarray, ndarray]:
