@@ -3,6 +3,7 @@
 from bench import (
     dask_overhead,
     growth,
+    hypergradient_networks,
     influence_projection,
     kkt_problem,
     min_max_lp,
@@ -10,13 +11,13 @@ from bench import (
     patom_growth,
 )
 from bench.evaluation import ENRON, IMDB
-from bench.hypergradient import AgainstPeers, Batched, Growth
+from bench.hypergradient import AgainstPeers, Batched, Growth, Sizes
 from bench.lower_level import ENTRIES as LOWER_LEVEL
 from bench.patom_iteration import ENTRIES as PATOM_ITERATION
 from bench.to_17pct import INFLUENCE, KKT, MINMAX
 
 ENTRIES = (
     kkt_problem, min_max_lp, influence_projection, KKT, MINMAX, INFLUENCE, ENRON, growth, IMDB,
-    *LOWER_LEVEL, *PATOM_ITERATION, patom_growth, AgainstPeers, Batched, Growth, online_sgd,
-    dask_overhead,
+    *LOWER_LEVEL, *PATOM_ITERATION, patom_growth, AgainstPeers, Sizes, Batched,
+    hypergradient_networks, Growth, online_sgd, dask_overhead,
 )  # fmt: skip

@@ -7,6 +7,7 @@ the same process, on an array of the clean rows' size and on a matrix product.
 
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,13 @@ import torch
 from scipy.stats import linregress
 from tqdm import tqdm
 
-from bench.hypergradient_peers import Task, honest, naive_unroll
+from bench.hypergradient_peers import (
+    Task,
+    honest,
+    naive_unroll,
+    optax_together,
+    torch_autograd,
+)
 from bench.timing import Race, one_core, timed
 from poisoning.hypergradient.fmd import fmd
 from poisoning.hypergradient.implicit import implicit
@@ -137,6 +144,58 @@ class AgainstPeers:
             f"of the naive unroll ({record['naive_ratio']:.0f} times), equal to "
             f"{record['agreement']:.0e}; {record['of_read_near']:.0%} of the read bandwidth, "
             f"{record['of_GFLOP']:.0%} of the FLOP peak"
+        )
+
+
+class Sizes:
+    """Few and many rows, one problem and many in a call, beside the best peer at each.
+
+    The peer takes all problems of a call together too, by ``jax.vmap`` where jax is installed.
+    """
+
+    NAME = "carnerero2023.rmd_lr_sizes"
+    CELLS = tuple((n, K) for n in (5_000, 50_000) for K in (1, 64))
+    STEPS = 60
+
+    @classmethod
+    def run(cls, bar: tqdm) -> dict[str, Any]:
+        """Seconds a problem, cell by cell."""
+        bar.reset(total=PAIRS * len(cls.CELLS))
+        rows = []
+        for n, K in cls.CELLS:
+            problem = make_problem(K, n=n, steps=cls.STEPS)
+            task, found = Task.of(problem), rmd(problem)
+            if find_spec("optax"):
+                peer, share, name = partial(optax_together, problem), K, "optax scan, vmap and jit"
+            else:
+                peer, share, name = partial(torch_autograd, task), 1, "torch autograd"
+            with one_core():
+                answer, race = peer(), Race(repeats=1)
+                for _ in range(PAIRS):
+                    race.run(partial(rmd, problem), peer)
+                    bar.update()
+            record, gain = race.record(), K / share
+            rows.append({
+                "rows": n, "K": K, "peer": name, "ours_s": record["ours_s"] / K,
+                "peer_s": record["peer_s"] / share, "ratio": gain * record["ratio"],
+                "spread": [gain * end for end in record["spread"]],
+                "agreement": distance(answer, found),
+            })  # fmt: skip
+        least = min(rows, key=lambda row: row["ratio"])
+        return {
+            "data": f"generated pixels, d {D}, {POISON} poison rows each, T {cls.STEPS}",
+            **{key: least[key] for key in ("peer", "ours_s", "peer_s", "ratio", "spread")},
+            "n": PAIRS,
+            "agreement": max(row["agreement"] for row in rows),
+            "cells": rows,
+        }
+
+    @staticmethod
+    def summary(record: dict[str, Any]) -> str:
+        """One line for a reader."""
+        return ", ".join(
+            f"{row['ratio']:.1f} times as fast at n {row['rows']}, K {row['K']}"
+            for row in record["cells"]
         )
 
 

@@ -120,9 +120,23 @@ def higher_sgd(task: Task) -> Answer:
 
 def optax_scan(task: Task) -> Answer:
     """jax.grad through lax.scan over optax.sgd steps, compiled once for a task's shapes."""
-    jax, differentiate, constants = _jax_gradient(task)
-    found = differentiate(task.poison.numpy(), task.lam.numpy(), *constants)
+    jax, gradient, constants = _jax_gradient(task)
+    found = gradient(task.poison.numpy(), task.lam.numpy(), *constants)
     return tuple(torch.from_numpy(jax.device_get(array).copy()) for array in found)
+
+
+def optax_together(problem: Problem) -> Answer:
+    """The same for all problems of a batch, by jax.vmap; the first one's is returned."""
+    jax, gradients, constants = _jax_gradients(problem)
+    found = gradients(problem.poison.numpy(), problem.lam.numpy(), *constants)
+    return tuple(torch.from_numpy(jax.device_get(array)[0].copy()) for array in found)
+
+
+@cache
+def _jax_gradients(problem: Problem) -> tuple:
+    jax, gradient, (clean, clean_y, _, *validation) = _jax_gradient(Task.of(problem))
+    together = jax.vmap(gradient, in_axes=(0, 0, None, None, 0, None, None))
+    return jax, jax.jit(together), [clean, clean_y, problem.poison_y.numpy(), *validation]
 
 
 @cache
