@@ -65,6 +65,25 @@ def exact(X):
     return k, sigma, ((X @ Vt[:k].T) ** 2).sum(1)
 
 
+@pytest.mark.parametrize("name", ["words", "copies", "no gap", "all equal", "low rank"])
+def test_the_band_and_one_vector_stand_for_the_whole_projection(name):
+    """Blocks of full size, of shrinking size, and none that is left."""
+    X = MATRICES[name]
+    start = X @ (X.T @ np.random.default_rng(0).normal(size=(len(X), 10)))
+    lanczos = module._BlockLanczos(lambda V: X @ (X.T @ V), start, np.empty((len(X), 0)))
+    for _ in range(6):
+        if not lanczos.exhausted:
+            lanczos.step()
+    T = lanczos.projection()
+    values, vectors = np.linalg.eigh(T)
+    assert lanczos.trace == pytest.approx(np.trace(T))
+    np.testing.assert_allclose(lanczos.values(), values, atol=1e-12 * values[-1])
+    alone = np.diff(values, prepend=-np.inf, append=np.inf) > 1e-6 * values[-1]
+    for k in np.flatnonzero(alone[:-1] & alone[1:]):
+        exact = lanczos.residuals(vectors[:, [k]])[0]
+        assert lanczos.likely_residual(values[k]) == pytest.approx(exact, abs=1e-8 * values[-1])
+
+
 @pytest.mark.parametrize("name", MATRICES)
 @pytest.mark.parametrize("layout", ["sparse", "dense"])
 def test_agrees_with_lapack(name, layout):
