@@ -130,9 +130,9 @@ def with_results(text: str, section: str) -> str:
     return f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}"
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Rewrite the README's results; print one sentence, return 1 where they cannot be read."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     try:
         section = results_section()
     except ReadingError as error:

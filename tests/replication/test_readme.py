@@ -33,7 +33,7 @@ def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     (tmp_path / "results/bench.json").write_text(json.dumps(bench))
     (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    readme.main()
+    readme.main([])
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("before\n")
     assert text.endswith(f"{readme.END}\nafter\n")
