@@ -16,7 +16,7 @@ from poisoning.hypergradient.rmd import largest_stable_step, rmd
 NAME = "carnerero2023.rmd_networks"
 SHAPES = {
     "mnist": {"hidden": (32, 8), "d": 784, "steps": 100},
-    "cifar-10": {"hidden": (64, 32), "d": 3072, "steps": 40},
+    "cifar-10": {"hidden": (64, 32), "d": 3072, "steps": 20},
 }
 """The paper's networks (Section V-C), and steps of training."""
 
