@@ -4,6 +4,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import nn
@@ -26,6 +27,8 @@ from poisoning.models.small_cnn import (
 CLASSES = 10
 REFERENCE_WIDTH = 100
 """The width of a small CNN that serves as reference model."""
+ROUNDING = 1e-7
+"""A relative change of weights that is as large as float32's rounding."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,19 @@ def network(kind: str, channels: int, d: int, width: int, seed: int) -> nn.Seque
         return alexnet(channels, side, CLASSES, seed)
     small = {"kernel": 3, "padding": 1} if side < 20 else {}
     return small_cnn(channels, side, CLASSES, width, seed, **small)
+
+
+def shaken(model: nn.Sequential, seed: int) -> nn.Sequential:
+    """The model itself, each weight w moved to (1 + 1e-7 z) w with a normal z drawn from ``seed``.
+
+    A result that this moves is decided by rounding, which differs from processor to processor.
+    """
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for weights in model.parameters():
+            factors = 1.0 + ROUNDING * rng.standard_normal(weights.shape)
+            weights.copy_(weights.double() * torch.as_tensor(factors))
+    return model
 
 
 def poisoned_images(
@@ -107,15 +123,18 @@ def train_width(
     tested: Container[int] | None,
     seeds: tuple[int, int],
     where: str,
+    noise: int | None = None,
 ) -> WidthRecord:
     """One small CNN on images that may be poisoned; ``seeds`` are those of its start and order.
 
     ``tested`` are the epochs after which test images are wanted, from 0, None for all; see
-    :func:`poisoning.models.small_cnn.train_classifier`.
+    :func:`poisoning.models.small_cnn.train_classifier`. With a seed ``noise`` the initial weights
+    are those that :func:`shaken` draws from it.
     """
     start, order = seeds
     X, y, n_train = images.X, images.y, images.n_train
-    model = network("cnn", images.channels, X.shape[1], width, start).to(where)
+    model = network("cnn", images.channels, X.shape[1], width, start)
+    model = (model if noise is None else shaken(model, noise)).to(where)
     record = train_classifier(
         model,
         Examples.on(where, X[:n_train], y[:n_train]),
