@@ -160,10 +160,11 @@ def staging() -> Iterator[Path]:
             made = tempfile.TemporaryDirectory(dir=cache, prefix="run-")
             folder = Path(held.enter_context(made))
             held.enter_context(FileLock(folder / LOCK))
+        others = psutil.Process().children(recursive=True)
         try:
             yield folder
         except BaseException:
-            _end_children()
+            _end_children(others)
             raise
 
 
@@ -185,15 +186,18 @@ def _ended_by(number: signal.Signals) -> Iterator[None]:
         signal.signal(number, before)
 
 
-def _end_children() -> None:
-    """Stop the kernel and its workers, which would otherwise go on computing."""
-    children = psutil.Process().children(recursive=True)
+def _end_children(others: list[psutil.Process]) -> None:
+    """Stop the kernel and its workers, which would otherwise go on computing.
+
+    ``others`` were there before the run. They belong to who called it.
+    """
+    children = set(psutil.Process().children(recursive=True)).difference(others)
     for child in children:
         try:
             child.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(children, timeout=5)
+    psutil.wait_procs(list(children), timeout=5)
 
 
 @contextmanager

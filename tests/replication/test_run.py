@@ -250,6 +250,17 @@ def finished(inside):
     return old, new
 
 
+def test_a_run_that_fails_ends_what_it_started_and_nothing_else(inside):
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(sleep) as before:
+        with pytest.raises(KeyboardInterrupt), run.staging():
+            during = subprocess.Popen(sleep)
+            raise KeyboardInterrupt
+        during.wait(timeout=5)
+        assert before.poll() is None
+        before.kill()
+
+
 @pytest.mark.parametrize("owner, call", [(shutil, "move"), (shutil, "rmtree"), (Path, "replace")])
 def test_results_are_replaced_whole_whenever_the_run_is_ended(finished, monkeypatch, owner, call):
     old, new = finished
