@@ -11,11 +11,15 @@ from scipy.special import stdtrit
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``n`` repeats and the ends of its 95 % interval; None for a single repeat."""
+    """A mean over ``n`` repeats and the ends of its 95 % interval; None for a single repeat.
+
+    ``repeats``: what was averaged, in order, where the interval comes from that.
+    """
 
     value: float
     ci95: tuple[float, float] | None
     n: int
+    repeats: tuple[float, ...] = ()
 
     @property
     def half_width(self) -> float:
@@ -36,4 +40,4 @@ def mean_interval(values: Sequence[float] | Float[ndarray, "n"]) -> Estimate:
     if n == 1:
         return Estimate(mean, None, 1)
     half = float(stdtrit(n - 1, 0.975) * sample.std(ddof=1) / np.sqrt(n))
-    return Estimate(mean, (mean - half, mean + half), n)
+    return Estimate(mean, (mean - half, mean + half), n, tuple(sample.tolist()))

@@ -40,13 +40,15 @@ def generator(seed: int, section: str, *setting: str | int) -> np.random.Generat
 
 
 def metric_record(estimate: "Estimate") -> dict[str, Any]:
-    """An entry of ``metrics.json``."""
+    """An entry of ``metrics.json``; ``repeats``, if any, let two metrics be compared in pairs."""
     interval = estimate.ci95
-    return {
+    record = {
         "value": rounded(estimate.value),
         "ci95": None if interval is None else [rounded(bound) for bound in interval],
         "n": estimate.n,
     }
+    repeats = [rounded(value) for value in estimate.repeats]
+    return record | {"repeats": repeats} if repeats else record
 
 
 def rounded(value: float) -> float:

@@ -26,7 +26,7 @@ HEADLINE = ("clean", "baseline", "attacked", "defended", "limit", "paper")
 
 Key = TypeVar("Key", bound=Hashable)
 
-VERDICTS = ("replicated", "partial", "failed")
+VERDICTS = ("replicated", "partial", "failed", "inconclusive")
 """The names in the scorecard's ``headline.json``; failed is short for not replicated."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from poisoning.datasets import files
 from replication import paths
+from replication.claims import VERDICTS
 from replication.reading import ReadingError, read_result
 
 BEGIN = "<!-- results: begin (python -m replication.readme writes this part) -->"
@@ -53,7 +54,6 @@ TITLES = {
     "carnerero2023": "Carnerero-Cano et al. 2023",
     "wang2021": "Wang, Mianjy & Arora 2021",
 }
-VERDICTS = ("replicated", "partial", "not replicated", "not run")
 
 
 def results_section() -> str:
@@ -65,11 +65,14 @@ def results_section() -> str:
         paper: [row for row in rows if row["paper"] == paper]
         for paper in dict.fromkeys(row["paper"] for row in rows)
     }
-    parts = [f"| profile paper | claims | {' | '.join(VERDICTS)} |", "|---" * 6 + "|"]
+    shown = [verdict for verdict in VERDICTS if verdict in {row["verdict"] for row in rows}]
+    parts = [f"| profile paper | claims | {' | '.join(shown)} |", "|---" * (2 + len(shown)) + "|"]
     for paper, claims in of_paper.items():
-        verdicts = [row["verdict"] for row in claims]
-        counts = " | ".join(str(verdicts.count(verdict)) for verdict in VERDICTS)
-        parts.append(f"| {TITLES[paper]} | {len(claims)} | {counts} |")
+        for origin, whose in (("paper", ""), ("ours", ", our own claims")):
+            verdicts = [row["verdict"] for row in claims if row["origin"] == origin]
+            counts = " | ".join(str(verdicts.count(verdict)) for verdict in shown)
+            if verdicts:
+                parts.append(f"| {TITLES[paper]}{whose} | {len(verdicts)} | {counts} |")
     for paper, claims in of_paper.items():
         parts += ["", f"### {TITLES[paper]}", ""]
         for picture, caption in GALLERY.get(paper, ()):
@@ -89,7 +92,8 @@ def results_section() -> str:
 
 
 def _rows(found: Any) -> list[dict[str, Any]]:
-    needed = {"paper", "source", "statement", "verdict", "paper_value", "ours", "ci95"}
+    needed = {"paper", "origin", "asked_after", "source", "statement"}
+    needed |= {"verdict", "paper_value", "ours", "ci95"}
     for row in found:
         if not needed <= row.keys():
             raise KeyError(min(needed - row.keys()))
@@ -101,11 +105,16 @@ def _claims(rows: list[dict[str, Any]]) -> list[str]:
         "| claim | source | verdict | paper | ours (95 % interval) |",
         "|---|---|---|---|---|",
         *(
-            f"| {row['statement']} | {row['source']} | **{row['verdict']}** "
+            f"| {row['statement']}{_marks(row)} | {row['source']} | **{row['verdict']}** "
             f"| {_number(row['paper_value'])} | {_number(row['ours'])}{_interval(row['ci95'])} |"
             for row in rows
         ),
     ]
+
+
+def _marks(row: dict[str, Any]) -> str:
+    marks = ["ours"] * (row["origin"] == "ours") + ["asked after"] * row["asked_after"]
+    return f" *({', '.join(marks)})*" if marks else ""
 
 
 def _number(value: float | None) -> str:

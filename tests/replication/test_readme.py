@@ -17,7 +17,8 @@ def test_every_picture_of_the_readme_exists():
 def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     (tmp_path / "results" / "paper").mkdir(parents=True)
     row = {
-        "paper": "koh2021", "statement": "s", "source": "Table 2", "verdict": "partial",
+        "paper": "koh2021", "origin": "ours", "asked_after": True,
+        "statement": "s", "source": "Table 2", "verdict": "partial",
         "paper_value": 0.225, "ours": 0.2345, "ci95": [0.23, 0.24],
     }  # fmt: skip
     (tmp_path / "results/paper/scorecard.json").write_text(json.dumps([row]))
@@ -38,6 +39,8 @@ def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     assert text.startswith("before\n")
     assert text.endswith(f"{readme.END}\nafter\n")
     assert "old" not in text
-    assert f"| {readme.TITLES['koh2021']} | 1 | 0 | 1 | 0 | 0 |" in text
+    assert "| profile paper | claims | partial |" in text
+    assert f"| {readme.TITLES['koh2021']}, our own claims | 1 | 1 |" in text
+    assert "| s *(ours, asked after)* | Table 2 |" in text
     assert "0.225 | 0.234 (0.23 to 0.24)" in text
     assert "0.0123 s | cvxpy 2.5 s | 203×" in text
