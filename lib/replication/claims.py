@@ -285,7 +285,7 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
         ours = metrics[claim.metric]
         row |= {"ours": ours["value"], "ci95": ours["ci95"], "n": ours["n"]}
     for rule in claim.requires:
-        value = metrics[rule.metric]["value"]
+        value = float(metrics[rule.metric]["value"])
         if not _Measured(value, value, value).within(*_ends(rule)):
             reason = f"the paper's effect needs {_text(rule)}; here it is {value:g}"
             return row | {"verdict": "not run", "reason": reason}
