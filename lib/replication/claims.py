@@ -434,7 +434,7 @@ def scorecard(profile: str) -> list[dict[str, Any]]:
 
 def _runs(profile: str, claim: Claim) -> dict[str, Any] | None:
     """The metrics of all notebooks that a claim names; None unless all of them have been run."""
-    runs = [_metrics(profile, name) for name in (claim.notebook, *claim.besides)]
+    runs = [metrics(profile, name) for name in (claim.notebook, *claim.besides)]
     if None in runs:
         return None
     used = [pair for run in runs for pair in run["data"].items()]
@@ -444,7 +444,7 @@ def _runs(profile: str, claim: Claim) -> dict[str, Any] | None:
     }
 
 
-def _metrics(profile: str, notebook: str) -> dict[str, Any] | None:
+def metrics(profile: str, notebook: str) -> dict[str, Any] | None:
     """A notebook's metrics; those of ``bench`` are its numbers, ``<benchmark>.<key>``.
 
     The interval of a benchmark is from the least to the most of its runs.
