@@ -65,7 +65,11 @@ TENSORS = "torch: no kernel is reached, and what does not fit is refused by torc
 ELEMENTWISE = "an elementwise formula: no kernel is reached"
 
 WITHOUT = {
-    "attacks.certificate.Certificate": RESULT,
+    "certificates.certified_error.ErrorCertificate": RESULT,
+    "certificates.certified_error.Proof": RESULT,
+    "certificates.certified_error.Region": RESULT,
+    "certificates.loss.Certificate": RESULT,
+    "certificates.partition.PartitionCertificate": RESULT,
     "attacks.concentrate.WeightedPoints": RESULT,
     "attacks.min_max_multiclass.MulticlassPoison": RESULT,
     "attacks.minimax_bilevel.StagedPoison": RESULT,
@@ -1997,7 +2001,7 @@ def _() -> dict[str, Any]:
 
 
 @door(
-    "attacks.certificate.certify_loss",
+    "certificates.loss.certify_loss",
     lam="positive",
     epsilon="positive",
     feasible="object",
@@ -2014,6 +2018,18 @@ def _() -> dict[str, Any]:
         "tol": 0.3,
         "max_rounds": 100,
     }
+
+
+@door(
+    "certificates.partition.assigned",
+    X="matrix",
+    parts="count",
+    right_too={
+        "X": (SHAPES | {"short csr", "csr of the transpose"}) - {"empty", "scalar", "column", "row"}
+    },
+)
+def _() -> dict[str, Any]:
+    return {"X": X0, "parts": 3}
 
 
 @door(

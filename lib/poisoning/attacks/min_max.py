@@ -46,7 +46,7 @@ class MinMaxPoison:
     ``bound`` is the least U(θ) of Eq. (21) over all steps, inner gap included: no poison within
     the feasible set can push (1 + ε) times the defender's regularised training loss, and with it
     the mean clean hinge loss and the clean training error, above it. With a decoy it holds for
-    poison within Eq. (22) only; :func:`poisoning.attacks.certificate.certify_loss` finds tighter
+    poison within Eq. (22) only; :func:`poisoning.certificates.loss.certify_loss` finds tighter
     ones. ``learner`` is the model at the last step, and ``steps`` counts them all.
     """
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poisoning.arrays import vstack
-from poisoning.attacks.certificate import certify_loss
 from poisoning.attacks.min_max import MinMax, min_max_poison
+from poisoning.certificates.loss import certify_loss
 from poisoning.errors import SolverError
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import EmptySetError, project

@@ -1,0 +1,167 @@
+"""No poison exceeds the certificate; every proof is checked by plain NumPy; cvxpy for the bound."""
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import poisoning as po
+from poisoning.arrays import vstack
+from poisoning.certificates.certified_error import certify_test_error
+from poisoning.models.svm import train_svm
+
+
+def game(seed=0, n=60, d=2, lam=0.1, apart=1.0, domain="real"):
+    rng = np.random.default_rng(seed)
+
+    def draw(size):
+        y = np.where(np.arange(size) % 3 == 0, 1.0, -1.0)
+        X = rng.normal(size=(size, d)) + apart * y[:, None] / np.sqrt(d)
+        if domain == "counts":
+            return sp.csr_array(np.maximum(np.floor(X + 1.5), 0.0)), y
+        return X, y
+
+    X, y = draw(n)
+    X_test, y_test = draw(50)
+    if domain == "counts":
+        X_test = X_test.minimum(X.max())
+    return po.LinearGame(
+        X, y, X_test, y_test, domain=domain, learner=po.SVM(lam=lam), defenses=()
+    )  # fmt: skip
+
+
+def poisons(certificate, count, rng):
+    """Points at the rim of the set's balls, where they do most harm."""
+    y = rng.choice([1.0, -1.0], size=count)
+    feasible = certificate.feasible
+    parts = [feasible.positive if label > 0.0 else feasible.negative for label in y]
+    centres = np.array([part.centre for part in parts])
+    towards = rng.normal(size=centres.shape)
+    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+    return centres + towards * np.array([[part.radius] for part in parts]), y
+
+
+def with_intercept(X):
+    return np.hstack([X.toarray() if sp.issparse(X) else X, np.ones((X.shape[0], 1))])
+
+
+def trained(played, X, y):
+    solution = train_svm(
+        vstack([played.X, X]), np.append(played.y, y), played.lam, tol=1e-9
+    )  # fmt: skip
+    return np.append(solution.model.theta, solution.model.bias)
+
+
+@pytest.mark.parametrize(
+    ("seed", "lam", "points", "d"),
+    [(0, 0.1, 1, 2), (1, 1.0, 1, 2), (2, 0.3, 3, 2), (3, 1.0, 6, 5), (4, 0.03, 1, 5)],
+)
+def test_no_poison_exceeds_the_certificate(seed, lam, points, d):
+    played = game(seed, lam=lam, d=d)
+    found = certify_test_error(played, points, attacks=())
+    X, y = with_intercept(played.X), played.y
+    X_test = with_intercept(played.X_test)
+    rng = np.random.default_rng(seed)
+    for repeat in range(60):
+        poison, labels = poisons(found, points, rng)
+        if repeat % 2:  # all in one place, as the strongest poison is
+            poison, labels = np.tile(poison[:1], (points, 1)), np.tile(labels[:1], points)
+        w = trained(played, poison, labels)
+        for region in found.regions:
+            loss = np.maximum(0.0, 1.0 - y * (X @ w)).mean()
+            assert 0.5 * region.a * np.sum((w - region.v) ** 2) + loss <= region.level + 1e-7
+            assert np.linalg.norm(w - region.w) <= region.radius + 1e-4
+        wrong = X_test @ w * played.y_test <= 0.0
+        assert not np.any(wrong & found.certified)
+        assert wrong.mean() <= found.bound
+    assert found.bound <= found.one_by_one
+    assert found.clean <= found.bound
+
+
+@pytest.mark.parametrize("domain", ["real", "counts"])
+def test_every_certified_point_has_a_proof(domain):
+    played = game(1, lam=0.5, d=8, apart=2.0, domain=domain)
+    found = certify_test_error(played, 1, attacks=())
+    X, X_test = with_intercept(played.X), with_intercept(played.X_test)
+    assert 10 < found.certified.sum() < 50
+    for i in np.flatnonzero(found.certified):
+        proof = found.proof(int(i))
+        alpha, region = proof.alpha, proof.region
+        assert np.all((alpha >= 0.0) & (alpha <= 1.0 / played.n)) and proof.beta >= 0.0
+        u = (alpha * played.y) @ X - proof.beta * played.y_test[i] * X_test[i]
+        value = alpha.sum() - u @ region.v - u @ u / (2.0 * region.a)
+        assert value == pytest.approx(proof.value, rel=1e-9)
+        assert value > region.level
+    with pytest.raises(ValueError, match="i must be a certified test point"):
+        found.proof(int(np.flatnonzero(~found.certified)[0]))
+
+
+def test_the_bound_for_all_together_is_that_of_a_generic_solver():
+    played = game(5, lam=0.2, apart=0.7)
+    found = certify_test_error(played, 2, attacks=())
+    X, X_test = with_intercept(played.X), with_intercept(played.X_test)
+    left = np.flatnonzero(~found.certified)
+    assert len(left) > 5
+    margins = played.y_test[left, None] * X_test[left]
+    largest = np.min(
+        [
+            margins @ region.w + region.radius * np.linalg.norm(X_test[left], axis=1)
+            for region in found.regions
+        ],
+        axis=0,
+    )
+    may = largest > 0.0
+    errors = []
+    for region in found.regions:
+        w = cp.Variable(X.shape[1])
+        loss = cp.sum(cp.pos(1.0 - cp.multiply(played.y, X @ w))) / played.n
+        spread = cp.sum(cp.pos(cp.multiply(1.0 / largest[may], margins[may] @ w)))
+        within = 0.5 * region.a * cp.sum_squares(w - region.v) + loss <= region.level
+        problem = cp.Problem(cp.Minimize(spread), [within])
+        problem.solve(solver=cp.CLARABEL)
+        errors.append(np.floor(len(left) - problem.value + 1e-4))
+    best = min(errors) / len(played.y_test)
+    assert best <= found.bound <= best + 0.04 + 1e-12  # the multiplier is searched on a grid
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=10, deadline=None, derandomize=True)
+def test_more_points_or_a_wider_set_certify_less(seed):
+    played = game(seed, lam=0.5)
+    one = certify_test_error(played, 1, attacks=())
+    four = certify_test_error(played, 4, attacks=())
+    wide = certify_test_error(played, 1, radius_percentile=100.0, attacks=())
+    for more in (four, wide):
+        assert one.certified.mean() >= more.certified.mean() - 0.04
+        assert one.bound <= more.bound + 0.04
+
+
+def test_the_best_attack_and_the_trivial_error_stand_beside_the_bound():
+    played = game(2, lam=0.3, apart=2.0)
+    found = certify_test_error(played, 3)
+    assert found.clean <= found.attacked <= found.bound
+    assert 0 < found.attack_points <= 3
+    assert found.majority == pytest.approx(np.mean(played.y_test == 1.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"points": 0}, "points must be"),
+        ({"radius_percentile": 0.0}, "radius_percentile must be above 0"),
+    ],
+)
+def test_arguments_are_checked(change, told):
+    with pytest.raises(ValueError, match=told):
+        certify_test_error(game(), **{"points": 1, "attacks": ()} | change)
+
+
+def test_other_learners_are_refused():
+    X, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 3
+    three = po.LinearGame(
+        X, y, X, y, domain="real", learner=po.CrammerSingerSVM(), defenses=()
+    )  # fmt: skip
+    with pytest.raises(TypeError, match="certify_test_error: the game's learner must be SVM"):
+        certify_test_error(three, 1)
