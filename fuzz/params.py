@@ -62,6 +62,9 @@ WRONG: dict[str, list[Any]] = {
     "Literal": [1, 0.5, True, [], {}, "", "enron2", "MNIST", " mnist", "mnist ", "all", "x" * 300],
 }  # fmt: skip
 
+RECIPES = {"Recipe": "steps", "WidthRecipe": "epochs"}
+"""Kinds that are mappings of knobs, and of each a knob that counts."""
+
 
 class Mutation(NamedTuple):
     """A file's bytes, and texts that the refusal must hold, of each tuple one."""
@@ -158,8 +161,8 @@ def wrong_value(source: Source, rng: random.Random) -> Mutation:
         if base == "dict":
             options = [7, "text", True, None, {}, [], {"mnits": 1}, {"mnist": rng.choice(scalars)}]
         value = rng.choice(options)
-        if inner == "Recipe" and isinstance(value, dict) and "mnist" in value:
-            value = {"mnist": {"steps": rng.choice(WRONG["Count"])}}
+        if inner in RECIPES and isinstance(value, dict) and "mnist" in value:
+            value = {"mnist": {RECIPES[inner]: rng.choice(WRONG["Count"])}}
     else:  # an attack's settings, or one setting: no list of mappings is any
         value = rng.choice([[{"a": 1}], [[]], {"a": 1}, [{}], float("nan"), "x y", -5.5, 1e300])
     value = _by_profile(value, rng)
@@ -212,7 +215,8 @@ def missing_knob(source: Source, rng: random.Random) -> Mutation:
                ("zhao2018", "setting"), ("carnerero2023", "attack"), ("profiles", "paper"),
                ("wang2021", "width"), ("carnerero2023", "attack", "recipes", "mnist"),
                ("carnerero2023", "attack", "recipes", "mnist", "rate"),
-               ("carnerero2023", "attack", "l2", "low"), ("wang2021", "width", "rate", "mnist"),
+               ("carnerero2023", "attack", "l2", "low"), ("wang2021", "width", "recipes", "mnist"),
+               ("wang2021", "width", "recipes", "mnist", "rate"),
                ("carnerero2023", "networks", "poison_step", "mnist")]  # fmt: skip
     path = rng.choice(paths_)
     content = copy.deepcopy(source.content)
@@ -287,6 +291,8 @@ def repeated_entry(source: Source, rng: random.Random) -> Mutation:
 # Knobs that do not go together ----------------------------------------------------------------
 
 C, W, Z, K = "carnerero2023", "wang2021", "zhao2018", "koh2021"
+_WIDTH_RECIPE = {"train": 400, "validation": 100, "rate": 0.1, "epochs": 9, "fixed_epoch": 5,
+                 "patience": 5, "references": ["cnn"]}  # fmt: skip
 PAIRS: list[tuple[str, tuple[tuple[tuple[str, ...], Any], ...]]] = [
     ("classes", (((W, "two_layer", "classes"), [7, 7]),)),
     ("checkpoints", (((C, "networks", "checkpoints"), 9), ((C, "networks", "epochs"), 80))),
@@ -326,13 +332,13 @@ PAIRS: list[tuple[str, tuple[tuple[tuple[str, ...], Any], ...]]] = [
     ("examples", (((W, "two_layer", "examples"), 12_500),)),
     ("probe", (((W, "two_layer", "probe"), 3000),)),
     ("margin_examples", (((W, "two_layer", "margin_examples"), [20_000]),)),
-    ("fixed_epoch", (((W, "width", "fixed_epoch"), 51),)),
-    ("patience", (((W, "width", "patience"), 51),)),
+    ("fixed_epoch", (((W, "width", "recipes", "mnist", "fixed_epoch"), 51),)),
+    ("patience", (((W, "width", "recipes", "mnist", "patience"), 51),)),
     ("widths", (((W, "width", "widths"), [100, 10]),)),
-    ("batch", (((W, "width", "batch"), 900), ((W, "width", "train"), 400))),
-    ("rate", (((W, "width", "rate"), {"cifar-10": 0.1}),)),
-    ("references", (((W, "width", "references"), {"cifar-10": ["cnn"]}),)),
-    ("train", (((W, "width", "train"), 55_000),)),
+    ("batch", (((W, "width", "batch"), 900), ((W, "width", "recipes", "mnist", "train"), 400))),
+    ("recipes", (((W, "width", "datasets"), ["mnist"]),
+                 ((W, "width", "recipes"), {"cifar-10": _WIDTH_RECIPE}))),
+    ("train", (((W, "width", "recipes", "mnist", "train"), 55_000),)),
     ("start_draws", (((Z, "convergence", "start_draws"), 11),)),
     ("budgets", (((Z, "quality", "budgets"), [0.4, 0.5]),)),
     ("sarcos_train", (((Z, "setting", "sarcos_train"), 950), ((Z, "setting", "sarcos_test"), 999))),

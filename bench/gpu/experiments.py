@@ -1,7 +1,7 @@
 """Experiments that the paper profile leaves out for want of a GPU, as units of work.
 
 The networks are the units of the notebook ``carnerero2023/networks`` for CIFAR-10, the trained
-CNNs those of ``wang2021/width`` at other widths and sizes: same knobs, same draws.
+CNNs those of ``wang2021/width`` at other widths: same knobs, same draws.
 """
 
 from collections.abc import Iterator
@@ -96,20 +96,16 @@ class Plan:
     dataset: str
     curves: tuple[str, ...]
     widths: tuple[int, ...]
-    train: int
-    validation: int
-    epochs: int
     reference_epochs: int
 
 
 def width_plan(pack: Pack) -> Plan:
-    """The poster's largest widths, and the one below, on as many MNIST images as classes allow."""
-    knobs = pack.knobs[WIDTH]
+    """The poster's largest widths, and the one below."""
     curves = ("A-softmax", "clean", "C", "B-softmax", "A-cnn", "B-cnn")
     if pack.profile == "demo":
-        return Plan("mnist", curves[:3], (64,), knobs["train"], knobs["validation"], 2, 2)
-    widths, epochs = (100_000, 30_000, 10_000), knobs["fixed_epoch"]
-    return Plan("mnist", curves, widths, 43_000, 10_750, epochs, knobs["reference_epochs"])
+        return Plan("mnist", curves[:3], (64,), 2)
+    epochs = pack.knobs[WIDTH]["reference_epochs"]
+    return Plan("mnist", curves, (100_000, 30_000, 10_000), epochs)
 
 
 def alexnet_plan(pack: Pack) -> Plan:
@@ -118,14 +114,10 @@ def alexnet_plan(pack: Pack) -> Plan:
     At this step size it leaves its first plateau only after some hundred steps: it is given more
     epochs than smaller references.
     """
-    knobs = pack.knobs[WIDTH]
     curves = ("A-alexnet", "clean", "B-alexnet")
     if pack.profile == "demo":
-        return Plan("cifar-10", curves[:2], (16,), knobs["train"], knobs["validation"], 2, 1)
-    return Plan(
-        "cifar-10", curves, (1000, 10_000, 100), knobs["train"], knobs["validation"],
-        knobs["epochs"], 100,
-    )  # fmt: skip
+        return Plan("cifar-10", curves[:2], (16,), 1)
+    return Plan("cifar-10", curves, (1000, 10_000, 100), 100)
 
 
 @dataclass(frozen=True)
@@ -146,7 +138,8 @@ def reference(images: Images, poison: ReferencePoison) -> Reference:
 def curves(plan: Plan, part: Part, pack: Pack, device: str) -> Iterator[dict[str, Any]]:
     """Accuracy at the plan's widths: a row after every training."""
     knobs, name = pack.knobs[WIDTH], plan.dataset
-    data = pack.load(name)
+    data, recipe = pack.load(name), knobs["recipes"][name]
+    fixed, epochs = recipe["fixed_epoch"], recipe["epochs"]
     images, X_test, y_test = _drawn(plan, pack)
     start, order = pack.rng(WIDTH, name, "training", 0).integers(2**31, size=2)
     done: list[Finished] = []
@@ -157,27 +150,26 @@ def curves(plan: Plan, part: Part, pack: Pack, device: str) -> Iterator[dict[str
             rng = pack.rng(WIDTH, name, "labels", 0)
             now = replace(images, y=shift_labels(images.y, CLASSES, knobs["beta"], rng))
         elif curve != "clean":
-            recipe = _recipe(plan, pack, images, curve, device)
-            poison = cache(partial(poisoned_images, **recipe))
-            told = {"images": images, "poison": {"by": poisoned_images, **recipe}}
+            given = _poisoning(plan, pack, images, curve, device)
+            poison = cache(partial(poisoned_images, **given))
+            told = {"images": images, "poison": {"by": poisoned_images, **given}}
             kept = part(reference, told, {"poison": poison})
             if kept is None:
                 continue
             found["references"][curve] = vars(kept[0])
             make = {"images": lambda poison=poison: replace(images, X=poison().X)}
             now = told["poison"]
-        stops = min(knobs["fixed_epoch"], plan.epochs)
         for width in plan.widths:
             one = part(train_width, {
                 "images": now, "X_test": X_test, "y_test": y_test, "width": width,
-                "rate": knobs["rate"][name], "batch": knobs["batch"], "epochs": plan.epochs,
-                "tested": None if curve == "C" else (stops - 1, plan.epochs - 1),
+                "rate": recipe["rate"], "batch": knobs["batch"], "epochs": epochs,
+                "tested": None if curve == "C" else (fixed - 1, epochs - 1),
                 "seeds": (int(start), int(order)), "where": device,
             }, make)  # fmt: skip
             if one is None:
                 continue
             done.append(one)
-            kept = kept_epochs(one[0].validation, knobs["patience"], stops)
+            kept = kept_epochs(one[0].validation, recipe["patience"], fixed)
             accuracy = {stop: float(one[0].test[epoch]) for stop, epoch in kept.items()}
             found["accuracy"].append({"curve": curve, "width": width, **accuracy})
             label = "alexnet" if "A-alexnet" in plan.curves else "width"
@@ -186,30 +178,32 @@ def curves(plan: Plan, part: Part, pack: Pack, device: str) -> Iterator[dict[str
 
 
 def _drawn(plan: Plan, pack: Pack) -> tuple[Images, np.ndarray, np.ndarray]:
-    """Images and test images of the notebook's first seed, for the plan's sizes."""
+    """Images and test images of the notebook's first seed."""
     name, data = plan.dataset, pack.load(plan.dataset)
+    recipe = pack.knobs[WIDTH]["recipes"][name]
     wanted = pack.knobs[WIDTH]["test"]
     rows = rows_per_class(data.y_test, wanted, pack.rng(WIDTH, name, "test"))
     if wanted >= len(data.y_test) and data.variant != "subset":
         rows = np.arange(len(data.y_test))
     X_test, y_test = data.X_test[rows].astype(np.float32), data.y_test[rows]
-    total = plan.train + plan.validation
+    total = recipe["train"] + recipe["validation"]
     rows = rows_per_class(data.y, total, pack.rng(WIDTH, name, "images", 0))
-    n_train = len(rows) * plan.train // total
+    n_train = len(rows) * recipe["train"] // total
     X = data.X[rows].astype(np.float32)
     return Images(X, data.y[rows], n_train, CHANNELS[name]), X_test, y_test
 
 
-def _recipe(plan: Plan, pack: Pack, images: Images, curve: str, device: str) -> dict[str, Any]:
+def _poisoning(plan: Plan, pack: Pack, images: Images, curve: str, device: str) -> dict[str, Any]:
     """The arguments of :func:`poisoned_images` for a curve such as "A-softmax"."""
     knobs, name = pack.knobs[WIDTH], plan.dataset
     attack, kind = curve.split("-")
     overall = OverallBudget(OVERALL[name] * len(images.y))
+    rate = knobs["recipes"][name]["rate"]
     return {
         "images": images, "kind": kind, "steps": knobs["attack_steps"],
         "rate": knobs["attack_rate"],
         "budget": overall if attack == "A" else PerSampleBudget(LARGEST),
-        "training": ReferenceTraining(knobs["rate"][name], knobs["batch"], plan.reference_epochs),
+        "training": ReferenceTraining(rate, knobs["batch"], plan.reference_epochs),
         "seed": int(pack.rng(WIDTH, name, "reference", kind, 0).integers(2**31)), "where": device,
     }  # fmt: skip
 

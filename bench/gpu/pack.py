@@ -32,7 +32,15 @@ TOY = {
     "carnerero2023/networks": {
         "n_train": 100, "n_test": 40, "steps": 5, "hyperiterations": 1, "epochs": 30
     },
-    "wang2021/width": {"train": 100, "validation": 50},
+    "wang2021/width": {
+        "recipes": {
+            name: {
+                "train": 100, "validation": 50, "rate": 0.1, "epochs": 2, "fixed_epoch": 2,
+                "patience": 2,
+            }
+            for name in CHANNELS
+        }
+    },
 }  # fmt: skip
 """Knobs of the demo's pack, with which a CPU runs all parts in seconds."""
 

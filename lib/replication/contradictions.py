@@ -148,13 +148,29 @@ def _wang2021(blocks: Blocks, sizes: Mapping[str, Size]) -> Iterator[Contradicti
                 )  # fmt: skip
     width = blocks.get("wang2021/width")
     for name in () if width is None else width["datasets"]:
-        most = min(sizes[name].train)
-        if (width["train"] + width["validation"]) // 10 > most:
-            yield _wrong(
-                "wang2021/width", width, ("train", "validation", "datasets"),
-                f"a tenth of both together must be at most the {most} images of the rarest class "
-                f"of {name}",
-            )  # fmt: skip
+        yield from _width(width, name, min(sizes[name].train))
+
+
+def _width(width: Mapping[str, Any], name: str, rarest: int) -> Iterator[Contradiction]:
+    """Whether a data set, with ``rarest`` images of its rarest class, allows its recipe."""
+    block, recipe = "wang2021/width", width["recipes"][name]
+
+    def given(*knobs: str) -> dict[str, Any]:
+        return {_name(block, f"recipes.{name}.{knob}"): recipe[knob] for knob in knobs}
+
+    if (recipe["train"] + recipe["validation"]) // 10 > rarest:
+        yield Contradiction(
+            given("train", "validation"),
+            f"a tenth of both together must be at most the {rarest} images of the rarest class",
+        )
+    if width["batch"] > recipe["train"]:
+        yield Contradiction(
+            {_name(block, "batch"): width["batch"]} | given("train"),
+            "a batch must be at most the training images",
+        )
+    for knob in ("fixed_epoch", "patience"):
+        if recipe[knob] > recipe["epochs"]:
+            yield Contradiction(given(knob, "epochs"), f"{knob} must be at most epochs")
 
 
 def _carnerero2023(blocks: Blocks, sizes: Mapping[str, Size]) -> Iterator[Contradiction]:

@@ -213,16 +213,22 @@ def _block(name: str, kinds: tuple[tuple[str, str], ...]) -> type[Knobs]:
     return create_model(name, __base__=Knobs, **{key: knob(kind) for key, kind in kinds})
 
 
-# Blocks that several notebooks share ----------------------------------------------------------
+# Recipes: what a data set has of its own ------------------------------------------------------
 
-_RECIPE = block(
-    "Recipe",
-    {
+for _name, _kinds in {
+    "Recipe": {
         "steps": "Count", "rate": "Step", "poison_step": "Step", "validation": "Fraction",
         "large_l2": "Exponent", "large_l1": "Exponent", "top": "list[Count, 2]",
     },
-)  # fmt: skip
-KINDS["Recipe"] = Kind(_RECIPE, f"a mapping with {', '.join(_RECIPE.model_fields)}")
+    "WidthRecipe": {
+        "train": "Samples", "validation": "Samples", "rate": "Step", "epochs": "Count",
+        "fixed_epoch": "Count", "patience": "Count",
+        "references": "list[Literal['softmax', 'cnn', 'alexnet']]",
+    },
+}.items():  # fmt: skip
+    KINDS[_name] = Kind(block(_name, _kinds), f"a mapping with {', '.join(_kinds)}")
+
+# Blocks that several notebooks share ----------------------------------------------------------
 
 SHARED = {
     "koh2021/suite": {

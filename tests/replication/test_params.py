@@ -290,8 +290,8 @@ def test_a_block_of_knobs_that_is_missing_is_named(edited):
         ("carnerero2023.attack.recipes.mnist.steps", 0, "it must be a whole number, 1 to 1000"),
         ("carnerero2023.attack.recipes.mnist.stepz", 3, "did you mean steps"),
         ("carnerero2023.networks.rate.mnits", 0.1, "did you mean mnist"),
-        ("wang2021.width.rate.mnist", -1, "a step length above 0"),
-        ("wang2021.width", 3, "a mapping with the knobs datasets, train"),
+        ("wang2021.width.recipes.mnist.rate", -1, "a step length above 0"),
+        ("wang2021.width", 3, "a mapping with the knobs datasets, test"),
         ("koh2021", None, "a mapping with the blocks"),
     ],
 )

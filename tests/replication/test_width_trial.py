@@ -68,19 +68,19 @@ def test_noise_moves_each_weight_by_as_much_as_rounding():
 @pytest.mark.slow
 def test_rounding_decides_nothing_at_the_demos_step_size_but_at_four_times_it(images):
     demo = params.load("demo").section("wang2021/width")
-    rate, batch, narrow = demo["rate"]["mnist"], demo["batch"], min(demo["widths"])
+    recipe, batch, narrow = demo["recipes"]["mnist"], demo["batch"], min(demo["widths"])
 
     def tested(rate):
         """Accuracies after every epoch, for twelve starts that differ by rounding."""
         return np.array([
             trial.train_width(
-                images, images.X, images.y, narrow, rate, batch, demo["epochs"], None, (1, 2),
+                images, images.X, images.y, narrow, rate, batch, recipe["epochs"], None, (1, 2),
                 "cpu", noise,
             ).test
             for noise in range(12)
         ])  # fmt: skip
 
-    accuracy = tested(rate)
+    accuracy = tested(recipe["rate"])
     assert accuracy[:, -1].min() > 0.6  # it has learned, by steps of a length that matters
     assert np.ptp(accuracy, axis=0).max() <= 0.005
-    assert np.ptp(tested(4 * rate), axis=0).max() > 0.05
+    assert np.ptp(tested(4 * recipe["rate"]), axis=0).max() > 0.05
