@@ -52,7 +52,11 @@ LARGEST = 3.0
 
 @dataclass(frozen=True)
 class Bend:
-    """Accuracy by width over repeats: ``rise`` is peak − narrowest, ``fall`` peak − widest."""
+    """Accuracy by width over repeats; ``rise`` and ``fall`` are negative where there is none.
+
+    ``rise`` is the best of the wider widths minus the narrowest, ``fall`` the best of the narrower
+    widths minus the widest.
+    """
 
     narrowest: Estimate
     peak: Estimate
@@ -64,31 +68,29 @@ class Bend:
 def bend(accuracy: Float[ndarray, "repeats widths"]) -> Bend:
     """Rise and fall of a curve, ``accuracy`` by repeat and by width in increasing order.
 
-    The peak of every repeat is read at the width where the mean of the *other* repeats is highest.
-    If a repeat determined its own peak, noise alone would make every curve rise and fall. A single
-    repeat has no others, and no interval.
+    Each repeat is read at the width where the mean of the *other* repeats is highest. If a repeat
+    determined its own best width, noise alone would make every curve rise and fall. A single repeat
+    has no others, and no interval.
     """
+    first, last = accuracy[:, 0], accuracy[:, -1]
+    rise, fall = _best(accuracy[:, 1:]) - first, _best(accuracy[:, :-1]) - last
+    return Bend(*map(mean_interval, (first, _best(accuracy), last, rise, fall)))
+
+
+def _best(accuracy: Float[ndarray, "repeats widths"]) -> Float[ndarray, "repeats"]:
+    """Every repeat at the width that is best for the others."""
     repeats = len(accuracy)
     others = accuracy if repeats == 1 else accuracy.sum(axis=0) - accuracy
-    peak = accuracy[np.arange(repeats), others.argmax(axis=1)]
-    first, last = accuracy[:, 0], accuracy[:, -1]
-    return Bend(*(mean_interval(v) for v in (first, peak, last, peak - first, peak - last)))
+    return accuracy[np.arange(repeats), others.argmax(axis=1)]
 
 
 def record_bend(
     notebook: "Notebook", name: str, accuracy: Float[ndarray, "repeats widths"]
 ) -> Bend:
-    """Metrics ``<name>.narrowest|peak|widest|rise|fall`` and, over repeats, ``rise_low|fall_low``.
-
-    The last two are the lower ends of 95 % intervals: for rules that require more than noise.
-    """
+    """Metrics ``<name>.narrowest|peak|widest|rise|fall``, with intervals over repeats."""
     found = bend(accuracy)
     for part in ("narrowest", "peak", "widest", "rise", "fall"):
         notebook.metric(f"{name}.{part}", getattr(found, part))
-    for part in ("rise", "fall"):
-        interval = getattr(found, part).ci95
-        if interval is not None:
-            notebook.metric(f"{name}.{part}_low", interval[0], n=len(accuracy))
     return found
 
 
