@@ -286,6 +286,8 @@ def floats(values: Any, name: str, shape: tuple[int | None, ...], *, like: Any =
     of_torch = type(values if like is None else like).__module__ == "torch"
     if of_torch:
         return tensor(values, name, shape, like=like)
+    if type(values) is np.memmap:  # what joblib makes of large arguments
+        values = np.asarray(values)
     if type(values) is not ndarray:
         raise TypeError(f"{name} must be a NumPy array, not a {type(values).__name__}.")
     wanted = (np.float32, np.float64) if like is None else (like.dtype,)

@@ -147,30 +147,35 @@ def _wang2021(blocks: Blocks, sizes: Mapping[str, Size]) -> Iterator[Contradicti
                     f"{knob} must be at most the {most} {part} images of these digits",
                 )  # fmt: skip
     width = blocks.get("wang2021/width")
-    for name in () if width is None else width["datasets"]:
-        yield from _width(width, name, min(sizes[name].train))
+    if width is not None:
+        recipes = {f"recipes.{name}": (name, width["recipes"][name]) for name in width["datasets"]}
+        recipes["wide"] = "mnist", width["wide"]
+        for knob, (name, recipe) in recipes.items():
+            yield from _width(knob, recipe, width["batch"], min(sizes[name].train))
 
 
-def _width(width: Mapping[str, Any], name: str, rarest: int) -> Iterator[Contradiction]:
-    """Whether a data set, with ``rarest`` images of its rarest class, allows its recipe."""
-    block, recipe = "wang2021/width", width["recipes"][name]
+def _width(
+    knob: str, recipe: Mapping[str, Any], batch: int, rarest: int
+) -> Iterator[Contradiction]:
+    """Whether a data set, with ``rarest`` images of its rarest class, allows a recipe."""
+    block = "wang2021/width"
 
     def given(*knobs: str) -> dict[str, Any]:
-        return {_name(block, f"recipes.{name}.{knob}"): recipe[knob] for knob in knobs}
+        return {_name(block, f"{knob}.{name}"): recipe[name] for name in knobs}
 
     if (recipe["train"] + recipe["validation"]) // 10 > rarest:
         yield Contradiction(
             given("train", "validation"),
             f"a tenth of both together must be at most the {rarest} images of the rarest class",
         )
-    if width["batch"] > recipe["train"]:
+    if batch > recipe["train"]:
         yield Contradiction(
-            {_name(block, "batch"): width["batch"]} | given("train"),
+            {_name(block, "batch"): batch} | given("train"),
             "a batch must be at most the training images",
         )
-    for knob in ("fixed_epoch", "patience"):
-        if recipe[knob] > recipe["epochs"]:
-            yield Contradiction(given(knob, "epochs"), f"{knob} must be at most epochs")
+    for name in ("fixed_epoch", "patience"):
+        if recipe[name] > recipe["epochs"]:
+            yield Contradiction(given(name, "epochs"), f"{name} must be at most epochs")
 
 
 def _carnerero2023(blocks: Blocks, sizes: Mapping[str, Size]) -> Iterator[Contradiction]:

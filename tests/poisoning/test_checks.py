@@ -164,3 +164,10 @@ def test_a_sparse_matrix_that_says_it_is_sorted_is_not_believed():
     assert shuffled.has_canonical_format
     shuffled.indices[:] = [2, 1, 0]
     assert checks.matrix(shuffled, "X").indices.tolist() == [0, 1, 2]
+
+
+def test_an_array_mapped_from_a_file_is_an_array(tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    taken = checks.floats(np.load(tmp_path / "X.npy", mmap_mode="r"), "X", (2, 3))
+    assert type(taken) is np.ndarray and taken.flags.writeable
+    assert np.array_equal(taken, X)
