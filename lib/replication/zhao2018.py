@@ -215,6 +215,21 @@ def rising(utilities: Float[ndarray, "t"]) -> float:
     return float(np.mean(steps >= -1e-9 * np.abs(utilities[:-1])))
 
 
+# Choice ---------------------------------------------------------------------------------------
+
+
+def of_largest(values: Float[ndarray, "s n"]) -> Float[ndarray, "n"]:
+    """For every repeat, the value of the setting that is largest in the mean over the others.
+
+    ``values`` has a row for each of s settings, a column for each of n repeats. Choosing and
+    measuring use different repeats, so that noise does not make the chosen one look larger. A
+    single repeat chooses for itself.
+    """
+    repeats = np.arange(values.shape[1])
+    others = values.sum(axis=1, keepdims=True) - values if len(repeats) > 1 else values
+    return values[np.argmax(others, axis=0), repeats]
+
+
 # Gradients ------------------------------------------------------------------------------------
 
 

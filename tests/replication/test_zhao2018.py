@@ -156,6 +156,17 @@ def test_rising_counts_iterations_that_do_not_fall():
     assert zhao2018.rising(np.array([1.0, 2.0, 2.0, 1.5, 3.0])) == 0.75
 
 
+def test_what_is_largest_is_chosen_on_the_other_repeats():
+    clear = np.array([[0.0, 0.1, 0.2], [3.0, 2.0, 4.0]])
+    np.testing.assert_array_equal(zhao2018.of_largest(clear), clear[1])
+    # Of two settings that differ by noise alone, the chosen one is not larger in the mean.
+    noise = np.random.default_rng(0).normal(size=(2, 2000, 10))
+    chosen = [zhao2018.of_largest(values).mean() for values in noise.transpose(1, 0, 2)]
+    assert abs(np.mean(chosen)) < 3 * np.std(chosen) / np.sqrt(len(chosen))
+    assert noise.mean(axis=2).max(axis=0).mean() > 0.1
+    np.testing.assert_array_equal(zhao2018.of_largest(np.array([[1.0], [2.0]])), [2.0])
+
+
 @pytest.mark.slow
 def test_the_total_gradient_is_the_true_one_and_the_others_are_not():
     found = zhao2018.check_gradients(
