@@ -14,7 +14,7 @@ from poisoning.attacks.minimax_bilevel import MinimaxBilevel
 from poisoning.datasets import binary
 from poisoning.games.bilevel import NO_REGULARISATION, FinalTraining, Policy
 from poisoning.hypergradient.learning import LamRange
-from poisoning.metrics import mean_interval
+from poisoning.metrics import Estimate, mean_interval
 from replication.hyperparameter_trial import FLIPS, Pool, Sizes, Trial, run_trial
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ AS_ABOVE = "as above"
 Quantities: TypeAlias = Mapping[str, np.ndarray]
 """The numbers that claims are judged by, by name: one per repeat, or one for all."""
 
+MODERATE = 0.6
+"""The largest rise of a test error that is moderate, as a share of that without regularisation."""
+
 LEARNED = ("l2-learned", "l1-learned")
 WITH_FLIPS = ("none", "l2-large", "l1-large", *LEARNED)
 
@@ -71,9 +74,9 @@ def even(number: float) -> int:
     return 2 * round(number / 2)
 
 
-def ranges(knobs: dict[str, Any]) -> dict[str, LamRange]:
-    """Φ(Λ) of either penalty."""
-    return {penalty: LamRange(**knobs[penalty]) for penalty in ("l2", "l1")}
+def ranges(knobs: dict[str, Any], name: str) -> dict[str, LamRange]:
+    """Φ(Λ) of either penalty on one data set."""
+    return {"l2": LamRange(**knobs["recipes"][name]["l2"]), "l1": LamRange(**knobs["l1"])}
 
 
 def logistic_settings(knobs: dict[str, Any], name: str) -> MinimaxBilevel:
@@ -88,7 +91,7 @@ def logistic_settings(knobs: dict[str, Any], name: str) -> MinimaxBilevel:
         poison_step=recipe["poison_step"],
         lam_step=knobs["lam_step"],
         rule=knobs["rule"],
-        **ranges(knobs),
+        **ranges(knobs, name),
     )
 
 
@@ -96,9 +99,9 @@ def logistic_policies(knobs: dict[str, Any], name: str) -> dict[str, Policy]:
     """All λ policies of Section V-B; the λ of ``-cv`` is replaced by that of cross-validation."""
     recipe = knobs["recipes"][name]
     policies = {"none": Policy(fixed=NO_REGULARISATION)}
-    for penalty in ("l2", "l1"):
+    for penalty, domain in ranges(knobs, name).items():
         policies[f"{penalty}-large"] = Policy(penalty, recipe[f"large_{penalty}"])
-        policies[f"{penalty}-cv"] = Policy(penalty, knobs[penalty]["start"])
+        policies[f"{penalty}-cv"] = Policy(penalty, domain.start)
         policies[f"{penalty}-learned"] = Policy(penalty)
     return policies
 
@@ -109,10 +112,8 @@ def logistic_unit(notebook: "Notebook", name: str, pool: Pool, repeat: int) -> d
     recipe = knobs["recipes"][name]
     policies = logistic_policies(knobs, name)
     grids = {
-        f"{penalty}-cv": tuple(
-            np.linspace(knobs[penalty]["low"], knobs[penalty]["high"], knobs["cv_points"]).tolist()
-        )
-        for penalty in ("l2", "l1")
+        f"{penalty}-cv": tuple(np.linspace(domain.low, domain.high, knobs["cv_points"]).tolist())
+        for penalty, domain in ranges(knobs, name).items()
     }
     return {
         "pool": pool,
@@ -235,28 +236,33 @@ def network_quantities(group: Sequence[Trial]) -> dict[str, np.ndarray]:
     """Quantities of networks, per repeat, in addition to :func:`policy_quantities`.
 
     ``layers-relief`` is how much of the unregularised rise one λ per layer saves, ``layers-save``
-    and ``layers-against-one`` compare it with a single λ, ``dead`` says whether a large λ leaves an
-    error near one half. A layer's growth is that of its λ since the clean data; the lead of the
-    later layers is their mean growth less the first layer's. ``early-later-first`` is the lead
-    after the first batch, ``later-first`` that at the middle budget, ``first-catches-up`` how much
-    of the early lead is gone at the largest, ``evened-out`` by how much the gap between the layers'
-    λ narrows from the first batch to the last. The suffix ``-flips`` marks the same quantity under
-    plain flips.
+    compares it with a single λ, ``dead`` says whether a large λ leaves an error near one half. A
+    layer's growth is that of its λ since the clean data; the lead of the later layers is their mean
+    growth less the first layer's. ``early-later-first`` is the lead after the first batch,
+    ``later-first`` that at the middle budget, ``first-catches-up`` how much of the early lead is
+    gone at the largest, ``evened-out`` by how much the gap between the layers' λ narrows from the
+    first batch to the last. ``norm-follows-lambda`` is the correlation of a layer's λ and the
+    logarithm of its norm along the budget, averaged over the layers. The suffix ``-flips`` marks
+    the same quantity under plain flips, where all policies of a repeat meet the same poison.
     """
     names = group[0].names
     error = {p: np.array([t.error[t.row(p)] for t in group]) for p in names}
     found = policy_quantities(group)
     middle = error["none"].shape[1] // 2
+    last = {p: e[:, -1] for p, e in error.items()}
     for penalty in ("l2", "l1"):
         large, one, many = (f"{penalty}-{who}" for who in ("large", "learned", "layers"))
-        save = error[one][:, -1] - error[many][:, -1]
-        rise = error[many][:, -1] - error[many][:, 0]
+        rise = last[many] - error[many][:, 0]
         found |= {
             f"{penalty}.layers-relief": found["none.rise"] - rise,
-            f"{penalty}.layers-save": save,
-            f"{penalty}.layers-against-one": np.abs(save),
+            f"{penalty}.layers-save": last[one] - last[many],
             f"{penalty}.dead": np.array([float((e > 0.45).any()) for e in error[large]]),
+            f"{penalty}.norm-follows-lambda": np.array(
+                [_norm_follows_lambda(t, many) for t in group]
+            ),
         }
+        if many + FLIPS in names:
+            found[f"{penalty}.layers-save{FLIPS}"] = last[one + FLIPS] - last[many + FLIPS]
         lead = {}
         for suffix in (suffix for suffix in ("", FLIPS) if many + suffix in names):
             lam = np.array([t.lam[t.row(many + suffix)] for t in group])
@@ -273,18 +279,36 @@ def network_quantities(group: Sequence[Trial]) -> dict[str, np.ndarray]:
     return found
 
 
+def _norm_follows_lambda(trial: Trial, policy: str) -> float:
+    """The correlation of λ and log norm along the budget, the mean over layers; 0 for a still λ."""
+    k = trial.row(policy)
+    norms = np.maximum(trial.layer_norms[k], 1e-12)  # L1 may leave nothing of a layer
+    found = [
+        np.corrcoef(lam, norm)[0, 1] if np.ptp(lam) > 0 < np.ptp(norm) else 0.0
+        for lam, norm in zip(trial.lam[k].T, np.log(norms).T, strict=True)
+    ]
+    return float(np.mean(found))
+
+
 def policy_quantities(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
     """Quantities of logistic regression and of networks (Sections V-B1, V-C), per repeat.
 
     ``rise`` is the test error at the largest budget above that without poison, ``relief`` how much
-    of the unregularised rise a λ saves, ``optimised`` what the hypergradients add to plain flips,
-    ``growth`` and ``saturation`` how a single learned λ moves along the budget.
+    of the unregularised rise a λ saves, ``optimised`` what the hypergradients add to plain flips.
+    ``growth`` is that of a single learned λ from the first batch of poison to the last, and
+    ``saturation`` by how much it grows more in the first half of that way than in the second.
+    Without poison λ ends at the edge of its range, which says nothing of how far it then grows.
+    The suffix ``-flips`` marks the same quantity under plain flips.
     """
     names = trials[0].names
     error = {p: np.array([t.error[t.row(p)] for t in trials]) for p in names}
     norm = {p: np.array([t.norm[t.row(p), -1] for t in trials]) for p in names}
     rise = {p: e[:, -1] - e[:, 0] for p, e in error.items()}
-    found = {"none.rise": rise["none"]}
+    free = np.array([t.norm[t.row("none")] for t in trials])
+    found = {
+        "none.rise": rise["none"],
+        "none.norm-growth": free[:, -1] - free[:, 0],
+    }
     found |= {
         f"{p}.optimised": error[p][:, -1] - error[p + FLIPS][:, -1]
         for p in names
@@ -293,7 +317,13 @@ def policy_quantities(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
     for penalty in ("l2", "l1"):
         learned, large = f"{penalty}-learned", f"{penalty}-large"
         lam = np.array([t.lam[t.row(learned), :, 0] for t in trials])
-        middle = lam.shape[1] // 2
+        first, last = min(1, lam.shape[1] - 1), lam.shape[1] - 1
+        middle = (first + last) // 2
+        found |= {
+            f"{penalty}.{by}-relief{FLIPS}": rise["none" + FLIPS] - rise[policy + FLIPS]
+            for by, policy in (("learned", learned), ("large", large))
+            if policy + FLIPS in names
+        }
         found |= {
             f"{penalty}.relief": rise["none"] - rise[learned],
             f"{penalty}.large-rise": rise[large],
@@ -302,8 +332,8 @@ def policy_quantities(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
             f"{penalty}.learned-clean-price": error[learned][:, 0] - error["none"][:, 0],
             f"{penalty}.learned-over-large": error[learned][:, -1] - error[large][:, -1],
             f"{penalty}.norm-below-none": norm["none"] - norm[learned],
-            f"{penalty}.growth": lam[:, -1] - lam[:, 0],
-            f"{penalty}.saturation": (lam[:, middle] - lam[:, 0]) - (lam[:, -1] - lam[:, middle]),
+            f"{penalty}.growth": lam[:, last] - lam[:, first],
+            f"{penalty}.saturation": 2.0 * lam[:, middle] - lam[:, first] - lam[:, last],
         }
     return found
 
@@ -342,11 +372,25 @@ def record_sensitivity(
         found = {label: quantities(group) for label, group in by_variant.items()}
         first, *others = found.values()
         for key in (key for key in first if all(key in other for other in others)):
-            means = {label: float(np.mean(values[key])) for label, values in found.items()}
-            rows += [(name, key, label, mean) for label, mean in means.items()]
-            notebook.metric(f"{name}.{model}.sensitivity.{key}.least", min(means.values()))
-            notebook.metric(f"{name}.{model}.sensitivity.{key}.most", max(means.values()))
-    return pd.DataFrame(rows, columns=["data", "quantity", "variant", "value"])
+            means = {label: mean_interval(values[key]) for label, values in found.items()}
+            rows += [(name, key, label, one.value, one.half_width) for label, one in means.items()]
+            for which, pick in (("least", min), ("most", max)):
+                estimate = _extreme(list(means.values()), pick)
+                notebook.metric(f"{name}.{model}.sensitivity.{key}.{which}", estimate)
+    return pd.DataFrame(rows, columns=["data", "quantity", "variant", "value", "±"])
+
+
+def _extreme(means: Sequence[Estimate], pick: Callable[[list[float]], float]) -> Estimate:
+    """The least or the most of several means.
+
+    Where every mean lies in its interval, the least of them lies between the least lower and the
+    least upper end, and so for the most.
+    """
+    ends = [one.ci95 for one in means if one.ci95 is not None]
+    interval = None
+    if len(ends) == len(means):
+        interval = pick([low for low, _ in ends]), pick([high for _, high in ends])
+    return Estimate(pick([one.value for one in means]), interval, min(one.n for one in means))
 
 
 def fractions(settings_batches: int, batch: float) -> list[float]:
@@ -357,9 +401,18 @@ def fractions(settings_batches: int, batch: float) -> list[float]:
 def summarise(
     notebook: "Notebook", trials: dict[str, list[Trial]], shares: list[float], model: str
 ) -> pd.DataFrame:
-    """A row per data set, policy and fraction: test error, λ and norm. Each becomes a metric."""
+    """A row per data set, policy and fraction: test error, λ and norm. Each becomes a metric.
+
+    Further metrics: ``moderate`` is by how much a policy's rise above its clean error is less than
+    :data:`MODERATE` of that without regularisation, ``at-bound`` the share of hyperiterations that
+    left a learned λ on its range's edge.
+    """
     rows = []
     for name, repeats in trials.items():
+        rises = {
+            policy: np.array([t.error[t.row(policy)] - t.error[t.row(policy), 0] for t in repeats])
+            for policy in repeats[0].names
+        }
         for k, policy in enumerate(repeats[0].names):
             for s, share in enumerate(shares):
                 key = f"{name}.{model}.{policy}.{share:g}"
@@ -381,9 +434,13 @@ def summarise(
                     exponent = mean_interval(lam)
                     notebook.metric(f"{key}.lambda", exponent)
                     row |= {"lambda": exponent.value, "lambda ±": exponent.half_width}
-                row["lambda at bound"] = float(
-                    np.mean([trial.lam_at_bound[k, s] for trial in repeats])
-                )
+                if s > 0 and policy != "none" and not policy.endswith(FLIPS):
+                    slack = MODERATE * rises["none"][:, s] - rises[policy][:, s]
+                    notebook.metric(f"{key}.moderate", mean_interval(slack))
+                at_bound = mean_interval([trial.lam_at_bound[k, s] for trial in repeats])
+                if policy.removesuffix(FLIPS).endswith(("-learned", "-layers")):
+                    notebook.metric(f"{key}.at-bound", at_bound)
+                row["lambda at bound"] = at_bound.value
                 row["features at bound"] = float(
                     np.mean([trial.features_at_bound[k, s] for trial in repeats])
                 )

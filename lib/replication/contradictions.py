@@ -202,12 +202,12 @@ def _carnerero2023(blocks: Blocks, sizes: Mapping[str, Size]) -> Iterator[Contra
     for name in attack["datasets"]:
         recipe = attack["recipes"][name]
         yield from _draws(block, attack, name, attack, recipe, sizes, (1.0, *factors))
-        exponents = attack["l2"]["high"], recipe["large_l2"]
+        exponents = recipe["l2"]["high"], recipe["large_l2"]
         of_recipe = {
-            _name(block, f"recipes.{name}.{knob}"): recipe[knob] for knob in ("rate", "large_l2")
+            _name(block, f"recipes.{name}.{knob}"): recipe[knob]
+            for knob in ("rate", "l2", "large_l2")
         }
-        of_range = {_name(block, "l2"): attack["l2"]}
-        yield from _unstable(recipe["rate"], exponents, of_recipe | of_range)
+        yield from _unstable(recipe["rate"], exponents, of_recipe)
         if max(recipe["top"]) >= sizes[name].d:
             yield Contradiction(
                 {_name(block, f"recipes.{name}.top"): recipe["top"]},
@@ -292,12 +292,13 @@ def _hypergradients(
                 f"{knob} must leave 20 examples at the least growth, and half of them with a tenth "
                 f"more and {test} test examples must be at most the {most} of the rarer digit",
             )  # fmt: skip
-    if not attack["l2"]["start"] >= -6.0:
-        yield _wrong(
-            "carnerero2023/attack", attack, ("l2",),
+    recipe = attack["recipes"]["mnist"]
+    if not recipe["l2"]["start"] >= -6.0:
+        yield Contradiction(
+            {_name("carnerero2023/attack", "recipes.mnist.l2"): recipe["l2"]},
             "start must be at least -6, the least exponent that the notebook hypergradients allows",
-        )  # fmt: skip
-    rate = attack["recipes"]["mnist"]["rate"]
+        )
+    rate = recipe["rate"]
     knobs = {
         _name(block, "lam"): table["lam"],
         _name("carnerero2023/attack", "recipes.mnist.rate"): rate,

@@ -218,7 +218,7 @@ def _block(name: str, kinds: tuple[tuple[str, str], ...]) -> type[Knobs]:
 for _name, _kinds in {
     "Recipe": {
         "steps": "Count", "rate": "Step", "poison_step": "Step", "validation": "Fraction",
-        "large_l2": "Exponent", "large_l1": "Exponent", "top": "list[Count, 2]",
+        "l2": "Range", "large_l2": "Exponent", "large_l1": "Exponent", "top": "list[Count, 2]",
     },
     "WidthRecipe": {
         "train": "Samples", "validation": "Samples", "rate": "Step", "epochs": "Count",
@@ -246,7 +246,7 @@ SHARED = {
         "datasets": "list[Literal['mnist', 'fashion-mnist', 'cifar-10']]", "repeats": "Count",
         "n_train": "Examples", "n_test": "Examples", "batch": "Fraction", "batches": "Count",
         "hyperiterations": "Count", "rule": "Literal['decayed', 'adaptive']", "lam_step": "Step",
-        "l2": "Range", "l1": "Range", "cv_points": "Count", "epochs": "Count",
+        "l1": "Range", "cv_points": "Count", "epochs": "Count",
         "sensitivity_draws": "Count", "recipes": "dict[Recipe]",
     },
 }  # fmt: skip

@@ -1,11 +1,12 @@
 """What the notebooks of Carnerero-Cano et al. share: variants of settings, and what they make."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from poisoning.attacks.minimax_bilevel import MinimaxBilevel
+from poisoning.metrics import mean_interval
 from replication import carnerero2023
 from replication import notebook as notebook_module
 from replication.hyperparameter_trial import Trial
@@ -44,6 +45,11 @@ def test_the_least_and_the_most_favourable_variants_are_recorded(tmp_path, monke
     metrics = json.loads((book.folder / "metrics.json").read_text())["metrics"]
     assert metrics["mnist.lr.sensitivity.rise.least"]["value"] == -3.0
     assert metrics["mnist.lr.sensitivity.rise.most"]["value"] == 2.0
+    half = mean_interval([-0.5, 0.5]).half_width
+    for which, mean in (("least", -3.0), ("most", 2.0)):
+        found = metrics[f"mnist.lr.sensitivity.rise.{which}"]
+        np.testing.assert_allclose(found["ci95"], [mean - half, mean + half])
+        assert found["n"] == 2 and "repeats" not in found
     assert not [name for name in metrics if "optimised" in name]  # T × 0.5 does not have it
 
 
@@ -69,8 +75,44 @@ def test_the_lead_of_the_later_layers_is_their_growth_beyond_the_first_layers():
     assert found["l2.later-first"] == 1.5
     assert found["l2.first-catches-up"] == 2.0
     assert found["l2.evened-out"] == 3.0
+    np.testing.assert_allclose(found["l2.layers-save"], error[2, 3] - 0.2)
     assert found["l2.dead"] == 1.0
     assert found["l1.dead"] == 0.0
+
+
+def test_a_learned_lambda_is_followed_from_the_first_batch_of_poison():
+    lam = np.zeros((7, 6, 3))
+    lam[2] = np.array([-8.0, -3.0, -2.0, -1.0, -0.8, -0.5])[:, None]  # one L2 exponent
+    found = carnerero2023.policy_quantities([trial(np.zeros((7, 6)), lam)])
+    np.testing.assert_allclose(found["l2.growth"], 2.5)
+    np.testing.assert_allclose(found["l2.saturation"], 2.0 - 0.5)
+
+
+def test_norms_that_fall_where_lambda_grows_follow_it():
+    lam, norms = np.zeros((7, 4, 3)), np.ones((7, 4, 3))
+    lam[3] = np.arange(4.0)[:, None]
+    norms[3, :, 0] = np.exp(-np.arange(4.0))
+    norms[3, :, 1] = np.exp(np.arange(4.0))
+    one = replace(trial(np.zeros((7, 4)), lam), layer_norms=norms)
+    found = carnerero2023.network_quantities([one])
+    np.testing.assert_allclose(found["l2.norm-follows-lambda"], (-1.0 + 1.0 + 0.0) / 3, atol=1e-12)
+    assert found["l1.norm-follows-lambda"] == 0.0  # λ stands still
+
+
+def test_a_rise_is_moderate_beside_that_without_regularisation(tmp_path, monkeypatch):
+    monkeypatch.setenv("POISON_RESULTS", str(tmp_path))
+    book = notebook_module.Notebook("carnerero2023/networks", "demo")
+    error = np.zeros((7, 2))
+    error[0] = 0.1, 0.3  # no regularisation
+    error[1] = 0.2, 0.27  # a large λ
+    carnerero2023.summarise(
+        book, {"mnist": [trial(error, np.zeros((7, 2, 3)))]}, [0.0, 0.07], "dnn"
+    )
+    book.finish()
+    metrics = json.loads((book.folder / "metrics.json").read_text())["metrics"]
+    assert metrics["mnist.dnn.l2-large.0.07.moderate"]["value"] == 0.05  # 60 % of .2, less .07
+    assert "mnist.dnn.l2-large.0.moderate" not in metrics
+    assert metrics["mnist.dnn.l2-layers.0.07.at-bound"]["value"] == 0.0
 
 
 def test_trials_are_grouped_by_their_data_set():
