@@ -5,7 +5,7 @@ Pairs of classes, settings from knobs, units of work, and the quantities that cl
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from poisoning.games.bilevel import NO_REGULARISATION, FinalTraining, Policy
 from poisoning.hypergradient.learning import LamRange
 from poisoning.metrics import Estimate, mean_interval
 from replication.hyperparameter_trial import FLIPS, Pool, Sizes, Trial, run_trial
+from replication.longer_training import Longer
 
 if TYPE_CHECKING:
     # Needs the pipeline's packages; units of work are made without them too.
@@ -57,6 +58,7 @@ MODERATE = 0.6
 
 LEARNED = ("l2-learned", "l1-learned")
 WITH_FLIPS = ("none", "l2-large", "l1-large", *LEARNED)
+TRAINED_ON = ("none", "l2-cv", "l2-learned", "l1-cv", "l1-learned")
 
 
 def load_pool(notebook: "Notebook", name: str) -> Pool:
@@ -149,9 +151,55 @@ def sized_unit(
     }  # fmt: skip
 
 
-def by_data_set(trials: Mapping[tuple[str, int], Trial]) -> dict[str, list[Trial]]:
+def longer_unit(
+    notebook: "Notebook", name: str, pool: Pool, repeat: int, *, factor: int, margin: float
+) -> dict[str, Any]:
+    """The arguments of :func:`replication.longer_training.run_longer` for a repeat of Figure 2.
+
+    Models are tested after the usual number of epochs and after ``factor`` times as many; the grid
+    of cross-validation goes ``margin`` further down.
+    """
+    unit = logistic_unit(notebook, name, pool, repeat)
+    same = ("pool", "sizes", "settings", "testing", "rng", "device")
+    epochs = unit["testing"].epochs
+    return {key: unit[key] for key in same} | {
+        "cv": {
+            policy: tuple(np.linspace(min(grid) - margin, max(grid), len(grid)).tolist())
+            for policy, grid in unit["cv"].items()
+        },
+        "policies": {policy: unit["policies"][policy] for policy in TRAINED_ON},
+        "epochs": (epochs, factor * epochs),
+    }
+
+
+def longer_quantities(group: Sequence[Longer]) -> dict[str, np.ndarray]:
+    """What longer training makes of Figures 2 and 3, per repeat.
+
+    ``cv-rise`` is the rise of the test error with a cross-validated λ, ``cv-over-learned`` what a
+    learned λ saves of that error at the largest budget, ``cv-at-edge`` whether cross-validation
+    ended at an end of its grid. ``norm-ratio-lost``: the norm at the largest budget over the clean
+    one, without regularisation; after the first number of epochs less after the last.
+    """
+    error = {p: np.array([t.error[t.row(p), :, -1] for t in group]) for p in group[0].names}
+    free = np.array([t.norm[t.row("none")] for t in group])
+    ratio = free[:, -1] / free[:, 0]
+    found = {"none.norm-ratio-lost": ratio[:, 0] - ratio[:, -1]}
+    for penalty in ("l2", "l1"):
+        cv, learned = f"{penalty}-cv", f"{penalty}-learned"
+        found |= {
+            f"{penalty}.cv-rise": error[cv][:, -1] - error[cv][:, 0],
+            f"{penalty}.cv-over-learned": error[cv][:, -1] - error[learned][:, -1],
+            f"{penalty}.cv-at-edge": np.array([float(cv in t.cv_at_edge) for t in group]),
+        }
+    return found
+
+
+Found = TypeVar("Found")
+
+
+def by_data_set(trials: Mapping[tuple[str, int], Found]) -> dict[str, list[Found]]:
     """Trials by data set; they come by data set and repeat."""
-    found: dict[str, list[Trial]] = {}
+    found: dict[str, list[Found]] = {}
     for (name, _), trial in trials.items():
         found.setdefault(name, []).append(trial)
     return found

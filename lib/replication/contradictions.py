@@ -196,6 +196,15 @@ def _carnerero2023(blocks: Blocks, sizes: Mapping[str, Size]) -> Iterator[Contra
     if attack["sensitivity_draws"] > attack["repeats"]:
         knobs = ("sensitivity_draws", "repeats")
         yield _wrong(block, attack, knobs, "sensitivity_draws must be at most repeats")
+    logistic = blocks.get("carnerero2023/logistic")
+    if logistic is not None and logistic["longer_draws"] > attack["repeats"]:
+        yield Contradiction(
+            {
+                _name("carnerero2023/logistic", "longer_draws"): logistic["longer_draws"],
+                _name(block, "repeats"): attack["repeats"],
+            },
+            "longer_draws must be at most repeats",
+        )
     if attack["cv_points"] < 2:
         yield _wrong(block, attack, ("cv_points",), "it must be at least 2, from low to high")
     factors = blocks.get("carnerero2023/validation-size", {}).get("factors", [])

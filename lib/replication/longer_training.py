@@ -90,7 +90,7 @@ def run_longer(
                 w = game.model.train(problem, w, after - before)
                 check_finite(problem, w)
                 agreement = (game.model.scores(w, game.test.X) * game.test.y).sign()
-            error[:, stage, e] = 0.5 * (1.0 - agreement.mean(1).cpu().numpy())
+            error[:, stage, e] = 0.5 * (1.0 - agreement.double().mean(1).cpu().numpy())
             norm[:, stage, e] = w.double().norm(dim=1).cpu().numpy() / w.shape[1]
     lam = poison.lam[:, :, 0].astype(np.float64)
     return Longer(tuple(chosen), error, norm, lam, tuple(edges))
