@@ -12,6 +12,7 @@ from bench import (
 )
 from bench.evaluation import ENRON, IMDB
 from bench.hypergradient import AgainstPeers, Batched, Growth, Sizes
+from bench.hyperparameter_search import ENTRIES as HYPERPARAMETER_SEARCH
 from bench.lower_level import ENTRIES as LOWER_LEVEL
 from bench.patom_iteration import ENTRIES as PATOM_ITERATION
 from bench.to_17pct import INFLUENCE, KKT, MINMAX
@@ -19,5 +20,5 @@ from bench.to_17pct import INFLUENCE, KKT, MINMAX
 ENTRIES = (
     kkt_problem, min_max_lp, influence_projection, KKT, MINMAX, INFLUENCE, ENRON, growth, IMDB,
     *LOWER_LEVEL, *PATOM_ITERATION, patom_growth, AgainstPeers, Sizes, Batched,
-    hypergradient_networks, Growth, online_sgd, dask_overhead,
+    hypergradient_networks, Growth, *HYPERPARAMETER_SEARCH, online_sgd, dask_overhead,
 )  # fmt: skip
