@@ -177,13 +177,13 @@ def longer_quantities(group: Sequence[Longer]) -> dict[str, np.ndarray]:
 
     ``cv-rise`` is the rise of the test error with a cross-validated λ, ``cv-over-learned`` what a
     learned λ saves of that error at the largest budget, ``cv-at-edge`` whether cross-validation
-    ended at an end of its grid. ``norm-ratio-lost``: the norm at the largest budget over the clean
-    one, without regularisation; after the first number of epochs less after the last.
+    ended at an end of its grid. ``norm-ratio-gained``: the norm at the largest budget over the
+    clean one, without regularisation; after the last number of epochs less after the first.
     """
     error = {p: np.array([t.error[t.row(p), :, -1] for t in group]) for p in group[0].names}
     free = np.array([t.norm[t.row("none")] for t in group])
     ratio = free[:, -1] / free[:, 0]
-    found = {"none.norm-ratio-lost": ratio[:, 0] - ratio[:, -1]}
+    found = {"none.norm-ratio-gained": ratio[:, -1] - ratio[:, 0]}
     for penalty in ("l2", "l1"):
         cv, learned = f"{penalty}-cv", f"{penalty}-learned"
         found |= {

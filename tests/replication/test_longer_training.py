@@ -32,7 +32,7 @@ def setting():
 
 @pytest.fixture(scope="module")
 def longer(setting):
-    cv = {name: (-6.0, -4.0, -2.0) for name in ("l2-cv", "l1-cv")}
+    cv = dict.fromkeys(("l2-cv", "l1-cv"), (-6.0, -4.0, -2.0))
     return run_longer(*setting, np.random.default_rng(0), cv=cv, epochs=(60, 600))
 
 
@@ -60,7 +60,7 @@ def test_quantities_compare_lengths_of_training_and_policies(longer):
     found = carnerero2023.longer_quantities([longer, longer])
     none, cv, learned = (longer.row(name) for name in ("none", "l2-cv", "l2-learned"))
     ratio = longer.norm[none, -1] / longer.norm[none, 0]
-    np.testing.assert_allclose(found["none.norm-ratio-lost"], ratio[0] - ratio[1])
+    np.testing.assert_allclose(found["none.norm-ratio-gained"], ratio[1] - ratio[0])
     np.testing.assert_allclose(
         found["l2.cv-over-learned"], longer.error[cv, -1, 1] - longer.error[learned, -1, 1]
     )
