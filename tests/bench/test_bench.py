@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 from tqdm import tqdm
 
-from bench import dask_overhead, growth, to_17pct
+from bench import dask_overhead, growth, hyperparameter_search, to_17pct
 from bench.entries import ENTRIES
 from bench.evaluation import behind_all, errors_from_scratch
 from bench.timing import Race, Resolved
@@ -16,7 +16,9 @@ from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.datasets import Split
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import minimise_linear
+from poisoning.games.bilevel import FinalTraining
 from poisoning.games.linear import LinearGame
+from poisoning.hypergradient.learning import HyperparameterLearning
 from poisoning.learners import SVM
 from replication.koh2021 import LAMBDA
 
@@ -150,3 +152,17 @@ def test_efficiency_is_told_by_length_and_workers():
     line = dask_overhead.summary(record)
     assert line.startswith("12 ms a unit")
     assert "0.1 s: 90.0% of 1, 75.0% of 2; 10 s: 100.0% of 1" in line
+
+
+def test_a_search_is_timed_in_part_and_counted_whole(monkeypatch):
+    clock = iter([2.0, 5.0, 2.0])  # ours, the peer, ours
+    monkeypatch.setattr("bench.timing.timed", lambda side: (next(clock), None))
+    search = hyperparameter_search.Search(
+        "any", (3,), HyperparameterLearning(hyperiterations=1), FinalTraining(5), 10, 3, 1
+    )
+    with tqdm(disable=True) as bar:
+        record = search.run(bar)
+    assert record["ours_s"] == 20.0  # ten hyperiterations, of which one is timed
+    assert record["peer_s"] == 5.0 * 9**2  # nine values of three exponents
+    assert record["ratio"] == pytest.approx(record["peer_s"] / record["ours_s"])
+    assert "3 λ in 20.0 s" in search.summary(record)
