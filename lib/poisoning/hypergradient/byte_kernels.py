@@ -10,10 +10,14 @@ Rows are packed as (n / 4, c / 64, 4, 64), 64 columns of four rows after one ano
 zeros. For products with a vector, four columns of a row lie side by side, as the instruction wants
 them; for sums over rows, the four rows of a column are brought together in registers. Both take a
 block of rows at a time: products load it into the second-level cache, where the sums find it.
+Vectors come in tuples of one or two, and code is compiled for each length: two vectors share what
+is loaded of the rows.
 
 Assumed, and not checked: rows are bytes as :func:`packed` lays them out; vectors are float32 and as
 long as the rows, their limbs filled up with zeros.
 """
+
+from functools import cache
 
 import numpy as np
 from llvmlite import ir
@@ -40,6 +44,7 @@ _INTEGER, _REAL = ir.IntType(32), ir.FloatType()
 _INTEGERS, _REALS = ir.VectorType(_INTEGER, _LANES), ir.VectorType(_REAL, _LANES)
 
 
+@cache
 def available() -> bool:
     """Whether the processor that Numba compiles for has the instruction."""
     *_, features = cpu_target.target_context.codegen().magic_tuple()
@@ -117,10 +122,19 @@ def _everywhere(builder, number):
     return _lanes(builder, alone, nothing, *([0] * _LANES))
 
 
-def _sums(builder):
-    """Zeros, for every limb, and row or part of a tile."""
+def _lines(context, builder, kind, value):
+    """Pointers to the limbs of every vector in a tuple."""
+    arrays = [
+        _array(context, builder, kind.dtype, one) for one in cgutils.unpack_tuple(builder, value)
+    ]
+    return [[_row(builder, array, _index(limb)) for limb in range(LIMBS)] for array in arrays]
+
+
+def _sums(builder, count):
+    """Zeros, for every vector, limb, and row or part of a tile."""
     zero = ir.Constant(_INTEGERS, None)
-    return [[cgutils.alloca_once_value(builder, zero) for _ in range(QUAD)] for _ in range(LIMBS)]
+    return [[[cgutils.alloca_once_value(builder, zero) for _ in range(QUAD)]
+             for _ in range(LIMBS)] for _ in range(count)]  # fmt: skip
 
 
 def _add_products(builder, totals, pixels, factor):
@@ -198,10 +212,10 @@ def _in_order(builder, parts):
 
 @intrinsic
 def add_products(typing, rows, i, first, last, limbs, z):  # pragma: no cover (in the compiler)
-    """z[4 i … 4 i + 3] += products of quad i of rows with a vector, in its unit.
+    """z[:, 4 i … 4 i + 3] += products of quad i of rows with vectors, in their units.
 
     ``rows`` as packed, of which tiles ``first`` … ``last`` − 1 are taken, at most ``TILES``;
-    ``limbs`` (3, c) of signed bytes; ``z`` (4 × quads,) of float32.
+    ``limbs`` a tuple of every vector's (3, c), signed bytes; ``z`` (vectors, 4 × quads) of float32.
     """
     signature = types.void(rows, types.intp, types.intp, types.intp, limbs, z)
 
@@ -209,9 +223,8 @@ def add_products(typing, rows, i, first, last, limbs, z):  # pragma: no cover (i
         kinds, (_, i, first, last, *_) = signature.args, values
         X = _array(context, builder, kinds[0], values[0])
         out = _array(context, builder, kinds[5], values[5])
-        vector = _array(context, builder, kinds[4], values[4])
-        factors = [_row(builder, vector, _index(limb)) for limb in range(LIMBS)]
-        sums = _sums(builder)
+        vectors = _lines(context, builder, kinds[4], values[4])
+        sums = _sums(builder, len(vectors))
         with cgutils.for_range_slice(builder, first, last, _index(1), _INDEX) as (t, _):
             column = builder.mul(t, _index(TILE))
             lines = [_row(builder, X, i, t, _index(k)) for k in range(QUAD)]
@@ -219,49 +232,55 @@ def add_products(typing, rows, i, first, last, limbs, z):  # pragma: no cover (i
             later = builder.add(i, _index(AHEAD))
             for k in range(QUAD):
                 _prefetch(builder, _row(builder, X, later, t, _index(k)))
-            for limb, totals in zip(factors, sums, strict=True):
-                factor = _load(builder, _at(builder, limb, column, _INTEGERS))
-                _add_products(builder, totals, pixels, factor)
-        rows_of = [_joined(builder, limbs) for limbs in zip(*sums, strict=True)]
-        found = _sums_of_lanes(builder, *rows_of)
-        place = _at(builder, out.data, builder.mul(i, _index(QUAD)), found.type)
-        builder.store(builder.fadd(builder.load(place, align=4), found), place, align=4)
+            for factors, own in zip(vectors, sums, strict=True):
+                for limb, totals in zip(factors, own, strict=True):
+                    factor = _load(builder, _at(builder, limb, column, _INTEGERS))
+                    _add_products(builder, totals, pixels, factor)
+        for q, own in enumerate(sums):
+            rows_of = [_joined(builder, limbs) for limbs in zip(*own, strict=True)]
+            found = _sums_of_lanes(builder, *rows_of)
+            line = _row(builder, out, _index(q))
+            place = _at(builder, line, builder.mul(i, _index(QUAD)), found.type)
+            builder.store(builder.fadd(builder.load(place, align=4), found), place, align=4)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def add_tile(typing, rows, t, limbs, unit, g):  # pragma: no cover (in the compiler)
-    """g[64 t … 64 t + 63] += unit × Σ r_i × row i over at most ``BLOCK`` quads of rows.
+def add_tile(typing, rows, t, limbs, units, g):  # pragma: no cover (in the compiler)
+    """g[:, 64 t … 64 t + 63] += units × Σ r_i × row i over at most ``BLOCK`` quads of rows.
 
-    ``rows`` as packed; ``limbs`` (3, quads or more) of r, four signed bytes each; ``g`` (c,) of
-    float32.
+    ``rows`` as packed; ``limbs`` a tuple of every r's (3, rows or more), signed bytes; ``units``
+    (vectors,) and ``g`` (vectors, c) of float32.
     """
-    signature = types.void(rows, types.intp, limbs, types.float32, g)
+    signature = types.void(rows, types.intp, limbs, units, g)
 
     def generate(context, builder, signature, values):
-        kinds, (_, t, _, unit, _) = signature.args, values
+        kinds, (_, t, *_) = signature.args, values
         X = _array(context, builder, kinds[0], values[0])
+        scales = _array(context, builder, kinds[3], values[3])
         out = _array(context, builder, kinds[4], values[4])
-        vector = _array(context, builder, kinds[2], values[2])
-        factors = [_row(builder, vector, _index(limb)) for limb in range(LIMBS)]
-        sums = _sums(builder)
+        vectors = _lines(context, builder, kinds[2], values[2])
+        sums = _sums(builder, len(vectors))
         quads = builder.extract_value(X.shape, 0)
         with cgutils.for_range_slice(builder, _index(0), quads, _index(1), _INDEX) as (i, _):
             lines = [_row(builder, X, i, t, _index(k)) for k in range(QUAD)]
             rows = [_load(builder, _at(builder, x, _index(0), _INTEGERS)) for x in lines]
             pixels = _side_by_side(builder, rows)
-            for limb, totals in zip(factors, sums, strict=True):
-                factor = _everywhere(builder, builder.load(builder.gep(limb, [i])))
-                _add_products(builder, totals, pixels, factor)
-        scale = _everywhere(builder, unit)
-        line = builder.gep(out.data, [builder.mul(t, _index(TILE))])
-        parts = [_joined(builder, limbs) for limbs in zip(*sums, strict=True)]
-        for k, found in enumerate(_in_order(builder, parts)):
-            place = _at(builder, line, _index(_LANES * k), _REALS)
-            total = builder.fadd(builder.load(place, align=4), builder.fmul(scale, found))
-            builder.store(total, place, align=4)
+            quad = builder.mul(i, _index(QUAD))
+            for factors, own in zip(vectors, sums, strict=True):
+                for limb, totals in zip(factors, own, strict=True):
+                    four = _load(builder, _at(builder, limb, quad, _INTEGER))
+                    _add_products(builder, totals, pixels, _everywhere(builder, four))
+        for q, own in enumerate(sums):
+            scale = _everywhere(builder, builder.load(builder.gep(scales.data, [_index(q)])))
+            line = builder.gep(_row(builder, out, _index(q)), [builder.mul(t, _index(TILE))])
+            parts = [_joined(builder, limbs) for limbs in zip(*own, strict=True)]
+            for k, found in enumerate(_in_order(builder, parts)):
+                place = _at(builder, line, _index(_LANES * k), _REALS)
+                total = builder.fadd(builder.load(place, align=4), builder.fmul(scale, found))
+                builder.store(total, place, align=4)
         return context.get_dummy_value()
 
     return signature, generate
@@ -296,21 +315,30 @@ def split(v, limbs):
 
 
 @njit(cache=True)
-def block_products(block, limbs, unit, z):
-    """z = the products of a block's rows with a vector, given its limbs (3, c) and their unit."""
-    for i in range(z.size):
-        z[i] = 0
+def block_products(block, limbs, units, z):
+    """z (vectors, rows) = the products of a block's rows with vectors.
+
+    Given are a tuple of every vector's limbs (3, c), and their units (vectors,).
+    """
+    for q in range(len(limbs)):
+        for i in range(z.shape[1]):
+            z[q, i] = 0
     tiles = block.shape[1]
     for first in range(0, tiles, TILES):
         for i in range(len(block)):
             add_products(block, i, first, min(first + TILES, tiles), limbs, z)
-    for i in range(z.size):
-        z[i] *= unit
+    for q in range(len(limbs)):
+        for i in range(z.shape[1]):
+            z[q, i] *= units[q]
 
 
 @njit(cache=True)
-def block_sums(block, r, limbs, g):
-    """g (c,) += Σ r_i × row i of a block, r (≥ rows,); ``limbs`` (3, ≥ rows) is overwritten."""
-    unit = split(r, limbs)
+def block_sums(block, r, limbs, units, g):
+    """g (vectors, c) += Σ r_i × row i of a block for vectors r (vectors, ≥ rows).
+
+    ``limbs``, a tuple of every vector's (3, ≥ rows), and ``units`` (vectors,) are overwritten.
+    """
+    for q in range(len(limbs)):
+        units[q] = split(r[q], limbs[q])
     for t in range(block.shape[1]):
-        add_tile(block, t, limbs.view(np.int32), unit, g)
+        add_tile(block, t, limbs, units, g)

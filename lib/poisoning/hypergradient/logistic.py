@@ -192,12 +192,12 @@ def _calls(problem: Problem, *own: Tensor | tuple[Tensor, ...]) -> Iterator[tupl
     A tuple of the rows, the clean rows' and poison's labels and shares; another of η and e^λ; and
     those problems' part of what is their ``own``, with a first axis of K.
     """
-    raw, (F, P), labels = _raw(problem), _poison(problem), _labels(problem)
-    every = *labels, _step(problem), *map(_arrays, own)
+    raw, (F, P) = _raw(problem), _poison(problem)
+    every = *map(_arrays, (*problem.split_labels, *own)), _step(problem)
     size = kernels.GROUP if problem.compiled else len(P)
     for first in range(0, len(P), size):
         now = slice(first, first + size)
-        clean, poison, step, *rest = (
+        clean, poison, *rest, step = (
             tuple(part[now] for part in parts) if isinstance(parts, tuple) else parts[now]
             for parts in every
         )
@@ -225,8 +225,7 @@ def _fits(problem: Problem, state: Any, *, steps: int | None = None) -> None:
     checks.instance(state, "state", _Point)
     (K, m, _), n = problem.poison.shape, len(problem.clean.y)
     axis = () if steps is None else (steps,)
-    found = [tuple(part.shape) for part in (state.clean, state.poison, state.pull)]
-    if found != [(K, *axis, n), (K, *axis, m), (K, *axis, m)]:
+    if [tuple(part.shape) for part in state.parts] != [(K, *axis, rows) for rows in (n, m, m)]:
         raise ValueError("state must be of the same problem, it is of one with other rows.")
 
 
@@ -282,12 +281,6 @@ def _poison(problem: Problem) -> tuple[ndarray, ndarray]:
         return _laid_out(none, dtype), _numpy(problem.poison)
     others = problem.poison[:, problem.frozen :].numpy().copy()  # in larger pages than torch's
     return pixels.keep(dtype, lambda: _laid_out(pixels.X, dtype)), others
-
-
-def _labels(problem: Problem) -> tuple[tuple[ndarray, ...], ...]:
-    """Targets 0/1 and shares of clean rows, (K, n), and of poison, (K, m)."""
-    n, both = len(problem.clean.y), (problem.targets, problem.shares)
-    return tuple(_numpy(part[:, :n]) for part in both), tuple(_numpy(part[:, n:]) for part in both)
 
 
 def _step(problem: Problem) -> tuple[ndarray, ...]:

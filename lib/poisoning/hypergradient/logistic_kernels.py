@@ -42,16 +42,17 @@ ROWS = 4
 """Rows at a time, of which a vector's numbers are loaded once for all."""
 
 _FAST = {"reassoc", "contract"}  # sums in any order: what vector registers need
+# Kernels for a few rows are inlined: a call would cost as much as a tenth of their work.
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def four_rows(X, i):
     """Rows i … i + 3 of X, the last one in place of those that are missing."""
     last = len(X) - 1
     return X[i], X[min(i + 1, last)], X[min(i + 2, last)], X[min(i + 3, last)]
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(cache=True, fastmath=_FAST, forceinline=True)
 def row_products(X, i, v, z):
     """z (4,) = the products of four rows with v."""
     a, b, c, d = four_rows(X, i)
@@ -65,7 +66,7 @@ def row_products(X, i, v, z):
     z[0], z[1], z[2], z[3] = p, q, r, s
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(cache=True, fastmath=_FAST, forceinline=True)
 def add_rows(X, i, z, g):
     """g += Σ z_k × row i + k of four."""
     a, b, c, d = four_rows(X, i)
@@ -74,7 +75,7 @@ def add_rows(X, i, z, g):
         g[j] += p * real(a[j]) + q * real(b[j]) + r * real(c[j]) + s * real(d[j])
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(cache=True, fastmath=_FAST, forceinline=True)
 def row_products_of_two(X, i, v, z):
     """z (2, 4) = the products of four rows with two vectors; rows are converted once for both."""
     a, b, c, d = four_rows(X, i)
@@ -94,7 +95,7 @@ def row_products_of_two(X, i, v, z):
     z[1, 0], z[1, 1], z[1, 2], z[1, 3] = t0, t1, t2, t3
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(cache=True, fastmath=_FAST, forceinline=True)
 def add_rows_of_two(X, i, z, g):
     """g (2, c) += Σ z_k × row i + k of four, for two."""
     a, b, c, d = four_rows(X, i)
@@ -107,7 +108,7 @@ def add_rows_of_two(X, i, z, g):
         second[j] += t0 * x0 + t1 * x1 + t2 * x2 + t3 * x3
 
 
-@njit(cache=True, fastmath=_FAST)
+@njit(cache=True, fastmath=_FAST, forceinline=True)
 def respond(z, bias, bent, given, k, i, rows):
     """What becomes of the products z of problem k's rows i and on; returns the sum.
 
@@ -158,19 +159,25 @@ def matrix_pass(X, bent, given, first, at, n, v, bias, sums, totals):
 @njit(cache=True)
 def packed_pass(X, bent, given, first, at, n, v, bias, sums, totals):
     """The same over packed bytes, a block at a time, in float32."""
-    J, size = len(v), TILE * X.shape[1]
+    J, size, part = len(v), TILE * X.shape[1], QUAD * BLOCK
     limbs, units = np.empty((J, LIMBS, size), np.int8), np.empty(J, np.float32)
-    z, its_limbs = np.empty(QUAD * BLOCK, np.float32), np.empty((LIMBS, QUAD * BLOCK), np.int8)
-    whole = np.zeros((J, size), np.float32)
+    its_limbs, its_units = np.empty((J, LIMBS, part), np.int8), np.empty(J, np.float32)
+    z, whole = np.empty((J, part), np.float32), np.zeros((J, size), np.float32)
     for q in range(J):
         units[q] = split(v[q], limbs[q])
     for begin in range(0, len(X), BLOCK):
         block, i = X[begin : begin + BLOCK], QUAD * begin
+        if J == 2:
+            block_products(block, (limbs[0], limbs[1]), units, z)
+        else:
+            block_products(block, (limbs[0],), units, z)
+        count = min(QUAD * len(block), n - i)
         for q in range(J):
-            block_products(block, limbs[q], units[q], z)
-            count = min(QUAD * len(block), n - i)
-            totals[q] += respond(z, bias[q], bent, given, first + q, at + i, count)
-            block_sums(block, z, its_limbs, whole[q])
+            totals[q] += respond(z[q], bias[q], bent, given, first + q, at + i, count)
+        if J == 2:
+            block_sums(block, z, (its_limbs[0], its_limbs[1]), its_units, whole)
+        else:
+            block_sums(block, z, (its_limbs[0],), its_units, whole)
     for q in range(J):
         for c in range(v.shape[1]):
             sums[q, c] += whole[q, c]

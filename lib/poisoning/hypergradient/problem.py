@@ -432,6 +432,13 @@ class Problem:
         K, m, _ = self.poison.shape
         return torch.cat([self.counts, self.counts.new_ones(K, m)], dim=1) / self.total[:, None]
 
+    @cached_property
+    def split_labels(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Targets and shares of the clean rows, (K, n), and of poison, (K, m), each contiguous."""
+        n, both = len(self.clean.y), (self.targets, self.shares)
+        clean = tuple(part[:, :n].contiguous() for part in both)
+        return clean, tuple(part[:, n:].contiguous() for part in both)
+
     def step(self, w: Float[Tensor, "K p"], gradient: Float[Tensor, "K p"]) -> Tensor:
         """One step of Eq. (6), ``gradient`` of the data term given."""
         u = w - self.eta * (gradient + self.decay * w)

@@ -15,28 +15,28 @@ pytestmark = pytest.mark.skipif(
 
 
 def products(X, v, r):
-    """z = X v and g = 1 + r X as the kernels have them, block by block."""
-    rows = byte_kernels.packed(X)
+    """z = v Xᵀ and g = 1 + r X for one or two v and r, block by block as the kernels have them."""
+    rows, J = byte_kernels.packed(X), len(v)
     n, part, size = len(X), QUAD * BLOCK, TILE * rows.shape[1]
-    limbs, limbs_of_r = np.empty((LIMBS, size), np.int8), np.empty((LIMBS, part), np.int8)
-    unit = byte_kernels.split(v, limbs)
-    z, g = [], np.ones(size, np.float32)
+    limbs, limbs_of_r = (tuple(np.empty((J, LIMBS, c), np.int8)) for c in (size, part))
+    units = np.array([byte_kernels.split(*each) for each in zip(v, limbs, strict=True)])
+    z, g = [], np.ones((J, size), np.float32)
     for first in range(0, n, part):
         block = rows[first // QUAD : first // QUAD + BLOCK]
-        found, factors = np.empty((2, part), np.float32)
-        byte_kernels.block_products(block, limbs, unit, found)
-        z.append(found[: n - first])
-        factors[:] = 0.0
-        factors[: n - first] = r[first : first + part]
-        byte_kernels.block_sums(block, factors, limbs_of_r, g)
-    return np.concatenate(z), g[: X.shape[1]]
+        found, factors = np.empty((J, part), np.float32), np.zeros((J, part), np.float32)
+        byte_kernels.block_products(block, limbs, units, found)
+        z.append(found[:, : n - first])
+        factors[:, : n - first] = r[:, first : first + part]
+        byte_kernels.block_sums(block, factors, limbs_of_r, np.empty(J, np.float32), g)
+    return np.concatenate(z, axis=1), g[:, : X.shape[1]]
 
 
+@pytest.mark.parametrize("J", [1, 2])
 @pytest.mark.parametrize(("n", "d"), [(1, 1), (4, 64), (7, 65), (133, 200), (700, 3)])
-def test_products(n, d):
+def test_products(n, d, J):
     rng = np.random.default_rng(n)
     X = rng.integers(0, 256, (n, d)).astype(np.uint8)
-    v, r = (rng.normal(size=size).astype(np.float32) for size in (d, n))
+    v, r = (rng.normal(size=(J, size)).astype(np.float32) for size in (d, n))
     z, g = products(X, v, r)
     # Each number of a vector is off by half a unit at most, 2⁻²⁴ of the largest.
     for found, of, pixels in ((z, v, X.T), (g - 1.0, r, X)):
@@ -48,25 +48,28 @@ def test_products(n, d):
 def test_sums_over_very_many_rows_or_columns_do_not_overflow(value):
     for n, d in ((QUAD * BLOCK * 256 + 5, 2), (2, TILE * TILES * 40 + 5)):
         X = np.full((n, d), 255, np.uint8)
-        z, g = products(X, np.full(d, value, np.float32), np.full(n, value, np.float32))
+        v, r = (np.full((1, size), value, np.float32) for size in (d, n))
+        z, g = products(X, v, r)
         np.testing.assert_allclose(z, value * 255.0 * d, rtol=1e-6)
         np.testing.assert_allclose(g - 1.0, value * 255.0 * n, rtol=1e-6)
 
 
 def test_a_vector_of_zeros_has_products_zero():
     X = np.full((5, 70), 255, np.uint8)
-    z, g = products(X, np.zeros(70, np.float32), np.zeros(5, np.float32))
+    z, g = products(X, np.zeros((1, 70), np.float32), np.zeros((1, 5), np.float32))
     assert not z.any()
     assert np.all(g == 1.0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_passed_on(value):
-    v, r = np.ones(3, np.float32), np.ones(5, np.float32)
-    v[1] = r[2] = value
+def test_what_is_not_finite_is_passed_on_for_its_own_vector_only(value):
+    v, r = np.ones((2, 3), np.float32), np.ones((2, 5), np.float32)
+    v[0, 1] = r[0, 2] = value
     z, g = products(np.ones((5, 3), np.uint8), v, r)
-    assert np.isnan(z).all()
-    assert np.isnan(g).all()
+    assert np.isnan(z[0]).all()
+    assert np.isnan(g[0]).all()
+    np.testing.assert_allclose(z[1], 3.0, rtol=1e-6)
+    np.testing.assert_allclose(g[1], 6.0, rtol=1e-6)
 
 
 @given(arrays(np.float32, st.integers(1, 90), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
