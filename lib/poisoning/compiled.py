@@ -1,14 +1,12 @@
 """``njit`` for all kernels, with a cache of compiled code that is safe for several processes.
 
-With numba's own cache one kernel can silently run in place of another, for two reasons:
+With numba's own cache one kernel can silently run in place of another: numba enters a file name in
+its index before it writes the file, and meanwhile another process may write other code to that
+file. Here code is written first, to a file that no other process uses.
 
-* numba identifies cached code by name and argument types. Closures of one function share a name, so
-  two processes may cache different closures under it (numba issue 10486). Here every closure has
-  its own name.
-* numba enters a file name in its index before it writes the file; meanwhile another process may
-  write other code to that file. Here code is written first, to a file that no other process uses.
-
-Code is compiled again when any kernel's source changes: kernels call each other across files.
+Code is compiled again when any kernel's source changes: kernels call each other across files. No
+kernel may be a closure. Numba identifies cached code by name and argument types, and closures of
+one function share a name (numba issue 10486).
 """
 
 from collections.abc import Callable
@@ -24,16 +22,11 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 _APART = 60  # random bits in a file name: two files practically never get the same one
 
 
-def njit(*, name: str = "", **options: Any) -> Callable[[Callable], Any]:
-    """``numba.njit(**options)``, cached on disk.
-
-    ``name``: the name of a closure, unique to the values that it closes over.
-    """
+def njit(**options: Any) -> Callable[[Callable], Any]:
+    """``numba.njit(**options)``, cached on disk."""
     options.pop("cache", None)
 
     def compiled(function: Callable) -> Any:
-        if name:
-            function.__qualname__ = name
         dispatcher = numba.njit(**options)(function)
         # Without a folder for it, such as in a read-only checkout of a user without a home,
         # kernels are compiled in every process anew.
