@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from poisoning.arrays import column_mean, vstack
 from poisoning.attacks.attacked import Attack, Attacked
+from poisoning.attacks.decoy import find_decoys
 from poisoning.attacks.influence import Influence
 from poisoning.attacks.kkt import KKT
 from poisoning.attacks.label_flips import Alfa, RandomFlips
@@ -33,6 +34,9 @@ SUITE = "koh2021/suite"
 
 LAMBDA = {"enron": 0.09, "imdb": 0.01, "mnist-1-7": 0.01, "dogfish": 1.10}
 """The defender's λ, Table 1."""
+
+INVERSE_BALANCE = "influence-inverse-balance"
+"""The influence attack with the labels of Appendix B.1, as metrics call it."""
 
 LABELS = {
     "flip": "random flips",
@@ -132,6 +136,23 @@ def attack_on_split(
     return found
 
 
+def attack_on_one_defense(
+    defense: Any,
+    attack: Attack,
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    lam: float,
+    remove: float,
+    rng: np.random.Generator,
+) -> Attacked | None:
+    """An attack that knows the one defense it will meet; None if no poison is feasible."""
+    game = game_on_split(dataset, split_rng, lam, remove).with_defenses((defense,))
+    try:
+        return attack(game, rng)
+    except EmptySetError:
+        return None
+
+
 def meet_defenders(
     dataset: Dataset,
     split_rng: np.random.Generator,
@@ -198,6 +219,22 @@ def attack_beside_filters(
     return BesideFilters(attacked, outcomes, error, excess)
 
 
+def repeats(knobs: dict[str, Any], dataset: Dataset) -> range:
+    """The repeats of an attack, given the block ``koh2021.suite``.
+
+    Random splits; on a published split the attack's own random numbers.
+    """
+    return range(knobs["splits"] if dataset.X_test is None else knobs["seeds"])
+
+
+def shared_split(notebook: Notebook, dataset: Dataset, repeat: int) -> np.random.Generator:
+    """What draws the split of a repeat, which all notebooks of the block share.
+
+    The same for every repeat on a published split, whose game is then made once.
+    """
+    return notebook.rng("split", repeat if dataset.X_test is None else 0, section=SUITE)
+
+
 def shared_unit(
     notebook: Notebook,
     dataset: Dataset,
@@ -215,11 +252,21 @@ def shared_unit(
     return {
         "attack": attack,
         "dataset": dataset,
-        "split_rng": notebook.rng("split", repeat, section=SUITE),
+        "split_rng": shared_split(notebook, dataset, repeat),
         "lam": LAMBDA[dataset.name] if lam is None else lam,
         "remove": remove,
         "rng": notebook.rng(dataset.name, key, repeat, section=SUITE),
     }
+
+
+def decoys_kept(
+    attack: KKT, dataset: Dataset, split_rng: np.random.Generator, lam: float, remove: float
+) -> int:
+    """How many decoys of an attack's grid are left after pruning; Appendix B.2."""
+    game = game_on_split(dataset, split_rng, lam, remove)
+    data = game.X, game.y, game.X_test, game.y_test, lam
+    clean = game.clean_svm.model
+    return len(find_decoys(*data, attack.quantiles, attack.decoy_copies, clean=clean))
 
 
 def validated_on_split(
@@ -228,12 +275,13 @@ def validated_on_split(
     lam: float,
     poisoned: PoisonedSet,
     removals: list[float],
+    defenses: Any = FIVE,
 ) -> dict[str, tuple[float, float]]:
-    """For each of the five defenses: the p chosen by validation, and the test error with it."""
+    """For each of the defenses: the p chosen by validation, and the test error with it."""
     part = split(dataset, split_rng)
     X, y = vstack([part.X, poisoned.X]), np.concatenate([part.y, poisoned.y])
     found = {}
-    for defense in FIVE:
+    for defense in defenses:
         p, model = removal_by_validation(defense, SVM(lam), X, y, removals, 0)
         found[name_of(defense)] = (p, float(np.mean(model.predict(part.X_test) != part.y_test)))
     return found

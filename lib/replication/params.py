@@ -232,7 +232,7 @@ for _name, _kinds in {
 
 SHARED = {
     "koh2021/suite": {
-        **{f: f"WithDecoys.{f}" for f in schema("WithDecoys")},
+        **{f: f"WithDecoys.{f}" for f in schema("WithDecoys")}, "splits": "Count", "seeds": "Count",
         "flip": "RandomFlips", "alfa": "Alfa", "influence": "Influence", "kkt": "KKT",
         "minmax": "MinMax", "imdb": "WithDecoys",
     },

@@ -155,7 +155,19 @@ class LinearGame:
 
         The clean training data take their place (Section 6.1), also in evaluations.
         """
-        return self._like(X_test=self.X, y_test=self.y)
+        return self.with_test(self.X, self.y)
+
+    def with_test(self, X_test: Matrix, y_test: Shaped[ndarray, "m"]) -> "LinearGame":
+        """The same game with other test data, (m, d) and (m,), of the same classes.
+
+        Raises ``ValueError`` or ``TypeError`` for data of another kind.
+        """
+        X_test = checks.matrix(X_test, "X_test", columns=self.X.shape[1])
+        y_test = checks.labels(y_test, "y_test", X_test.shape[0])
+        other = self._like(X_test=X_test, y_test=y_test)
+        other._labels()
+        other.y_test = y_test.astype(self.y.dtype, copy=False)
+        return other
 
     def against(self, poison: Any) -> "LinearGame":
         """The game of an attacker whose limits are those of clean data and ``poison`` together.
