@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from poisoning.arrays import Matrix, column_mean, squared_distances, vstack
+from poisoning.attacks.attacked import Attacked
 from poisoning.attacks.concentrate import concentrate
 from poisoning.attacks.decoy import find_decoys
 from poisoning.attacks.kkt import KKT, attempts
@@ -107,17 +108,39 @@ def collapse(
     lam: float,
     epsilon: float,
 ) -> dict[str, float | int]:
-    """A test of Theorem 1: train under a random attack and under its two-point version, compare.
+    """:func:`collapsed` for an attack of random label flips."""
+    part = split(dataset, rng)
+    pool, labels = flipped_pool(part.X, part.y)
+    rows = rng.choice(len(pool), size=round(epsilon * len(part.y)), replace=False)
+    return collapsed(part.X, part.y, part.X[pool[rows]], labels[rows], loss, lam)
+
+
+def collapse_attack(
+    attacked: Attacked,
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    loss: Literal["svm", "logistic"],
+    lam: float,
+) -> dict[str, float | int]:
+    """:func:`collapsed` for an attack that was played on the split."""
+    part = split(dataset, split_rng)
+    return collapsed(part.X, part.y, attacked.poison.X, attacked.poison.y, loss, lam)
+
+
+def collapsed(
+    X: Matrix,
+    y: Float[ndarray, "n"],
+    X_poison: Matrix,
+    y_poison: Float[ndarray, "m"],
+    loss: Literal["svm", "logistic"],
+    lam: float,
+) -> dict[str, float | int]:
+    """A test of Theorem 1: train under an attack and under its two-point version, compare.
 
     "parameter change": the relative change of (θ, b). "clean-trained change": that of θ if the
     attack is left out, for comparison. "weight after" is what the two points weigh that replace
     "points before", and "infeasible" counts those that do not look normal in their class.
     """
-    part = split(dataset, rng)
-    X, y = part.X, part.y
-    pool, labels = flipped_pool(X, y)
-    rows = rng.choice(len(pool), size=round(epsilon * len(y)), replace=False)
-    X_poison, y_poison = X[pool[rows]], labels[rows]
     train, tol = {"svm": (train_svm, 1e-10), "logistic": (train_logistic, 1e-8)}[loss]
     total = len(y) + len(y_poison)
     solved = train(vstack([X, X_poison]), np.concatenate([y, y_poison]), lam, tol=tol)

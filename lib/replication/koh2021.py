@@ -13,7 +13,7 @@ from poisoning.arrays import column_mean, vstack
 from poisoning.attacks.attacked import Attack, Attacked
 from poisoning.attacks.decoy import find_decoys
 from poisoning.attacks.influence import Influence
-from poisoning.attacks.kkt import KKT
+from poisoning.attacks.kkt import KKT, loss_caps
 from poisoning.attacks.label_flips import Alfa, RandomFlips
 from poisoning.attacks.min_max import MinMax
 from poisoning.attacks.min_max_multiclass import MulticlassPoison, refined_attacks
@@ -267,6 +267,19 @@ def decoys_kept(
     data = game.X, game.y, game.X_test, game.y_test, lam
     clean = game.clean_svm.model
     return len(find_decoys(*data, attack.quantiles, attack.decoy_copies, clean=clean))
+
+
+def cap_at_quantile(
+    attacked: Attacked,
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    lam: float,
+    remove: float,
+    percentile: float,
+) -> float:
+    """The percentile of the clean losses under the decoy of an attack, of the class with more."""
+    game = game_on_split(dataset, split_rng, lam, remove)
+    return max(loss_caps(attacked.source.decoy.model, game.X, game.y, percentile))
 
 
 def validated_on_split(

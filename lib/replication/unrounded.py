@@ -66,10 +66,10 @@ def whole_entries(
     lam: float,
     remove: float,
 ) -> float:
-    """The share of the entries other than 0 that are nearly whole before rounding."""
+    """The share of the words, the sum of all entries, in entries nearly whole before rounding."""
     X, _ = unrounded(attack, game_on_split(dataset, split_rng, lam, remove), attacked)
-    entries = X[X > 0.0]
-    return float(np.mean(np.abs(entries - np.round(entries)) <= WHOLE))
+    near = np.abs(X - np.round(X)) <= WHOLE
+    return float(X[near].sum() / X.sum())
 
 
 def relative_spread(
