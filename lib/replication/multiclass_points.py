@@ -5,9 +5,9 @@ The loss of Crammer & Singer, max(0, 1 − θ_y·x + max_{j≠y} θ_j·x), has t
 
     Nλθ_l = Σ_i Σ_j α_ij ([y_i = l] − [j = l]) x_i,
 
-so that the poison of label y acts through Σ_i α_ij x_i alone, one sum for each rival j. All of it can
-be put at x̃ = Σ α_ij x_i / Σ α_ij, with the weight Σ α_ij. Where α_ij > 0, j is a rival of the highest
-score and the hinge is not below 0: both hold for averages.
+so that the poison of label y acts through Σ_i α_ij x_i alone, one sum for each rival j. All of it
+can be put at x̃ = Σ α_ij x_i / Σ α_ij, with the weight Σ α_ij. Where α_ij > 0, j is a rival of the
+highest score and the hinge is not below 0: both hold for averages.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from poisoning.arrays import column_mean, squared_distances, to_dense
+from poisoning.arrays import Matrix, column_mean, squared_distances, to_dense
 from poisoning.attacks.attacked import Attack, Attacked
 from poisoning.attacks.influence import Influence
 from poisoning.attacks.kkt import KKT, clean_gradient, loss_caps
@@ -120,5 +120,5 @@ def _continuous(domain: InputDomain) -> InputDomain:
     return replace(domain, kind="nonnegative") if domain.integer else domain
 
 
-def _radius(X: ndarray) -> float:
+def _radius(X: Matrix) -> float:
     return float(np.sqrt(np.mean(squared_distances(X, column_mean(X)))))

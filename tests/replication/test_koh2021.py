@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from poisoning.attacks.label_flips import RandomFlips
 from poisoning.datasets import Dataset
+from poisoning.defenses import FIVE
 from poisoning.learners import SVM, LogisticRegression
-from replication.koh2021 import game_on_split
+from replication.koh2021 import (
+    attack_on_one_defense,
+    game_on_split,
+    repeats,
+    shared_split,
+    validated_on_split,
+)
+from replication.notebook import Notebook
 
 
 @pytest.fixture
@@ -39,3 +48,28 @@ def test_another_learner_or_defense_is_that_of_its_own_game(mail):
     assert isinstance(game(mail).learner, SVM)
     assert list(game(mail, defenses=()).defenses) == []
     assert len(game(mail).defenses) == 5
+
+
+def test_splits_are_repeated_and_on_a_published_one_seeds(mail):
+    published = Dataset("mnist-1-7", "test", "counts", mail.X, mail.y, mail.X, mail.y)
+    knobs = {"splits": 3, "seeds": 2}
+    assert list(repeats(knobs, mail)) == [0, 1, 2]
+    assert list(repeats(knobs, published)) == [0, 1]
+    notebook = Notebook("koh2021/attacks", "demo")
+    draws = [shared_split(notebook, mail, i).random() for i in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    assert shared_split(notebook, published, 1).random() == draws[0]
+
+
+def test_an_attack_may_know_the_one_defense_that_it_meets(mail):
+    unit = {"dataset": mail, "lam": 0.1, "remove": 0.05}
+    l2 = FIVE[0]
+    found = attack_on_one_defense(
+        l2, RandomFlips(0.05), **unit, split_rng=np.random.default_rng(0),
+        rng=np.random.default_rng(1),
+    )  # fmt: skip
+    assert set(found.outcomes) == {"none", l2.name}
+    removed = validated_on_split(
+        mail, np.random.default_rng(0), 0.1, found.poison, [0.0, 0.1], (l2,)
+    )
+    assert set(removed) == {l2.name}

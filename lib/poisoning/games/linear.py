@@ -155,7 +155,7 @@ class LinearGame:
 
         The clean training data take their place (Section 6.1), also in evaluations.
         """
-        return self.with_test(self.X, self.y)
+        return self._like(X_test=self.X, y_test=self.y)
 
     def with_test(self, X_test: Matrix, y_test: Shaped[ndarray, "m"]) -> "LinearGame":
         """The same game with other test data, (m, d) and (m,), of the same classes.

@@ -954,6 +954,24 @@ def test_a_blind_attacker_never_sees_the_test_data(data):
     assert one.errors == other.errors
 
 
+def test_other_test_data_change_what_is_measured_and_nothing_else(data):
+    _, (X_test, y_test) = data
+    game = game_of(data)
+    half = game.with_test(X_test[:50], y_test[:50])
+    (poison, labels), expected = (
+        (game.X[:8], -game.y[:8]),
+        game_of((data[0], (X_test[:50], y_test[:50]))),
+    )
+    assert fingerprint(half.evaluate(poison, labels)) == fingerprint(
+        expected.evaluate(poison, labels)
+    )
+    assert len(game.y_test) == len(y_test)
+    with pytest.raises(ValueError, match="y_test holds the label 3, which y does not"):
+        game.with_test(X_test[:2], np.array([1.0, 3.0]))
+    with pytest.raises(ValueError, match="X_test"):
+        game.with_test(X_test[:, :2], y_test)
+
+
 def test_the_clean_svm_is_that_of_the_solver(data):
     (X, y), _ = data
     game = game_of(data)
