@@ -90,6 +90,13 @@ def draw_all(
     return notebook.map(draw_tasks, units, "draws")
 
 
+def thinned(draw: MultiTaskDraw, step: int) -> MultiTaskDraw:
+    """The draw with every ``step``-th training example of each task, in equal weights."""
+    weight = draw.weight[:, ::step]
+    weight = weight / weight.sum(axis=1, keepdims=True)
+    return replace(draw, X=draw.X[:, ::step], y=draw.y[:, ::step], weight=weight)
+
+
 def task_set(m: int, size: int, rng: np.random.Generator) -> Bool[ndarray, "m"]:
     """``size`` of ``m`` tasks at random, as a mask."""
     return np.isin(np.arange(m), rng.choice(m, size, replace=False))
@@ -207,6 +214,27 @@ def settled(curve: Float[ndarray, "t"], tolerance: float = 0.02) -> float:
     """The first iteration from which ``curve`` stays within ``tolerance`` of its last value."""
     away = np.flatnonzero(np.abs(curve - curve[-1]) > tolerance * np.abs(curve[-1]))
     return 0.0 if away.size == 0 else float(away[-1] + 1)
+
+
+def drift(curve: Float[ndarray, "t"]) -> float:
+    """Mean of the second half of the iterations over that of the quarter before, minus one.
+
+    ``curve`` has the start and at least two iterations. Near 0 where it bounces about a level that
+    it has reached before half of the iterations.
+    """
+    iterations = len(curve) - 1
+    quarter, half = iterations // 4, iterations // 2
+    return float(curve[half + 1 :].mean() / curve[quarter + 1 : half + 1].mean() - 1.0)
+
+
+def start_spread(runs: Sequence[Run]) -> tuple[float, float]:
+    """Standard deviation over two or more starts, at the last iterate.
+
+    Of U, relative to its mean; and of the measure.
+    """
+    utilities = [run.utilities[-1] for run in runs]
+    measures = [run.measures[-1] for run in runs]
+    return float(np.std(utilities, ddof=1) / np.mean(utilities)), float(np.std(measures, ddof=1))
 
 
 def rising(utilities: Float[ndarray, "t"]) -> float:

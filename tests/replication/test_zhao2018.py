@@ -69,6 +69,15 @@ def test_draws_have_the_sizes_that_the_knobs_ask_for(data):
     assert len(drawn.y_test[0]) == knobs["sarcos_test"]
 
 
+def test_a_thinned_draw_has_every_third_example_and_no_padding_counts():
+    whole = draw(0)
+    whole.weight[0] = np.where(np.arange(30) < 20, 1.0 / 20, 0.0)
+    thin = zhao2018.thinned(whole, 3)
+    np.testing.assert_array_equal(thin.X, whole.X[:, ::3])
+    np.testing.assert_allclose(thin.weight.sum(axis=1), 1.0)
+    assert (thin.weight[0] > 0).sum() == 7
+
+
 def test_a_task_set_has_its_size():
     chosen = zhao2018.task_set(10, 4, np.random.default_rng(0))
     assert chosen.sum() == 4
@@ -150,6 +159,26 @@ def test_a_curve_has_settled_when_it_no_longer_leaves_the_last_value():
     assert zhao2018.settled(np.array([1.0, 1.0, 1.0])) == 0.0
     assert zhao2018.settled(np.array([3.0, 1.01, 0.99, 1.0])) == 1.0
     assert zhao2018.settled(np.array([1.0, 1.0, 2.0, 1.0])) == 3.0
+
+
+def test_a_level_reached_early_does_not_drift():
+    bouncing = np.array([0.0, 0.0, 2.0, 1.0, 1.5, 2.0, 1.0, 1.5, 1.5])  # 8 iterations
+    assert zhao2018.drift(bouncing) == pytest.approx(0.2)
+    assert zhao2018.drift(np.full(21, 3.0)) == 0.0
+    assert zhao2018.drift(np.array([9.0, 1.0, 2.0])) == 1.0
+
+
+def test_starts_that_end_alike_have_no_spread():
+    def run(seed):
+        rng = np.random.default_rng(seed)
+        return zhao2018.attack_draw(PATOM(0.2, iterations=1), LEARNER, draw(0), rng=rng, **RULES)
+
+    assert zhao2018.start_spread([run(0), run(0)]) == (0.0, 0.0)
+    first, second = run(0), run(1)
+    of_loss, of_measure = zhao2018.start_spread([first, second])
+    ends = first.measures[-1], second.measures[-1]
+    assert of_measure == pytest.approx(abs(ends[0] - ends[1]) / np.sqrt(2.0))
+    assert of_loss > 0.0
 
 
 def test_rising_counts_iterations_that_do_not_fall():
