@@ -215,7 +215,7 @@ def missing_knob(source: Source, rng: random.Random) -> Mutation:
                ("zhao2018", "setting"), ("carnerero2023", "attack"), ("profiles", "paper"),
                ("wang2021", "width"), ("carnerero2023", "attack", "recipes", "mnist"),
                ("carnerero2023", "attack", "recipes", "mnist", "rate"),
-               ("carnerero2023", "attack", "l2", "low"), ("wang2021", "width", "recipes", "mnist"),
+               ("carnerero2023", "attack", "l1", "low"), ("wang2021", "width", "recipes", "mnist"),
                ("wang2021", "width", "recipes", "mnist", "rate"),
                ("carnerero2023", "networks", "poison_step", "mnist")]  # fmt: skip
     path = rng.choice(paths_)
@@ -308,8 +308,10 @@ PAIRS: list[tuple[str, tuple[tuple[tuple[str, ...], Any], ...]]] = [
     ("n_test", (((C, "attack", "n_test"), 12_000),)),
     ("cv_points", (((C, "attack", "cv_points"), 1),)),
     ("rate", (((C, "attack", "recipes", "mnist", "rate"), 3.0),)),
-    ("l2", (((C, "attack", "l2", "start"), -7.5),)),
-    ("l2", (((C, "attack", "l2", "low"), 5.0),)),
+    ("l2", (((C, "attack", "recipes", "mnist", "l2", "start"), -7.5),)),
+    ("l2", (((C, "attack", "recipes", "cifar-10", "l2", "low"), 5.0),)),
+    ("longer", (((C, "logistic", "longer"), 1),)),
+    ("longer_draws", (((C, "logistic", "longer_draws"), 11),)),
     ("l1", (((C, "networks", "l1", "high"), -13.0),)),
     ("rate", (((C, "networks", "rate", "mnist"), 6.0),)),
     ("recipes", (((C, "attack", "datasets"), ["fashion-mnist", "cifar-10"]),
