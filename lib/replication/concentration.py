@@ -141,7 +141,7 @@ def collapsed(
     attack is left out, for comparison. "weight after" is what the two points weigh that replace
     "points before", and "infeasible" counts those that do not look normal in their class.
     """
-    train, tol = {"svm": (train_svm, 1e-10), "logistic": (train_logistic, 1e-8)}[loss]
+    train, tol = {"svm": (train_svm, 1e-9), "logistic": (train_logistic, 1e-8)}[loss]
     total = len(y) + len(y_poison)
     solved = train(vstack([X, X_poison]), np.concatenate([y, y_poison]), lam, tol=tol)
     if loss == "svm":  # dual variables, as a fraction of their bound, are the hinge's slopes
