@@ -55,6 +55,15 @@ def test_the_same_versions_of_python_are_named_everywhere():
     assert f"You need Python {named}, make and git" in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("file", "asked"), [("mine.py", False), ("lib/poisoning/mine.py", True)])
+def test_docstrings_are_asked_of_the_projects_own_code_only(file, asked):
+    lint = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--stdin-filename", file, "-"],
+        cwd=ROOT, input="def attack():\n    return 1\n", capture_output=True, text=True,
+    )  # fmt: skip
+    assert ("Missing docstring" in lint.stdout) == asked
+
+
 def test_source_notebooks_hold_no_outputs():
     for source in NOTEBOOKS:
         for cell in nbformat.read(source, 4).cells:

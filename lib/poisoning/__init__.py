@@ -11,8 +11,7 @@ The names in ``__all__`` are imported at first use: games and learners need scik
 takes a second to import, and some need torch.
 """
 
-from importlib import import_module
-from typing import Any
+from poisoning.lazy import at_first_use
 
 _HOMES = {
     "LinearGame": "poisoning.games.linear",
@@ -61,12 +60,7 @@ _HOMES = {
 """The public surface: every name, and the module that defines it."""
 
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'poisoning' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = at_first_use(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -54,6 +54,7 @@ ELSEWHERE = {
     "errors": "no arrays",
     "feasible.reference": "the same problems as cvxpy models, for tests and benchmarks",
     "hypergradient.logistic_plain": "what kernels do, by NumPy: reached where they are",
+    "lazy": "no arrays",
     "metrics": "in test_metrics.py",
     "settings": "no arrays",
 }

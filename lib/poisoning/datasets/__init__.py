@@ -9,8 +9,7 @@ The names in ``__all__`` are imported at first use: fetching and preparing need 
 reading a prepared set does not.
 """
 
-from importlib import import_module
-from typing import Any
+from poisoning.lazy import at_first_use
 
 _HOMES = {
     "Dataset": "poisoning.datasets.dataset",
@@ -26,9 +25,4 @@ _HOMES = {
 """The package's surface: every name, and the module that defines it."""
 
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'poisoning.datasets' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = at_first_use(__name__, _HOMES)
