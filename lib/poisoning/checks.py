@@ -112,7 +112,7 @@ def labels(y: Any, name: str, rows: int | None) -> ndarray:
         raise ValueError(f"{name} must be finite, it holds NaN or infinity.")
     if np.all(np.abs(y) == 1.0):
         return y
-    strange = y[~((y >= 0.0) & (y == np.floor(y)) & (y <= _MOST_CLASSES))]
+    strange = _uncounted(y, _MOST_CLASSES + 1)
     if strange.size:
         raise ValueError(
             f"{name} must be -1 and +1 for two classes, or 0 to k - 1 for more; it holds "
@@ -125,9 +125,9 @@ def signs(y: Any, name: str, rows: int | None) -> ndarray:
     """Labels −1 and +1 of ``rows`` examples, as float64."""
     y = _dense(y, name, 1)
     _length(y, name, rows, "label", "rows")
-    strange = y[np.abs(y) != 1.0]
-    if strange.size:
-        raise ValueError(f"{name} must be -1 and +1, it holds {strange[0] + 0.0:g}.")
+    strange = np.abs(y) != 1.0
+    if np.count_nonzero(strange):
+        raise ValueError(f"{name} must be -1 and +1, it holds {y[strange][0] + 0.0:g}.")
     return y
 
 
@@ -135,7 +135,7 @@ def classes(y: Any, name: str, rows: int | None, k: int) -> ndarray:
     """Labels 0 … k − 1 of ``rows`` examples, as int64."""
     y = _dense(y, name, 1)
     _length(y, name, rows, "label", "rows")
-    strange = y[~((y >= 0.0) & (y < k) & (y == np.floor(y)))]
+    strange = _uncounted(y, k)
     if strange.size:
         raise ValueError(f"{name} must be 0 to {k - 1}, it holds {strange[0]:g}.")
     return y.astype(np.int64)
@@ -144,7 +144,7 @@ def classes(y: Any, name: str, rows: int | None, k: int) -> ndarray:
 def indices(values: Any, name: str, below: int) -> ndarray:
     """Different whole numbers from 0 to ``below`` − 1, as int64."""
     array = _dense(values, name, 1)
-    strange = array[~((array >= 0.0) & (array < below) & (array == np.floor(array)))]
+    strange = _uncounted(array, below)
     if strange.size:
         raise ValueError(
             f"{name} must hold whole numbers from 0 to {below - 1}, it holds {strange[0]:g}."
@@ -311,6 +311,21 @@ def generator(rng: Any, name: str = "rng") -> np.random.Generator:
         ) from None
 
 
+def bounded(values: ndarray) -> bool:
+    """Whether all numbers are finite and within 1e100 of 0."""
+    return _squares(values) <= _LARGEST**2 or bool(np.abs(values).max() <= _LARGEST)
+
+
+def _squares(values: ndarray) -> float:
+    """The sum of squares, infinite or NaN if a number is: one pass, no temporary array."""
+    return float(np.vdot(values, values))  # of NumPy's products the one that never warns
+
+
+def _uncounted(values: ndarray, below: int) -> ndarray:
+    """Those that are no whole numbers from 0 to ``below`` − 1."""
+    return values[~((values >= 0.0) & (values < below) & (values == np.floor(values)))]
+
+
 def _is_real(value: Any) -> bool:
     number = isinstance(value, int | float | np.integer | np.floating)
     return number and not isinstance(value, bool)
@@ -333,8 +348,8 @@ def _length(values: ndarray, name: str, rows: int | None, what: str, per: str) -
 
 
 def _finite(values: ndarray, name: str, least: float = 0.0) -> None:
-    """Refuse NaN, infinities, and what overflows when squared; two passes, no temporary array."""
-    if not values.size:
+    """Refuse NaN, infinities, and what overflows or, if all of it does, vanishes when squared."""
+    if values.size * least**2 <= _squares(values) <= _LARGEST**2:
         return
     lowest, highest = float(values.min()), float(values.max())
     if not (np.isfinite(lowest) and np.isfinite(highest)):
@@ -369,6 +384,15 @@ def _canonical(X: Any, name: str) -> sp.csr_array:
 
 
 def _dense(values: Any, name: str, dimensions: int | None) -> ndarray:
+    right = type(values) is ndarray and values.dtype == np.float64 and values.flags.carray
+    array = values if right else _converted(values, name)
+    if dimensions not in (None, array.ndim):
+        many = "one dimension" if dimensions == 1 else "two dimensions"
+        raise ValueError(f"{name} must have {many}, it has {array.ndim}.")
+    return array
+
+
+def _converted(values: Any, name: str) -> ndarray:
     if sp.issparse(values):
         raise TypeError(f"{name} must be a dense array, it is sparse: use {name}.toarray().")
     unmasked(values, name)
@@ -378,9 +402,6 @@ def _dense(values: Any, name: str, dimensions: int | None) -> ndarray:
         raise ValueError(f"{name} must be an array, its rows differ in length.") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, its dtype is {array.dtype}.")
-    if dimensions not in (None, array.ndim):
-        many = "one dimension" if dimensions == 1 else "two dimensions"
-        raise ValueError(f"{name} must have {many}, it has {array.ndim}.")
     with np.errstate(over="ignore"):  # of long doubles; what becomes infinite is refused
         # Writable too: a kernel would be compiled anew for a read-only array, for seconds.
         return np.require(array, np.float64, ["C", "W"])

@@ -93,6 +93,25 @@ def test_a_generator_is_itself_and_a_seed_makes_one():
     assert checks.generator(3, "rng").random() == np.random.default_rng(3).random()
 
 
+@pytest.mark.parametrize(
+    "row", [[0.9e100] * 4, [-1e100, 0.0], [1e-300, 1.0], [1e-100] * 3, [0.0, 0.0]]
+)
+def test_numbers_whose_squares_can_be_computed(row):
+    for matrix in (np.array([row]), sp.csr_array([row])):
+        assert checks.matrix(matrix, "X") is matrix
+    assert checks.bounded(np.array(row))
+
+
+@pytest.mark.parametrize(
+    "row", [[1.1e100], [1.0, -1e200], [np.inf, -np.inf], [1.0, np.nan], [1e-101] * 999, [0, 1e-200]]
+)
+def test_numbers_whose_squares_cannot(row):
+    for matrix in (np.array([row]), sp.csr_array([row])):
+        with pytest.raises(ValueError, match=r"^X must "):
+            checks.matrix(matrix, "X")
+    assert checks.bounded(np.array(row)) == (abs(row[-1]) < 1.0)
+
+
 def test_signs_weights_and_vectors():
     assert checks.signs([1, -1], "y", 2).tolist() == [1.0, -1.0]
     assert checks.weights([0, 2], "w", 2).tolist() == [0.0, 2.0]

@@ -9,8 +9,6 @@ from numpy import ndarray
 from poisoning import checks
 from poisoning.arrays import Matrix
 
-_LARGEST = 1e100
-
 
 @dataclass(frozen=True)
 class LinearModel:
@@ -30,7 +28,7 @@ class LinearModel:
     def decision(self, X: Matrix) -> Float[ndarray, "n"]:
         """θ·x + b for every row."""
         scores = checks.known(X, "X", len(self.theta)) @ self.theta + self.bias
-        if not np.abs(scores).max(initial=0.0) <= _LARGEST:
+        if not checks.bounded(scores):
             raise ValueError("X must be finite, and small enough for scores within 1e100.")
         return scores
 
