@@ -226,7 +226,6 @@ class WorstMulticlassPoints:
 
     def __init__(self, sets: list[ClassSet]) -> None:
         k = len(sets)
-        self.sets = sets
         self.problems = [LinearProblem(part) for part in sets]
         self.possible = [True] * k
         self.multipliers = np.zeros((k, k, 1 + len(sets[0].rows)))
@@ -238,7 +237,8 @@ class WorstMulticlassPoints:
 
         Raises ``EmptySetError`` if no class has a feasible point.
         """
-        theta = checks.array(theta, "theta", (len(self.sets), self.sets[0].centre.size))
+        d = self.problems[0].feasible.centre.size
+        theta = checks.array(theta, "theta", (len(self.problems), d))
         limits = self._limits(theta)
         best: tuple[Float[ndarray, "d"], int, float] | None = None
         while best is None or limits.max() > best[2] + _INNER_TOL * abs(best[2]):
@@ -267,7 +267,9 @@ class WorstMulticlassPoints:
                 continue
             known = np.flatnonzero(self.known[label])
             least = linear_lower_bounds(
-                theta[label] - theta[known], self.sets[label], self.multipliers[label, known]
+                theta[label] - theta[known],
+                self.problems[label].feasible,
+                self.multipliers[label, known],
             )
             limits[label, known] = 1.0 - least
         np.fill_diagonal(limits, -np.inf)
