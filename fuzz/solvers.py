@@ -242,7 +242,7 @@ def _class_set(rng: Generator, d: int, kind: str) -> tuple[ClassSet, ndarray]:
         lower, inside, centre = -upper, inside - scale, centre - scale
     domain = InputDomain(kind, lower, upper)
     ball = ClassSet(domain, centre, 1.0, np.zeros((0, d)), np.zeros(0), np.zeros(0))
-    radius = np.sqrt(ball.square(inside)) or scale
+    radius = np.sqrt(reference.square(inside, ball)) or scale
     radius *= 1.0 + rng.choice([0.0, 1e-9, 1e-6, 1e-3, 0.3, 2.0])
     R = int(rng.integers(1, 4))
     rows = 10 ** rng.uniform(-2, 1) * rng.normal(size=(R, d))
@@ -263,18 +263,7 @@ def _point_and_set(rng: Generator) -> tuple[ndarray, ClassSet, ndarray]:
 
 
 def _outside(part: ClassSet, x: ndarray) -> Judged:
-    below = np.floor(x) if part.domain.integer else x
-    square = x * (2.0 * below + 1.0) - below * (below + 1.0) if part.domain.integer else x * x
-    ball = square.sum() - 2.0 * part.centre @ x + part.centre @ part.centre
-    size = np.linalg.norm(part.rows, axis=1) * part.radius + 1e-300
-    products = part.rows @ x
-    excess = max(
-        ball / part.radius**2 - 1.0,
-        float(np.max((part.lower - products) / size, initial=0.0)),
-        float(np.max((products - part.upper) / size, initial=0.0)),
-        float(np.max(part.domain.lower - x)),
-        float(np.max(x - part.domain.upper)),
-    )
+    excess = reference.violation(x, part)
     return None if excess <= 1e-7 else f"outside the set by {excess:.1e}"
 
 
@@ -328,7 +317,7 @@ def _gradient_and_sets(rng: Generator) -> tuple[ndarray, float, float, FeasibleS
         minus = np.minimum(minus, positive.domain.upper)
         none = np.zeros((0, d)), np.zeros(0), np.zeros(0)
         negative = ClassSet(positive.domain, negative.centre, 1.0, *none)
-        negative = replace(negative, radius=1.3 * np.sqrt(negative.square(minus)) + 0.1)
+        negative = replace(negative, radius=1.3 * np.sqrt(reference.square(minus, negative)) + 0.1)
     weights = rng.choice([0.0, 0.01, 0.03, 0.3], size=2)
     weights[rng.integers(0, 2)] = 0.02
     g = 10 ** rng.uniform(-3, 1) * rng.normal(size=d)

@@ -114,7 +114,6 @@ WITHOUT = {
     "attacks.oracle.ShiftOracle.poison": "gives a function",
     "attacks.oracle.RepelOracle.poison": "gives a function",
     "attacks.oracle.CleanLabelOracle.poison": "gives a function",
-    "feasible.sets.expected_square": ELEMENTWISE,
     "models.mtrl.task_scores": ELEMENTWISE,
     "models.mtrl.combine": ELEMENTWISE,
     "models.mtrl.loss_values": ELEMENTWISE,
@@ -1019,16 +1018,6 @@ def _() -> dict[str, Any]:
         "lower": np.array([-2.0, -3, -4]),
         "upper": np.array([20.0, 30, 40]),
     }
-
-
-@door("feasible.sets.ClassSet.square", x="array")
-def _() -> dict[str, Any]:
-    return {"self": class_set(), "x": np.array([1.0, 2, 3, 0])}
-
-
-@door("feasible.sets.ClassSet.violation", x="array")
-def _() -> dict[str, Any]:
-    return {"self": class_set(), "x": np.array([1.0, 2, 3, 0])}
 
 
 @door("feasible.sets.ClassSet.with_row", row="array")

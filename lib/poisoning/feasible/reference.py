@@ -2,7 +2,8 @@
 
 They are written as a user of a general-purpose solver would: the envelope f of Eq. (7) becomes its
 linear pieces (2k + 1)x − k(k + 1), k = 0 … M_i − 1, as Section 3.3 suggests; x² stays a quadratic
-constraint. ``options`` go to the solver, for example tolerances.
+constraint. ``options`` go to the solver, for example tolerances. :func:`violation` says how far a
+point is from feasible, whichever solver found it.
 """
 
 import cvxpy as cp
@@ -15,6 +16,37 @@ from poisoning.errors import SolverError
 from poisoning.feasible.sets import ClassSet, FeasibleSet
 
 Points = tuple[Float[ndarray, "d"], ...]
+
+
+def expected_square(x: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
+    """f(x) = E x̂² = x(⌈x⌉ + ⌊x⌋) − ⌈x⌉⌊x⌋ over the randomised rounding x̂ of x; Eq. (6)."""
+    ceiling, floor = np.ceil(x), np.floor(x)
+    return x * (ceiling + floor) - ceiling * floor
+
+
+def square(x: Float[ndarray, "d"], part: ClassSet) -> float:
+    """E‖x̂ − centre‖², Eq. (5)."""
+    f = expected_square(x) if part.domain.integer else x * x
+    return float(f.sum() - 2.0 * part.centre @ x + part.centre @ part.centre)
+
+
+def violation(x: Float[ndarray, "d"], part: ClassSet) -> float:
+    """The largest excess over a constraint, 0 if x is feasible.
+
+    Each is relative: to radius² for the ball, to ‖row‖·radius for a row, absolute for bounds.
+    """
+    products = part.rows @ x
+    scale = np.linalg.norm(part.rows, axis=1) * part.radius + np.finfo(float).tiny
+    excess = np.concatenate(
+        [
+            [square(x, part) / part.radius**2 - 1.0],
+            (part.lower - products) / scale,
+            (products - part.upper) / scale,
+            part.domain.lower - x,
+            x - part.domain.upper,
+        ]
+    )
+    return float(max(excess.max(), 0.0))
 
 
 def minimise_linear(

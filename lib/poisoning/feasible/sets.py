@@ -24,12 +24,6 @@ from poisoning.arrays import Matrix, column_mean, squared_distances
 from poisoning.datasets.dataset import Domain
 
 
-def expected_square(x: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
-    """f(x) = E x̂² = x(⌈x⌉ + ⌊x⌋) − ⌈x⌉⌊x⌋ over the randomised rounding x̂ of x; Eq. (6)."""
-    ceiling, floor = np.ceil(x), np.floor(x)
-    return x * (ceiling + floor) - ceiling * floor
-
-
 @dataclass(frozen=True)
 class InputDomain:
     """The values a data point may take: lower_i ≤ x_i ≤ upper_i, whole numbers if ``integer``.
@@ -150,31 +144,6 @@ class ClassSet:
         object.__setattr__(self, "centre", checks.array(self.centre, "centre", (d,)))
         for name, values in (("rows", rows), ("lower", lower), ("upper", upper)):
             object.__setattr__(self, name, values)
-
-    def square(self, x: Float[ndarray, "d"]) -> float:
-        """E‖x̂ − centre‖², Eq. (5)."""
-        x = checks.array(x, "x", self.centre.shape)
-        f = expected_square(x) if self.domain.integer else x * x
-        return float(f.sum() - 2.0 * self.centre @ x + self.centre @ self.centre)
-
-    def violation(self, x: Float[ndarray, "d"]) -> float:
-        """The largest excess over a constraint, 0 if x is feasible.
-
-        Each is relative: to radius² for the ball, to ‖row‖·radius for a row, absolute for bounds.
-        """
-        x = checks.array(x, "x", self.centre.shape)
-        products = self.rows @ x
-        scale = np.linalg.norm(self.rows, axis=1) * self.radius + np.finfo(float).tiny
-        excess = np.concatenate(
-            [
-                [self.square(x) / self.radius**2 - 1.0],
-                (self.lower - products) / scale,
-                (products - self.upper) / scale,
-                self.domain.lower - x,
-                x - self.domain.upper,
-            ]
-        )
-        return float(max(excess.max(), 0.0))
 
     def with_row(self, row: Float[ndarray, "d"], lower: float, upper: float) -> "ClassSet":
         """The set with lower ≤ row·x ≤ upper added."""

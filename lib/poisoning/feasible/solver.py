@@ -42,7 +42,7 @@ _SHRINK = 0.2
 _LAST_SIGMA = 1e-9
 _OUTER_STEPS = 40
 _PASSES = 500  # over the coordinates in one proximal step; at most 143 were observed
-_FEASIBILITY = 1e-9  # allowed excess over a constraint, relative as in ClassSet.violation
+_FEASIBILITY = 1e-9  # allowed excess over a constraint, relative as in Solution.violation
 _RIDGES = (1e-8, 1e-4)  # of the largest objective, inverted
 _FLOOR = 1e-5  # of the objective's natural size; the gap is relative to no less than this
 
@@ -57,8 +57,9 @@ class Solution:
 
     ``points`` holds one x (d,) per class asked for. No feasible point does better than
     ``objective − gap``. ``violation`` is the largest relative excess over a constraint
-    (:meth:`ClassSet.violation`). ``steps`` counts proximal steps, ``evaluations`` passes over the
-    coordinates. ``multipliers`` (K, 1 + R) warm-start a similar problem.
+    (:func:`poisoning.feasible.reference.violation`). ``steps`` counts proximal steps,
+    ``evaluations`` passes over the coordinates. ``multipliers`` (K, 1 + R) warm-start a similar
+    problem.
     """
 
     points: tuple[Float[ndarray, "d"], ...]

@@ -21,6 +21,7 @@ from poisoning.datasets import fetch, load, prepare, split
 from poisoning.defenses import FIVE
 from poisoning.defenses.centroid import L2Defense
 from poisoning.errors import SolverError
+from poisoning.feasible.reference import violation
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.feasible.solver import EmptySetError
 from poisoning.games.linear import LinearGame
@@ -72,7 +73,7 @@ def test_flippable_points_are_those_of_the_other_classs_set():
     assert 0 < legal.sum() < len(Y)
     for x, label, inside in zip(X.toarray(), Y, legal, strict=True):
         part = FEASIBLE.negative if label > 0.0 else FEASIBLE.positive
-        assert (part.violation(x) <= 1e-8) == inside
+        assert (violation(x, part) <= 1e-8) == inside
     assert np.array_equal(flippable(X.toarray(), Y, FEASIBLE), legal)
 
 

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poisoning.feasible.reference import expected_square
 from poisoning.feasible.rounding import budget, randomised_rounding, realise, repeated_roundings
-from poisoning.feasible.sets import InputDomain, expected_square
+from poisoning.feasible.sets import InputDomain
 
 
 def test_the_mean_is_kept_and_the_squared_norm_is_the_envelope():
