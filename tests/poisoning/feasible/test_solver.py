@@ -192,6 +192,23 @@ def test_the_passes_of_one_step_are_limited(monkeypatch):
         minimise_linear(g, feasible.positive)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_line_search_whose_steps_vanish_in_rounding_spoils_nothing(kind, monkeypatch):
+    """Asked for more than rounding allows, Newton's method ends where the next step can begin."""
+    monkeypatch.setattr(solver, "_FEASIBILITY", 0.0)
+    for seed in range(100):
+        feasible, g, _ = problem(kind, seed)
+        constraints, zero = solver._Constraints.of([feasible.positive]), np.zeros((1, g.size))
+        linear = solver._Dual.of("linear", np.zeros_like(g), np.zeros(1), g[None], constraints)
+        matching = solver._Dual.of("KKT", g, np.ones(1), zero, constraints)
+        for dual in (linear, matching):
+            for sigma in (1e-6, 1.0, 1e3):
+                y = np.zeros(constraints.above.shape)
+                step = dual.maximise(y, sigma * dual.curvature, zero, 1e-8 / dual.largest)
+                assert np.isfinite(step.y).all()
+                np.testing.assert_allclose(dual.residual, dual.g - dual.s @ step.x, atol=1e-6)
+
+
 def test_same_problem_same_bits():
     feasible, g, _ = problem("counts", 8)
     one, two = (match_gradient(g, 0.02, 0.01, feasible) for _ in range(2))
