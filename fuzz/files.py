@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.io import savemat
 
+from fuzz.tally import Outcome, tally
 from poisoning.datasets import archives, mnist, store
 from poisoning.datasets.content import Content
 from poisoning.datasets.enron import read_vocabulary
@@ -276,59 +277,52 @@ def same(one: Any, other: Any) -> bool:
     return records.compare(one, other).equal
 
 
-def verdict(kind: Kind, path: Path, right: Any) -> tuple[str, str]:
-    """What a user sees of a damaged file: refused, right, wrong or crashed; and the sentence."""
+UNSEALED = ("npz", "record", "metrics", "table", "vocabulary", "tar", "mat")
+"""Kinds without a digest of their own: other content of the right form is read as it is."""
+
+
+def verdict(name: str, path: Path, right: Any) -> tuple[str, str, float]:
+    """What a user sees of a damaged file: the verdict, the sentence, the seconds."""
     begun = time.process_time()
     try:
-        found, said = kind.read(path), "read as something else"
-        result = "right" if same(found, right) else "wrong"
+        found, said = KINDS[name].read(path), "read as something else"
+        result = "right" if name in UNSEALED or same(found, right) else "wrong"
     except REFUSALS as error:
         said = str(error)
         result = "wrong" if any(word in said for word in RAW) or len(said) > 2000 else "refused"
     except Exception as error:
         result, said = "crashed", f"{type(error).__name__}: {error}"
     seconds = time.process_time() - begun
-    return ("wrong", f"{seconds:.1f} s: {said}") if seconds > SLOW else (result, said)
-
-
-UNSEALED = ("npz", "record", "metrics", "table", "vocabulary", "tar", "mat")
-"""Kinds without a digest of their own: other content of the right form is read as it is."""
+    return "wrong" if seconds > SLOW else result, said, seconds
 
 
 def run(seed: int, count: int | None = None, budget_seconds: float = 600.0) -> dict[str, Any]:
     """Try ``count`` files, or as many as the seconds allow; what happened, by kind."""
-    rng = random.Random(seed)
-    found: dict[str, Any] = {"tried": 0, "right": 0, "refused": 0, "wrong": 0, "crashed": 0}
-    found |= {"seed": seed, "by_kind": dict.fromkeys(KINDS, 0), "samples": []}
-    begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         originals = {}
         for name, kind in KINDS.items():
             kind.write(Path(folder) / name)
             originals[name] = kind.read(Path(folder) / name)
-        path = Path(folder) / "damaged"
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        while found["tried"] < count if count else time.perf_counter() - begun < budget_seconds:
-            name = rng.choice(list(KINDS))
-            kind, original = KINDS[name], Path(folder) / name
-            copy = shutil.copytree if original.is_dir() else shutil.copyfile
-            copy(original, path)
-            file = rng.choice(kind.files)
-            raw = (path / file).read_bytes() if file else path.read_bytes()
-            changed = damaged(name, file, raw, rng)
-            (path / file if file else path).write_bytes(changed)
-            result, said = verdict(kind, path, originals[name])
-            if result == "wrong" and said == "read as something else" and name in UNSEALED:
-                result = "right"
-            found["tried"] += 1
-            found[result] += 1
-            found["by_kind"][name] += 1
-            if result in ("wrong", "crashed") and len(found["samples"]) < 40:
-                found["samples"].append(f"{name} {file}: {said[:300]}")
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        outcomes = _outcomes(Path(folder), originals, random.Random(seed))
+        found = tally(outcomes, KINDS, seed, count, budget_seconds)
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found["memory_mb"] = (after - before) // 1024
     if after - before > MEMORY // 1024:
         found["wrong"] += 1
         found["samples"].append(f"reading took {found['memory_mb']} MB")
     return found
+
+
+def _outcomes(folder: Path, originals: dict[str, Any], rng: random.Random) -> Iterator[Outcome]:
+    path = folder / "damaged"
+    while True:
+        name = rng.choice(list(KINDS))
+        original = folder / name
+        copy = shutil.copytree if original.is_dir() else shutil.copyfile
+        copy(original, path)
+        file = rng.choice(KINDS[name].files)
+        target = path / file if file else path
+        target.write_bytes(damaged(name, file, target.read_bytes(), rng))
+        yield Outcome(name, f"{name} {file}", *verdict(name, path, originals[name]))
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

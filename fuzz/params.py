@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fuzz.tally import Outcome, tally
 from replication import params, paths
 
 NAME = "params"
@@ -516,25 +517,18 @@ def fault(file: Path, named: tuple[tuple[str, ...], ...]) -> tuple[str, str, flo
 
 def run(seed: int, count: int | None = None, budget_seconds: float = 600.0) -> dict[str, Any]:
     """Try ``count`` files, or as many as the seconds allow; what happened, by kind."""
-    rng, source = random.Random(seed), Source()
-    names = list(MAKERS)
-    weights = [MAKERS[name][0] for name in names]
-    found: dict[str, Any] = {"tried": 0, "right": 0, "refused": 0, "wrong": 0, "crashed": 0}
-    found |= {"seed": seed, "slowest_s": 0.0, "by_kind": dict.fromkeys(names, 0), "samples": []}
     params.load_all()  # what is computed once
-    begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "params.yaml"
-        while found["tried"] < count if count else time.perf_counter() - begun < budget_seconds:
-            (name,) = rng.choices(names, weights)
-            mutation = MAKERS[name][1](source, rng)
-            file.write_bytes(mutation.raw)
-            verdict, said, seconds = fault(file, mutation.named)
-            found["tried"] += 1
-            found[verdict] += 1
-            found["by_kind"][name] += 1
-            found["slowest_s"] = max(found["slowest_s"], round(seconds, 3))
-            if verdict != "refused" and len(found["samples"]) < 40:
-                where = ", ".join(" or ".join(texts) for texts in mutation.named)
-                found["samples"].append(f"{name} ({where}): {said[:300]} [{seconds:.2f} s]")
-    return found
+        outcomes = _outcomes(Path(folder) / "params.yaml", random.Random(seed))
+        return tally(outcomes, MAKERS, seed, count, budget_seconds)
+
+
+def _outcomes(file: Path, rng: random.Random) -> Iterator[Outcome]:
+    source, names = Source(), list(MAKERS)
+    weights = [MAKERS[name][0] for name in names]
+    while True:
+        (name,) = rng.choices(names, weights)
+        mutation = MAKERS[name][1](source, rng)
+        file.write_bytes(mutation.raw)
+        where = ", ".join(" or ".join(texts) for texts in mutation.named)
+        yield Outcome(name, f"{name} ({where})", *fault(file, mutation.named))
