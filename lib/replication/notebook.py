@@ -26,8 +26,8 @@ HEADLINE = ("clean", "baseline", "attacked", "defended", "limit", "paper")
 
 Key = TypeVar("Key", bound=Hashable)
 
-VERDICTS = ("replicated", "partial", "failed", "inconclusive")
-"""The names in the scorecard's ``headline.json``; failed is short for not replicated."""
+VERDICTS = ("replicated", "failed", "open")
+"""The names in the scorecard's ``headline.json``, short for replicated, not, and inconclusive."""
 
 
 class Notebook:

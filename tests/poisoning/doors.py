@@ -1553,6 +1553,11 @@ for _name in ("attacked", "checked", "evaluate"):
     _poison(_name)
 
 
+@door("games.linear.LinearGame.with_test", X_test="matrix", y_test="array")
+def _() -> dict[str, Any]:
+    return {"self": game(), "X_test": X1, "y_test": Y1}
+
+
 @door("games.linear.AttackedGame", game="object", X_poison="matrix", y_poison="array")
 def _() -> dict[str, Any]:
     return {"game": game(), "X_poison": X1[:3], "y_poison": Y1[:3], "exact": True, "rng": None}

@@ -33,7 +33,7 @@ def test_damaged_metrics_are_told_with_the_way_to_renew_them(inside, text):
     file.parent.mkdir(parents=True)
     file.write_text(text)
     with pytest.raises(ReadingError, match=r"metrics.json is damaged.*dvc repro toy-one@quick"):
-        claims._metrics("quick", "toy/one")
+        claims.metrics("quick", "toy/one")
 
 
 def test_a_table_of_units_that_was_cut_off_is_refused(tmp_path):
