@@ -114,6 +114,7 @@ WITHOUT = {
     "attacks.oracle.ShiftOracle.poison": "gives a function",
     "attacks.oracle.RepelOracle.poison": "gives a function",
     "attacks.oracle.CleanLabelOracle.poison": "gives a function",
+    "feasible.rounding.expected_square": ELEMENTWISE,
     "models.mtrl.task_scores": ELEMENTWISE,
     "models.mtrl.combine": ELEMENTWISE,
     "models.mtrl.loss_values": ELEMENTWISE,

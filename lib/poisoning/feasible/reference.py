@@ -13,15 +13,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from poisoning.errors import SolverError
+from poisoning.feasible.rounding import expected_square
 from poisoning.feasible.sets import ClassSet, FeasibleSet
 
 Points = tuple[Float[ndarray, "d"], ...]
-
-
-def expected_square(x: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
-    """f(x) = E x̂² = x(⌈x⌉ + ⌊x⌋) − ⌈x⌉⌊x⌋ over the randomised rounding x̂ of x; Eq. (6)."""
-    ceiling, floor = np.ceil(x), np.floor(x)
-    return x * (ceiling + floor) - ceiling * floor
 
 
 def square(x: Float[ndarray, "d"], part: ClassSet) -> float:

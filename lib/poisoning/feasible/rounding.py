@@ -12,6 +12,12 @@ from poisoning.feasible.sets import InputDomain
 _WHOLE = 1e-9  # an entry this near an integer is that integer
 
 
+def expected_square(x: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
+    """f(x) = E x̂² = x(⌈x⌉ + ⌊x⌋) − ⌈x⌉⌊x⌋ over the randomised rounding x̂ of x; Eq. (6)."""
+    ceiling, floor = np.ceil(x), np.floor(x)
+    return x * (ceiling + floor) - ceiling * floor
+
+
 def budget(epsilon: float, n: int, share: float) -> tuple[int, int]:
     """How many poisoned points of class +1 and of −1 an attack may add to ``n`` clean ones.
 

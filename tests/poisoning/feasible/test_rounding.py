@@ -3,8 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poisoning.feasible.reference import expected_square
-from poisoning.feasible.rounding import budget, randomised_rounding, realise, repeated_roundings
+from poisoning.feasible.rounding import (
+    budget,
+    expected_square,
+    randomised_rounding,
+    realise,
+    repeated_roundings,
+)
 from poisoning.feasible.sets import InputDomain
 
 

@@ -6,8 +6,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poisoning.feasible.reference import expected_square, square, violation
-from poisoning.feasible.rounding import randomised_rounding
+from poisoning.feasible.reference import square, violation
+from poisoning.feasible.rounding import expected_square, randomised_rounding
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 
 

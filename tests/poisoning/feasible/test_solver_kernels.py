@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from poisoning.feasible.reference import expected_square
+from poisoning.feasible.rounding import expected_square
 from poisoning.feasible.solver_kernels import evaluate, proximal
 
 
