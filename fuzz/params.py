@@ -292,8 +292,8 @@ def repeated_entry(source: Source, rng: random.Random) -> Mutation:
 # Knobs that do not go together ----------------------------------------------------------------
 
 C, W, Z, K = "carnerero2023", "wang2021", "zhao2018", "koh2021"
-_WIDTH_RECIPE = {"train": 400, "validation": 100, "rate": 0.1, "epochs": 9, "fixed_epoch": 5,
-                 "patience": 5, "references": ["cnn"]}  # fmt: skip
+_WIDTH_RECIPE = {"train": 400, "validation": 100, "rate": 0.1, "averaged": False, "epochs": 9,
+                 "fixed_epoch": 5, "patience": 5, "references": ["cnn"]}  # fmt: skip
 PAIRS: list[tuple[str, tuple[tuple[tuple[str, ...], Any], ...]]] = [
     ("classes", (((W, "two_layer", "classes"), [7, 7]),)),
     ("checkpoints", (((C, "networks", "checkpoints"), 9), ((C, "networks", "epochs"), 80))),

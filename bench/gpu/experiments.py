@@ -164,7 +164,7 @@ def curves(plan: Plan, part: Part, pack: Pack, device: str) -> Iterator[dict[str
                 "images": now, "X_test": X_test, "y_test": y_test, "width": width,
                 "rate": recipe["rate"], "batch": knobs["batch"], "epochs": epochs,
                 "tested": None if curve == "C" else (fixed - 1, epochs - 1),
-                "seeds": (int(start), int(order)), "where": device,
+                "seeds": (int(start), int(order)), "where": device, "averaged": recipe["averaged"],
             }, make)  # fmt: skip
             if one is None:
                 continue

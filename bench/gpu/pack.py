@@ -35,8 +35,8 @@ TOY = {
     "wang2021/width": {
         "recipes": {
             name: {
-                "train": 100, "validation": 50, "rate": 0.1, "epochs": 2, "fixed_epoch": 2,
-                "patience": 2,
+                "train": 100, "validation": 50, "rate": 0.1, "averaged": False, "epochs": 2,
+                "fixed_epoch": 2, "patience": 2,
             }
             for name in CHANNELS
         }

@@ -221,8 +221,8 @@ for _name, _kinds in {
         "l2": "Range", "large_l2": "Exponent", "large_l1": "Exponent", "top": "list[Count, 2]",
     },
     "WidthRecipe": {
-        "train": "Samples", "validation": "Samples", "rate": "Step", "epochs": "Count",
-        "fixed_epoch": "Count", "patience": "Count",
+        "train": "Samples", "validation": "Samples", "rate": "Step", "averaged": "Flag",
+        "epochs": "Count", "fixed_epoch": "Count", "patience": "Count",
         "references": "list[Literal['softmax', 'cnn', 'alexnet']]",
     },
 }.items():  # fmt: skip

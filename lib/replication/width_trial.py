@@ -123,11 +123,13 @@ def train_width(
     tested: Container[int] | None,
     seeds: tuple[int, int],
     where: str,
+    averaged: bool,
     noise: int | None = None,
 ) -> WidthRecord:
     """One small CNN on images that may be poisoned; ``seeds`` are those of its start and order.
 
-    ``tested`` are the epochs after which test images are wanted, from 0, None for all; see
+    ``tested`` are the epochs after which test images are wanted, from 0, None for all; with
+    ``averaged`` the mean of an epoch's iterates is measured. See
     :func:`poisoning.models.small_cnn.train_classifier`. With a seed ``noise`` the initial weights
     are those that :func:`shaken` draws from it.
     """
@@ -145,6 +147,7 @@ def train_width(
         seed=order,
         batch=batch,
         tested=tested,
+        averaged=averaged,
     )
     return WidthRecord(record.validation_accuracy, record.test_accuracy)
 

@@ -45,9 +45,10 @@ def test_poison_is_that_of_a_reference_of_its_kind(images):
 
 
 @pytest.mark.slow
-def test_a_width_is_trained_and_the_epochs_kept_are_among_those_measured(images):
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_width_is_trained_and_the_epochs_kept_are_among_those_measured(images, averaged):
     record = trial.train_width(
-        images, images.X[300:], images.y[300:], 20, 0.3, 16, 6, (1, 5), (0, 0), "cpu"
+        images, images.X[300:], images.y[300:], 20, 0.3, 16, 6, (1, 5), (0, 0), "cpu", averaged
     )
     assert record.validation.shape == record.test.shape == (6,)
     kept = trial.kept_epochs(record.validation, 3, 2)
@@ -75,7 +76,7 @@ def test_rounding_decides_nothing_at_the_demos_step_size_but_at_four_times_it(im
         return np.array([
             trial.train_width(
                 images, images.X, images.y, narrow, rate, batch, recipe["epochs"], None, (1, 2),
-                "cpu", noise,
+                "cpu", recipe["averaged"], noise,
             ).test
             for noise in range(12)
         ])  # fmt: skip

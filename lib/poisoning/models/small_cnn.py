@@ -6,7 +6,8 @@ The slides' figure draws clean test accuracy against the width m. All layers are
 PyTorch's default initialisation, by plain SGD whose step size does not depend on m, with early
 stopping on validation data that are poisoned as well. Under poison accuracy changes much from epoch
 to epoch. So training goes on to the last epoch and keeps a record, from which the accuracy at the
-epoch of early stopping, at a fixed epoch and at the last one are read.
+epoch of early stopping, at a fixed epoch and at the last one are read. The mean of an epoch's
+iterates changes less, and rounding moves it less.
 
 Examples are rows of pixels, (n, channels·side²), plane by plane. A model and its data have to be on
 one device.
@@ -156,6 +157,7 @@ def train_classifier(
     seed: int,
     batch: int = 128,
     tested: Container[int] | None = None,
+    averaged: bool = False,
 ) -> TrainingRecord:
     """Plain SGD on the mean cross entropy of each batch; the model is trained in place.
 
@@ -163,7 +165,8 @@ def train_classifier(
     that ``seed`` shuffles for every epoch, the same on every device. ``test`` has no influence on
     training. It is measured after every epoch or, with ``tested``, after those epochs, from 0, and
     whenever validation accuracy is the best so far: the epoch that early stopping keeps is always
-    among them.
+    among them. With ``averaged`` validation and test measure the mean of the epoch's iterates, one
+    after every step, in place of the last one; training and the model are the same.
 
     Raises ``SolverError`` if the loss is no longer finite, ``ValueError`` or ``TypeError`` for
     invalid arguments, among them labels for which the model has no logit.
@@ -175,16 +178,20 @@ def train_classifier(
     epochs, batch = checks.whole(epochs, "epochs"), checks.whole(batch, "batch")
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.SGD(model.parameters(), lr=rate)
+    measured = deepcopy(model) if checks.instance(averaged, "averaged", bool) else model
     n = len(train.y)
     rows: list[tuple[float, float, float, float]] = []
     accuracies: list[float] = []
     for epoch in range(epochs):
         total = torch.zeros((), device=train.X.device)
-        for chosen in torch.randperm(n, generator=order).to(train.X.device).split(batch):
+        batches = torch.randperm(n, generator=order).to(train.X.device).split(batch)
+        for step, chosen in enumerate(batches):
             optimiser.zero_grad(set_to_none=True)
             loss = nn.functional.cross_entropy(model(train.X[chosen]), train.y[chosen])
             loss.backward()
             optimiser.step()
+            if averaged:
+                _take_in(measured, model, step)
             total += loss.detach() * len(chosen)
         mean = float(total) / n
         if not np.isfinite(mean):
@@ -192,10 +199,10 @@ def train_classifier(
                 f"training of a classifier on {n} examples: loss {mean} in epoch {epoch} with step "
                 f"size {rate:g}; lower it"
             )
-        validated = _evaluated(model, validation)
+        validated = _evaluated(measured, validation)
         best = validated[1] > max(accuracies, default=-1.0)
         wanted = best or tested is None or epoch in tested
-        rows.append((mean, *validated, _evaluated(model, test)[1] if wanted else np.nan))
+        rows.append((mean, *validated, _evaluated(measured, test)[1] if wanted else np.nan))
         accuracies.append(validated[1])
     return TrainingRecord(*np.array(rows).reshape(-1, 4).T)
 
@@ -208,6 +215,13 @@ def evaluate(model: nn.Module, examples: Examples) -> tuple[float, float]:
     checks.instance(model, "model", nn.Module)
     _fits(model, checks.instance(examples, "examples", Examples), "examples")
     return _evaluated(model, examples)
+
+
+def _take_in(mean: nn.Module, model: nn.Module, count: int) -> None:
+    """Turn the ``mean`` of ``count`` iterates into that of one more, the model's."""
+    with torch.no_grad():
+        for average, weights in zip(mean.parameters(), model.parameters(), strict=True):
+            average.lerp_(weights, 1.0 / (count + 1))
 
 
 def _evaluated(model: nn.Module, examples: Examples) -> tuple[float, float]:

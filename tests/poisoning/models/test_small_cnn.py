@@ -117,6 +117,30 @@ def test_a_step_is_that_of_plain_sgd(digits):
         assert torch.allclose(ours, theirs - 0.5 * theirs.grad, atol=1e-6)
 
 
+def test_the_mean_of_an_epochs_iterates_is_measured_and_training_is_the_same(digits):
+    few = Examples(digits[0].X[:90], digits[0].y[:90])
+    plain, averaged, twin, mean = (softmax_regression(64, 10, 0) for _ in range(4))
+    settings = {"rate": 0.5, "epochs": 2, "seed": 3, "batch": 40}
+    train_classifier(plain, few, few, few, **settings)
+    record = train_classifier(averaged, few, few, few, averaged=True, **settings)
+    for ours, theirs in zip(averaged.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    order = torch.Generator().manual_seed(3)
+    for epoch in range(2):
+        iterates = []
+        for rows in torch.randperm(90, generator=order).split(40):
+            loss = torch.nn.functional.cross_entropy(twin(few.X[rows]), few.y[rows])
+            weights = list(twin.parameters())
+            with torch.no_grad():
+                for w, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                    w -= 0.5 * gradient
+            iterates.append(torch.nn.utils.parameters_to_vector(weights).detach())
+        torch.nn.utils.vector_to_parameters(torch.stack(iterates).mean(dim=0), mean.parameters())
+        loss, accuracy = evaluate(mean, few)
+        assert record.validation_loss[epoch] == pytest.approx(loss, rel=1e-5)
+        assert record.test_accuracy[epoch] == accuracy
+
+
 def test_evaluation_counts_every_example_once():
     X = np.random.default_rng(0).normal(size=(4500, 3))
     data = Examples.on("cpu", X, np.argmax(X, axis=1))
