@@ -11,6 +11,7 @@ move a learner near it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -83,6 +84,21 @@ def find_decoys(
     return prune(decoys)
 
 
+def decoy_grid(game: LinearGame, quantiles: Sequence[float], copies: Sequence[int]) -> list[Decoy]:
+    """:func:`find_decoys` on the data of a game whose learner solves Eq. (2).
+
+    The grid is trained once for all attacks on these data, and kept with the clean ones. Raises
+    what ``find_decoys`` raises, and ``TypeError`` for another learner.
+    """
+    checks.instance(game, "game", LinearGame)
+    # Of all games on the same clean data only a blind attacker's have other test data.
+    key = "decoys", game.X_test is game.X, tuple(quantiles), tuple(copies)
+    data = game.X, game.y, game.X_test, game.y_test, game.lam
+    clean = game.clean_svm.model
+    find = partial(find_decoys, *data, quantiles, copies, clean=clean)
+    return list(game.data.remember(key, find))
+
+
 def likely_first(
     game: LinearGame,
     quantiles: Sequence[float],
@@ -97,15 +113,12 @@ def likely_first(
     decoy has its own generator, which depends neither on the order nor on what is pruned.
     """
     checks.instance(game, "game", LinearGame)
-    rng = checks.generator(rng)
-    data = game.X, game.y, game.X_test, game.y_test, game.lam
-    clean = game.clean_svm.model
-    (first,) = find_decoys(*data, opening[:1], opening[1:], clean=clean)
-    own, rest = rng.spawn(2)
+    own, rest = checks.generator(rng).spawn(2)
+    (first,) = decoy_grid(game, opening[:1], opening[1:])
     yield first, own
     cells = list(product(quantiles, copies))
     streams = dict(zip(cells, rest.spawn(len(cells)), strict=True))
-    grid = find_decoys(*data, quantiles, copies, clean=clean)
+    grid = decoy_grid(game, quantiles, copies)
     grid.sort(key=lambda decoy: abs(decoy.test_error - first.test_error))
     for decoy in grid:
         cell = decoy.quantile, decoy.copies

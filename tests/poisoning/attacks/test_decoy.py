@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from poisoning.attacks.decoy import Decoy, find_decoys, prune
+from poisoning.attacks import decoy as module
+from poisoning.attacks.decoy import Decoy, decoy_grid, find_decoys, prune
+from poisoning.attacks.kkt import KKT
+from poisoning.attacks.min_max import MinMax
+from poisoning.games.linear import LinearGame
+from poisoning.learners import SVM
 from poisoning.models.linear import LinearModel
 from poisoning.models.svm import train_svm
 
@@ -43,6 +48,48 @@ def test_more_copies_err_more_and_fit_the_clean_data_less():
     errors, losses = zip(*((d.test_error, d.train_loss) for d in found), strict=True)
     assert list(errors) == sorted(errors) and list(losses) == sorted(losses)
     assert errors[-1] > clean.error(X_test, y_test)
+
+
+@pytest.fixture
+def game():
+    return LinearGame(*corpus(), domain="counts", learner=SVM(LAMBDA))
+
+
+def test_a_grid_is_that_of_the_games_data(game):
+    data = game.X, game.y, game.X_test, game.y_test, LAMBDA
+    found = decoy_grid(game, [0.4, 0.2], [1, 4])
+    direct = find_decoys(*data, [0.4, 0.2], [1, 4], clean=game.clean_svm.model)
+    assert [decoy.quantile for decoy in found] == [decoy.quantile for decoy in direct]
+    for mine, other in zip(found, direct, strict=True):
+        np.testing.assert_array_equal(mine.model.theta, other.model.theta)
+    blind = decoy_grid(game.blind(), [0.4, 0.2], [1, 4])
+    assert [decoy.test_error for decoy in blind] != [decoy.test_error for decoy in found]
+
+
+def test_all_attacks_on_one_game_share_one_grid(game, monkeypatch):
+    trained = []
+
+    def counted(*arguments, **options):
+        trained.append(arguments[5:])
+        return find_decoys(*arguments, **options)
+
+    monkeypatch.setattr(module, "find_decoys", counted)
+    grid = {"quantiles": (0.2, 0.4), "decoy_copies": (1, 4), "opening": (0.4, 4)}
+    alone = KKT(0.05, **grid)(game, 1)
+    assert trained == [((0.4,), (4,)), ((0.2, 0.4), (1, 4))]
+    MinMax(0.05, **grid)(game, 1)
+    again = KKT(0.05, **grid)(game.against(alone.poison).with_defenses([]), 1)
+    assert len(trained) == 2
+    assert any(again.source.decoy is tried.source.decoy for tried in alone.history)
+    KKT(0.05, **grid)(game.blind(), 1)
+    assert len(trained) == 4
+
+
+def test_what_a_caller_does_with_a_grid_changes_no_other(game):
+    first = decoy_grid(game, [0.2, 0.4], [1, 4])
+    before = list(first)
+    first.clear()
+    assert decoy_grid(game, [0.2, 0.4], [1, 4]) == before
 
 
 @pytest.mark.parametrize(
