@@ -1,9 +1,9 @@
 """Leading singular values of a data matrix and, when rows are added, the new ones.
 
 Everything happens among left singular vectors: A = XXᵀ is n × n and X stays sparse. The eigenpairs
-of A come from a block Lanczos process with full reorthogonalisation, whose residuals ‖Au − λu‖ are
-known exactly: without such a bound an approximate SVD can be wrong unnoticed, and attacks then look
-defeated that are not.
+of A come from a block Lanczos process with partial reorthogonalisation, whose residuals ‖Au − λu‖
+are known exactly: without such a bound an approximate SVD can be wrong unnoticed, and attacks then
+look defeated that are not.
 
 Rows added to X (``captured_with_rows``): let A = UΛUᵀ + (what is left out), V = XᵀUΛ^(-1/2) the
 right singular vectors known, and P the new distinct rows, each scaled by the square root of its
@@ -44,6 +44,9 @@ _NEGLIGIBLE_SQUARE = 1e-14  # the same for squared lengths found as differences
 _INSIDE = 0.25  # a unit vector with less squared length after a projection has lost accuracy
 _WELL_CONDITIONED = 1e-10  # ratio of squares down to which Cholesky may orthogonalise
 _OFTEN = 0.1  # density from which a column is multiplied faster as a dense one
+_LEADING = 4  # first blocks of a Lanczos basis: they hold the largest eigenvalues
+_OVERLAP = 1e-9  # allowed between two blocks of a Lanczos basis; half of all digits would do
+_EPS = float(np.finfo(float).eps)
 _SEED = 0
 
 
@@ -298,6 +301,12 @@ class _BlockLanczos:
     ``locked`` spans an invariant subspace of A, and A Q = Q T + ``ahead`` · R: ``residuals`` follow
     from R alone. start = locked · ``start_locked`` + (first block) · ``start_factor``. Blocks
     shrink when directions run out, and the process is exhausted when none is left.
+
+    In exact arithmetic a new block is orthogonal to all but the last two. Rounding adds overlaps
+    with the others that grow from step to step, first and fastest in the directions of the largest
+    eigenvalues. So each block is projected against the ``_LEADING`` first and the last two, and
+    against all, it and its successor, only when a bound on the overlaps passes ``_OVERLAP``:
+    partial reorthogonalisation (Simon 1984; Grimes, Lewis & Simon 1994).
     """
 
     def __init__(
@@ -308,10 +317,13 @@ class _BlockLanczos:
     ) -> None:
         self._apply = apply
         self._locked = locked
-        self._store = np.empty((start.shape[0], 0), order="F")
-        self.size = 0
+        self._store = np.empty((0, start.shape[0]))  # Qᵀ: it grows in place
         self._diagonal: list[ndarray] = []
         self.below: list[ndarray] = []
+        self._ends: list[ndarray] = []  # least and greatest eigenvalue of each diagonal block
+        self._lengths: list[float] = []  # ‖·‖₂ of each block below
+        self._overlaps = np.empty(0), np.empty(0)  # of the last block in Q, of ``ahead``: bounds
+        self._complete, self._successor = True, False  # of the two projections against all
         self.start_locked = locked.T @ start
         self.ahead, self.start_factor = self._orthonormal(
             start - locked @ self.start_locked, np.linalg.norm(start)
@@ -323,9 +335,14 @@ class _BlockLanczos:
         return self.ahead.shape[1] == 0
 
     @property
+    def size(self) -> int:
+        """The number of vectors in Q."""
+        return len(self._store)
+
+    @property
     def basis(self) -> Float[ndarray, "n s"]:
         """Q."""
-        return self._store[:, : self.size]
+        return self._store.T
 
     def step(self) -> None:
         """Add one block."""
@@ -338,9 +355,11 @@ class _BlockLanczos:
         W -= block @ own
         if self.below:
             before = self.below[-1].shape[1]
-            W -= self._store[:, self.size - before : self.size] @ self.below[-1].T
-        self._append(block)
+            W -= self.basis[:, self.size - before :] @ self.below[-1].T
+        self._store.resize((self.size + len(own), len(block)), refcheck=False)
+        self.basis[:, -len(own) :] = block
         self._diagonal.append(own)
+        self._watch(W, scale)
         self.ahead, below = self._orthonormal(W, scale)
         self.below.append(below)
 
@@ -425,18 +444,43 @@ class _BlockLanczos:
         return _over(outside, correction), correction @ factor
 
     def _outside(self, W: Float[ndarray, "n b"]) -> Float[ndarray, "n b"]:
-        """W less its part in the span so far."""
-        W = W - self._locked @ (self._locked.T @ W)
-        return W - self.basis @ (self.basis.T @ W)
+        """W less its part in the span so far, or in those blocks that it may overlap."""
+        parts = [self._locked, self.basis]
+        if not self._complete:
+            first = sum(map(len, self._diagonal[:_LEADING]))
+            last = sum(map(len, self._diagonal[-2:]))
+            parts[1:] = self.basis[:, :first], self.basis[:, -last:]
+        for part in parts:
+            W = W - part @ (part.T @ W)
+        return W
 
-    def _append(self, block: Float[ndarray, "n c"]) -> None:
-        needed = self.size + block.shape[1]
-        if needed > self._store.shape[1]:
-            larger = np.empty((block.shape[0], max(needed, int(1.5 * self.size))), order="F")
-            larger[:, : self.size] = self.basis
-            self._store = larger
-        self._store[:, self.size : needed] = block
-        self.size = needed
+    def _watch(self, W: Float[ndarray, "n b"], scale: float) -> None:
+        """Bound the overlaps of the next block, which spans W, and decide how to project it.
+
+        A Q_j = Q_{j-1} B_{j-1}ᵀ + Q_j A_j + Q_{j+1} B_j with W = Q_{j+1} B_j. From this equation,
+        for j and for k, follow bounds ω_jk on ‖Q_kᵀ Q_j‖, to which rounding adds:
+
+            σ_min(B_j) ω_{j+1,k} = ‖B_k‖ ω_{j,k+1} + max |λ(A_k) - λ(A_j)| ω_jk
+                                   + ‖B_{k-1}‖ ω_{j,k-1} + ‖B_{j-1}‖ ω_{j-1,k}.
+        """
+        squares = np.linalg.eigvalsh(W.T @ W)
+        self._ends.append(np.linalg.eigvalsh(self._diagonal[-1])[[0, -1]])
+        self._lengths.append(float(np.sqrt(max(squares[-1], 0.0))))
+        before, now = self._overlaps
+        j = len(now)
+        ahead = np.full(j + 1, _EPS)
+        k = np.arange(_LEADING, j - 1)  # the blocks that W is not projected against in any case
+        if k.size:
+            ends, lengths = np.array(self._ends), np.array(self._lengths)
+            spread = np.maximum(ends[k, 1] - ends[j, 0], ends[j, 1] - ends[k, 0])
+            grown = lengths[k] * now[k + 1] + spread * now[k] + lengths[k - 1] * now[k - 1]
+            grown += lengths[j - 1] * before[k] + _EPS * scale
+            singular = squares[0] <= _NEGLIGIBLE_SQUARE * scale**2
+            ahead[k] = np.inf if singular else grown / np.sqrt(squares[0])
+        due = ahead.max() > _OVERLAP
+        self._complete = not k.size or due or self._successor
+        self._successor = due and not self._successor
+        self._overlaps = now, np.full(j + 1, _EPS) if self._complete else ahead
 
 
 def _independent(
