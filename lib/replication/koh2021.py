@@ -79,33 +79,32 @@ def game_on_split(
 ) -> LinearGame:
     """The paper's game on one random split of a data set: an SVM behind the five defenses.
 
-    ``learner`` and ``defenses`` are the defender's, where they are others. The paper's own game is
-    kept until another is asked for: attacks on one split find what it knows of the clean data, of
-    which the spectrum takes minutes on IMDB.
+    ``learner`` and ``defenses`` are the defender's, where they are others. Games on one split are
+    kept until another split is asked for: attacks and defenders find what is known of the clean
+    data, of which the spectrum takes a minute on IMDB. ``split_rng`` moves on only when the split
+    is drawn.
     """
-    if learner is None and defenses is FIVE:
-        kept = _place(joblib.hash((dataset, split_rng, lam, remove)))
-        if not kept:
-            kept.append(_new_game(dataset, split_rng, SVM(lam), FIVE, remove))
-        return kept[0]
+    games = _kept(joblib.hash((dataset, split_rng)))
+    own = learner is None and defenses is FIVE
+    if own and (lam, remove) in games:
+        return games[lam, remove]
     learner = SVM(lam) if learner is None else learner
-    return _new_game(dataset, split_rng, learner, defenses, remove)
+    if games:
+        game = next(iter(games.values())).with_defender(learner, defenses, remove)
+    else:
+        part = split(dataset, split_rng)
+        game = LinearGame(
+            part.X, part.y, part.X_test, part.y_test, domain=dataset.domain,
+            learner=learner, defenses=defenses, remove=remove,
+        )  # fmt: skip
+    games.setdefault((lam, remove) if own else "another", game)
+    return game
 
 
 @lru_cache(maxsize=1)
-def _place(key: str) -> list[LinearGame]:
-    """The same empty list for the same ``key``, as long as no other is asked for."""
-    return []
-
-
-def _new_game(
-    dataset: Dataset, split_rng: np.random.Generator, learner: Any, defenses: Any, remove: float
-) -> LinearGame:
-    part = split(dataset, split_rng)
-    return LinearGame(
-        part.X, part.y, part.X_test, part.y_test, domain=dataset.domain,
-        learner=learner, defenses=defenses, remove=remove,
-    )  # fmt: skip
+def _kept(split: str) -> dict[Any, LinearGame]:
+    """The same dictionary for the same ``split``, empty at first, until another is asked for."""
+    return {}
 
 
 def attack_on_split(

@@ -30,7 +30,7 @@ def game(mail, seed=0, lam=0.1, remove=0.05, **others):
     return game_on_split(mail, np.random.default_rng(seed), lam, remove, **others)
 
 
-def test_the_game_of_a_split_is_made_once_and_any_other_anew(mail):
+def test_the_game_of_a_split_is_made_once(mail):
     first = game(mail)
     assert game(mail) is first
     assert game(mail, seed=1) is not first
@@ -73,3 +73,29 @@ def test_an_attack_may_know_the_one_defense_that_it_meets(mail):
         mail, np.random.default_rng(0), 0.1, found.poison, [0.0, 0.1], (l2,)
     )
     assert set(removed) == {l2.name}
+
+
+@pytest.mark.parametrize("own_first", [True, False])
+def test_games_on_one_split_share_its_clean_data_and_nothing_else(mail, own_first):
+    def games():
+        makers = [
+            lambda: game(mail),
+            lambda: game(mail, lam=0.2, remove=0.2),
+            lambda: game(mail, learner=LogisticRegression(0.1), defenses=FIVE[3:]),
+        ]
+        found = [make() for make in (makers if own_first else makers[::-1])]
+        return found if own_first else found[::-1]
+
+    shared = games()
+    assert all(one.data is shared[0].data for one in shared)
+    assert game(mail) is shared[0] and game(mail, lam=0.2, remove=0.2) is shared[1]
+    points, labels = shared[0].X[:9], -shared[0].y[:9]
+    together = [one.evaluate(points, labels) for one in shared]
+    for number, found in enumerate(together):
+        game(mail, seed=1)  # forgets the split
+        alone = games()[number].evaluate(points, labels)
+        assert list(found) == list(alone)
+        for name, outcome in found.items():
+            assert outcome.test_error == alone[name].test_error
+            assert outcome.poison_removed == alone[name].poison_removed
+            assert np.array_equal(outcome.model.theta, alone[name].model.theta)

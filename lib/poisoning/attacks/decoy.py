@@ -87,8 +87,8 @@ def find_decoys(
 def decoy_grid(game: LinearGame, quantiles: Sequence[float], copies: Sequence[int]) -> list[Decoy]:
     """:func:`find_decoys` on the data of a game whose learner solves Eq. (2).
 
-    The grid is trained once for all attacks on these data, and kept with the clean ones. Raises
-    what ``find_decoys`` raises, and ``TypeError`` for another learner.
+    The grid is trained once for all attacks on the game. Raises what ``find_decoys`` raises, and
+    ``TypeError`` for another learner.
     """
     checks.instance(game, "game", LinearGame)
     # Of all games on the same clean data only a blind attacker's have other test data.
@@ -96,7 +96,7 @@ def decoy_grid(game: LinearGame, quantiles: Sequence[float], copies: Sequence[in
     data = game.X, game.y, game.X_test, game.y_test, game.lam
     clean = game.clean_svm.model
     find = partial(find_decoys, *data, quantiles, copies, clean=clean)
-    return list(game.data.remember(key, find))
+    return list(game.remember(key, find))
 
 
 def likely_first(

@@ -5,10 +5,10 @@ fraction p of each class, and trains on the rest. The attacker does not know the
 value of poison is the least test error over all detectors.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import scipy.sparse as sp
@@ -40,6 +40,8 @@ NONE = "none"
 
 ROUGH = 3e-3
 """The duality gap, as a fraction of the objective, of :meth:`AttackedGame.rough_error`."""
+
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class LinearGame:
         self.remove = checks.fraction(remove, "remove")
         self._check_classes()
         self.data = CleanData(self.X, self.y)
+        self._learned: dict[Hashable, Any] = {}
 
     def _check_classes(self) -> None:
         parts = [
@@ -150,6 +153,23 @@ class LinearGame:
         other._check_classes()
         return other
 
+    def with_defender(
+        self,
+        learner: Any,
+        defenses: Iterable[Any] | Mapping[str, Any] = FIVE,
+        remove: float = 0.05,
+    ) -> "LinearGame":
+        """The same data before another defender, as in a game made anew but for its cost.
+
+        Quantities of the clean data that no learner enters, such as singular vectors, are shared.
+        """
+        other = self._like(
+            learner=_learner(learner), defenses=named(defenses),
+            remove=checks.fraction(remove, "remove"), _learned={},
+        )  # fmt: skip
+        other._check_classes()
+        return other
+
     def blind(self) -> "LinearGame":
         """The game of an attacker who does not know the test data.
 
@@ -182,6 +202,16 @@ class LinearGame:
         return other
 
     # Used by attacks -----------------------------------------------------------------------------
+
+    def remember(self, key: Hashable, find: Callable[[], Known]) -> Known:
+        """The result of ``find()``, computed at the first call with this ``key``.
+
+        For what follows from the clean data and the learner: games on the same data with the same
+        learner share it.
+        """
+        if key not in self._learned:
+            self._learned[key] = find()
+        return self._learned[key]
 
     @property
     def n(self) -> int:
@@ -251,7 +281,7 @@ class LinearGame:
     @property
     def clean_model(self) -> Any:
         """The learner, fitted to the clean data."""
-        return self.data.remember("model", lambda: clone(self.learner).fit(self.X, self.y))
+        return self.remember("model", lambda: clone(self.learner).fit(self.X, self.y))
 
     # Evaluation ----------------------------------------------------------------------------------
 

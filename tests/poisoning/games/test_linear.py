@@ -945,6 +945,25 @@ def test_other_games_leave_the_first_as_it_was(data, poison):
     assert fingerprint(game.evaluate(P, yp)) == known
 
 
+def test_a_game_before_another_defender_is_as_one_made_anew(data, poison):
+    (X, y), (X_test, y_test) = data
+    game = game_of(data)
+    game.evaluate(*poison)
+    for learner, defenses in ((SVM(0.5), FIVE), (LogisticRegression(0.1), FIVE[2:4])):
+        other = game.with_defender(learner, defenses, 0.1)
+        assert other.data is game.data
+        anew = LinearGame(
+            sp.csr_array(X), y, X_test, y_test, domain=COUNTS, learner=learner, defenses=defenses,
+            remove=0.1,
+        )  # fmt: skip
+        assert fingerprint(other.evaluate(*poison)) == fingerprint(anew.evaluate(*poison))
+    assert game.lam == LAM and game.with_defender(SVM(0.5)).clean_svm is not game.clean_svm
+    with pytest.raises(ValueError, match="remove"):
+        game.with_defender(SVM(0.5), FIVE, 1.0)
+    with pytest.raises(TypeError, match="learner"):
+        game.with_defender("svm")
+
+
 def test_a_blind_attacker_never_sees_the_test_data(data):
     (X, y), (X_test, y_test) = data
     attack = KKT(0.02, quantiles=(0.3,), decoy_copies=(2,), opening=(0.3, 2), ratios=2)
