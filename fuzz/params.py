@@ -19,6 +19,7 @@ import yaml
 
 from fuzz.tally import Outcome, tally
 from replication import params, paths
+from replication.strict_yaml import LARGEST
 
 NAME = "params"
 SLOW = 1.0
@@ -439,10 +440,10 @@ def document(source: Source, rng: random.Random) -> Mutation:
         ("{a: " * rng.randrange(50, 20_000), "levels deep"),
         ("- " * rng.randrange(50, 40_000), "levels deep"),
         ("? " * rng.randrange(50, 40_000), "a key is a name"),
-        (source.text + "x" * 120_000, "bytes"),
-        (source.text + "#" * rng.randrange(100_000, 3_000_000), "bytes"),
-        (source.text + "\n" * 150_000, "bytes"),
-        (source.text + "k: [" + "1, " * 60_000 + "]", "bytes"),
+        (source.text + "x" * LARGEST, "bytes"),
+        (source.text + "#" * rng.randrange(LARGEST, 3_000_000), "bytes"),
+        (source.text + "\n" * LARGEST, "bytes"),
+        (source.text + "k: [" + "1, " * LARGEST + "]", "bytes"),
         ("seed: 1\r\n\tdevice: cpu", "YAML"),
         (source.text.replace("\n", "\r\n\t", 1), "YAML"),
         (source.text + "<<: {seed: 1}\n", "means different"),

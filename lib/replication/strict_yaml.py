@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-LARGEST = 100_000
+LARGEST = 200_000
 """Bytes of a file, unless its caller says otherwise."""
 
 LONGEST = 1000
