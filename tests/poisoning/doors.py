@@ -701,6 +701,9 @@ DEFENSES = {
     "knn.KNNDefense": lambda: poisoning.KNNDefense(3),
     "svd.SVDDefense": lambda: poisoning.SVDDefense(0.3),
     "loss.LossDefense": lambda: poisoning.LossDefense(learner()),
+    "repeats.RepeatsDefense": lambda: poisoning.RepeatsDefense(),
+    "roni.RONIDefense": lambda: poisoning.RONIDefense(X1, Y1, learner()),
+    "sever.SEVERDefense": lambda: poisoning.SEVERDefense(learner()),
 }
 ONE_CLASS = {"X": frozenset({"narrow", "wide"})}
 
@@ -898,6 +901,24 @@ def _() -> dict[str, Any]:
         **both(24),
         "removals": [0.0, 0.1],
         "rng": 0,
+    }
+
+
+@door("defenses.roni.RONIDefense", right_too=ONE_CLASS, **FIT)
+def _() -> dict[str, Any]:
+    return {"X": X1, "y": Y1, "learner": learner()}
+
+
+@door("defenses.trusted.TrustedLambda.fit", **FIT)
+def _() -> dict[str, Any]:
+    return {"self": poisoning.TrustedLambda(learner(), [0.1, 1.0], X1, Y1), **both()}
+
+
+@door("defenses.trusted.ValidatedRemoval.fit", right_too=ONE_CLASS, **FIT)
+def _() -> dict[str, Any]:
+    return {
+        "self": poisoning.ValidatedRemoval(poisoning.L2Defense(), learner(), [0.0, 0.1]),
+        **both(24),
     }
 
 
