@@ -36,6 +36,7 @@ _HOMES = {
     "certify_loss": "poisoning.certificates.loss",
     "certify_test_error": "poisoning.certificates.certified_error",
     "partition_certificate": "poisoning.certificates.partition",
+    "PartitionVote": "poisoning.certificates.vote",
     "measured": "poisoning.attacks.selection",
     "Settings": "poisoning.settings",
     "setting": "poisoning.settings",

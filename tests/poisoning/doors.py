@@ -691,6 +691,7 @@ def multi_task_game() -> Any:
 FIT = {"X": "matrix", "y": "array"}
 MATRIX = {"X": "matrix"}
 UNSEEN = {"y": frozenset({"short", "long"})}
+SHORT_TOO = frozenset({"short", "long", "short csr"})
 FIXED = frozenset({"narrow", "wide", "transposed"})
 
 # Defenses ----------------------------------------------------------------------------------------
@@ -902,6 +903,21 @@ def _() -> dict[str, Any]:
         "removals": [0.0, 0.1],
         "rng": 0,
     }
+
+
+@door("certificates.vote.PartitionVote.fit", right_too=ONE_CLASS, **FIT)
+def _() -> dict[str, Any]:
+    return {"self": poisoning.PartitionVote(learner(), 3), **both()}
+
+
+@door("certificates.vote.PartitionVote.votes", right_too={"X": SHORT_TOO}, **MATRIX)
+def _() -> dict[str, Any]:
+    return {"self": poisoning.PartitionVote(learner(), 3).fit(X0, Y0), "X": X0}
+
+
+@door("certificates.vote.PartitionVote.predict", right_too={"X": SHORT_TOO}, **MATRIX)
+def _() -> dict[str, Any]:
+    return {"self": poisoning.PartitionVote(learner(), 3).fit(X0, Y0), "X": X0}
 
 
 @door("defenses.roni.RONIDefense", right_too=ONE_CLASS, **FIT)

@@ -6,6 +6,7 @@ is rejected if training on it as well makes a model of a few trusted points err 
 
 from typing import Any
 
+import joblib
 import numpy as np
 from jaxtyping import Float, Shaped
 from numpy import ndarray
@@ -41,6 +42,7 @@ class RONIDefense:
         self.train = np.concatenate([rows[::2] for rows in members])
         self.test = np.concatenate([rows[1::2] for rows in members])
         self.learner = seeded(clone(learner))
+        self._content = ("roni", joblib.hash((self.X, self.y, self.learner.get_params())))
 
     def fit(self, X: Matrix, y: Shaped[ndarray, "n"]) -> "RONIDefense":
         """Learn nothing from data that are not trusted.
@@ -57,7 +59,7 @@ class RONIDefense:
     def score_added(self, data: PoisonedData) -> Float[ndarray, "m"]:
         """The same for clean points, whose scores no poison changes, and for poison."""
         clean = data.clean
-        known = clean.remember(("roni", id(self)), lambda: self._rises(clean.X, clean.y))
+        known = clean.remember(self._content, lambda: self._rises(clean.X, clean.y))
         return np.concatenate([known, self._rises(data.X_poison, data.y_poison)])
 
     def _rises(self, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndarray, "n"]:

@@ -1,0 +1,113 @@
+"""What the notebooks of ``crossing`` share: data sets, defenders, and how they meet poison.
+
+A defender is a learner, and defenses that clean the data before it learns. Some defenders have a
+few trusted points: drawn from the test data, which attackers know anyway; errors are measured on
+the rest.
+"""
+
+from dataclasses import dataclass
+from time import process_time
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from poisoning.attacks.poisoned_set import PoisonedSet
+from poisoning.certificates.vote import PartitionVote
+from poisoning.datasets import Dataset, binary
+from poisoning.defenses import FIVE, L2Defense
+from poisoning.defenses.detector import as_defense, name_of
+from poisoning.defenses.filters import OracleFilter, RandomFilter, Together
+from poisoning.defenses.repeats import RepeatsDefense
+from poisoning.defenses.roni import RONIDefense
+from poisoning.defenses.sever import SEVERDefense
+from poisoning.defenses.trusted import TrustedLambda, ValidatedRemoval
+from poisoning.games.linear import NONE, LinearGame
+from poisoning.learners import SVM
+from replication.carnerero2023 import CLASSES
+from replication.koh2021 import game_on_split
+from replication.notebook import Notebook
+
+
+@dataclass(frozen=True)
+class Defenders:
+    """Every defender of the matrix, as the knobs set them.
+
+    ``lam`` and ``remove`` are those of all; ``trusted`` is how many points a defender who trusts
+    some has; ``lams`` and ``removals`` are what is chosen from, ``parts`` how many models vote, and
+    ``more`` the defenses that a knob adds.
+    """
+
+    lam: float
+    remove: float
+    trusted: int
+    lams: tuple[float, ...]
+    removals: tuple[float, ...]
+    parts: int
+    more: tuple[Any, ...] = ()
+
+    def games(
+        self, dataset: Dataset, split_rng: np.random.Generator, trusted_rng: np.random.Generator
+    ) -> dict[str, LinearGame]:
+        """The game of each defender on one split, by the defender's name; "none" has no defense."""
+        base = game_on_split(dataset, split_rng, self.lam, self.remove)
+        order = trusted_rng.permutation(len(base.y_test))
+        trusted, rest = np.sort(order[: self.trusted]), np.sort(order[self.trusted :])
+        X, y = base.X_test[trusted], base.y_test[trusted]
+        base = base.with_test(base.X_test[rest], base.y_test[rest])
+        svm = SVM(self.lam)
+        cleaning = (
+            *FIVE, Together(FIVE), RepeatsDefense(), SEVERDefense(remove=self.remove),
+            RONIDefense(X, y, svm), *map(as_defense, self.more), RandomFilter(), OracleFilter(),
+        )  # fmt: skip
+        learning = {
+            "validated-l2": ValidatedRemoval(L2Defense(), svm, self.removals),
+            "learned-lambda": TrustedLambda(svm, self.lams, X, y),
+            "partitions": PartitionVote(svm, self.parts),
+        }
+        found = {NONE: base.with_defenses(())}
+        found |= {name_of(defense): base.with_defenses((defense,)) for defense in cleaning}
+        for name, learner in learning.items():
+            found[name] = base.with_defender(learner, (), self.remove)
+        return found
+
+
+@dataclass(frozen=True)
+class Met:
+    """One defender and one attack: test error, shares of poison and clean points removed, CPU s."""
+
+    test_error: float
+    poison_removed: float
+    clean_removed: float
+    seconds: float
+
+
+def meet(game: LinearGame, X: Any, y: ndarray) -> Met:
+    """Given poison before one defender; a game of several defenses has no place here."""
+    begun = process_time()
+    outcomes = game.evaluate(X, y, rng=0)
+    (name,) = game.defenses or (NONE,)
+    outcome = outcomes[name]
+    return Met(
+        outcome.test_error, outcome.poison_removed, outcome.clean_removed, process_time() - begun
+    )
+
+
+def meet_all(
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    trusted_rng: np.random.Generator,
+    defenders: Defenders,
+    poisoned: PoisonedSet | None,
+) -> dict[str, Met]:
+    """Given poison, or none, before every defender."""
+    games = defenders.games(dataset, split_rng, trusted_rng)
+    clean = games[NONE]
+    X, y = (clean.X[:0], clean.y[:0]) if poisoned is None else (poisoned.X, poisoned.y)
+    return {name: meet(game, X, y) for name, game in games.items()}
+
+
+def pair(notebook: Notebook, name: str) -> Dataset:
+    """A data set of two classes: as it is, or the pair of Carnerero-Cano et al. 2023."""
+    data = notebook.load(name)
+    return binary(data, *CLASSES[name]) if name in CLASSES else data
