@@ -29,6 +29,13 @@ from replication.koh2021 import game_on_split
 from replication.notebook import Notebook
 
 
+CLEANING = ("l2", "slab", "loss", "svd", "knn", "all", "repeats", "sever", "roni", "random", "oracle")
+"""Defenders who clean the data, by the names of metrics."""
+
+LEARNING = ("validated-l2", "learned-lambda", "partitions")
+"""Defenders who learn in another way."""
+
+
 @dataclass(frozen=True)
 class Defenders:
     """Every defender of the matrix, as the knobs set them.
