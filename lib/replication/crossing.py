@@ -10,8 +10,11 @@ from time import process_time
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, Shaped
 from numpy import ndarray
 
+from poisoning.arrays import Matrix
+from poisoning.attacks.attacked import Attack
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.certificates.vote import PartitionVote
 from poisoning.datasets import Dataset, binary
@@ -21,15 +24,27 @@ from poisoning.defenses.filters import OracleFilter, RandomFilter, Together
 from poisoning.defenses.repeats import RepeatsDefense
 from poisoning.defenses.roni import RONIDefense
 from poisoning.defenses.sever import SEVERDefense
-from poisoning.defenses.trusted import TrustedLambda, ValidatedRemoval
+from poisoning.defenses.trusted import Sanitized, TrustedChoice, ValidatedRemoval
+from poisoning.feasible.solver import EmptySetError
 from poisoning.games.linear import NONE, LinearGame
 from poisoning.learners import SVM
 from replication.carnerero2023 import CLASSES
 from replication.koh2021 import game_on_split
 from replication.notebook import Notebook
 
-
-CLEANING = ("l2", "slab", "loss", "svd", "knn", "all", "repeats", "sever", "roni", "random", "oracle")
+CLEANING = (
+    "l2",
+    "slab",
+    "loss",
+    "svd",
+    "knn",
+    "all",
+    "repeats",
+    "sever",
+    "roni",
+    "random",
+    "oracle",
+)
 """Defenders who clean the data, by the names of metrics."""
 
 LEARNING = ("validated-l2", "learned-lambda", "partitions")
@@ -59,9 +74,7 @@ class Defenders:
         """The game of each defender on one split, by the defender's name; "none" has no defense."""
         base = game_on_split(dataset, split_rng, self.lam, self.remove)
         order = trusted_rng.permutation(len(base.y_test))
-        trusted, rest = np.sort(order[: self.trusted]), np.sort(order[self.trusted :])
-        X, y = base.X_test[trusted], base.y_test[trusted]
-        base = base.with_test(base.X_test[rest], base.y_test[rest])
+        X, y, base = apart(base, order, self.trusted, self.trusted)
         svm = SVM(self.lam)
         cleaning = (
             *FIVE, Together(FIVE), RepeatsDefense(), SEVERDefense(remove=self.remove),
@@ -69,7 +82,7 @@ class Defenders:
         )  # fmt: skip
         learning = {
             "validated-l2": ValidatedRemoval(L2Defense(), svm, self.removals),
-            "learned-lambda": TrustedLambda(svm, self.lams, X, y),
+            "learned-lambda": TrustedChoice([SVM(lam) for lam in self.lams], X, y),
             "partitions": PartitionVote(svm, self.parts),
         }
         found = {NONE: base.with_defenses(())}
@@ -77,6 +90,21 @@ class Defenders:
         for name, learner in learning.items():
             found[name] = base.with_defender(learner, (), self.remove)
         return found
+
+
+def apart(
+    game: LinearGame, order: Int[ndarray, "m"], size: int, aside: int
+) -> tuple[Matrix, Shaped[ndarray, "t"], LinearGame]:
+    """``size`` trusted points of ``aside`` test points put aside, and the game tested on the rest.
+
+    ``order`` is a random one of the test points. A larger size holds what a smaller one holds, and
+    the rest is the same.
+    """
+    trusted, rest = np.sort(order[:size]), np.sort(order[aside:])
+    return (
+        game.X_test[trusted], game.y_test[trusted],
+        game.with_test(game.X_test[rest], game.y_test[rest]),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,6 +140,65 @@ def meet_all(
     clean = games[NONE]
     X, y = (clean.X[:0], clean.y[:0]) if poisoned is None else (poisoned.X, poisoned.y)
     return {name: meet(game, X, y) for name, game in games.items()}
+
+
+def trusting(
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    trusted_rng: np.random.Generator,
+    defenders: Defenders,
+    sizes: list[int],
+    poisoned: PoisonedSet | None,
+) -> dict[tuple[str, int], Met]:
+    """Given poison, or none, before defenders who use trusted points, by defender and their number.
+
+    "none" trusts nothing, "learned-lambda" and "learned-p" choose λ, or what the L2 defense
+    removes, by trusted errors; "roni" rejects what harms a model of trusted points.
+    """
+    base = game_on_split(dataset, split_rng, defenders.lam, defenders.remove)
+    svm = SVM(defenders.lam)
+    candidates = {
+        "learned-lambda": [SVM(lam) for lam in defenders.lams],
+        "learned-p": [Sanitized(L2Defense(), svm, p) for p in defenders.removals],
+    }
+    order = trusted_rng.permutation(len(base.y_test))
+    found = {}
+    for size in sizes:
+        X, y, game = apart(base, order, size, max(sizes))
+        poison = (game.X[:0], game.y[:0]) if poisoned is None else (poisoned.X, poisoned.y)
+        games = {"roni": game.with_defenses((RONIDefense(X, y, svm),))}
+        for name, learners in candidates.items():
+            learner = TrustedChoice(learners, X, y)
+            games[name] = game.with_defender(learner, (), defenders.remove)
+        if size == sizes[0]:
+            found[NONE, 0] = meet(game.with_defenses(()), *poison)
+        found |= {(name, size): meet(one, *poison) for name, one in games.items()}
+    return found
+
+
+def attack_that_knows(
+    attack: Attack,
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    trusted_rng: np.random.Generator,
+    lam: float,
+    remove: float,
+    size: int,
+    aside: int,
+    rng: np.random.Generator,
+) -> dict[str, float] | None:
+    """Errors on the rest of an attacker who has the trusted points in place of the test data.
+
+    By defense, "none" included. With ``size`` 0 the attacker has the training data alone. None if
+    no poison is feasible.
+    """
+    base = game_on_split(dataset, split_rng, lam, remove)
+    X, y, game = apart(base, trusted_rng.permutation(len(base.y_test)), size, aside)
+    try:
+        poison = attack(game.with_test(X, y) if size else game.blind(), rng).poison
+    except EmptySetError:
+        return None
+    return {name: o.test_error for name, o in game.evaluate(poison.X, poison.y).items()}
 
 
 def pair(notebook: Notebook, name: str) -> Dataset:

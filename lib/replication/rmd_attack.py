@@ -60,9 +60,7 @@ class RMD(Settings):
         points, labels = self._inside(scale * points[0], game), labels[0].astype(np.float64)
         poison = PoisonedSet(points, labels, game.n, self.epsilon, game.domain)
         outcomes = game.evaluate(points, labels)
-        return Attacked(
-            poison, game.value(outcomes), outcomes, seconds=perf_counter() - begun
-        )
+        return Attacked(poison, game.value(outcomes), outcomes, seconds=perf_counter() - begun)
 
     def _inside(self, points: Float[ndarray, "r d"], game: LinearGame) -> Float[ndarray, "r d"]:
         domain = game.domain

@@ -925,9 +925,14 @@ def _() -> dict[str, Any]:
     return {"X": X1, "y": Y1, "learner": learner()}
 
 
-@door("defenses.trusted.TrustedLambda.fit", **FIT)
+@door("defenses.trusted.TrustedChoice.fit", **FIT)
 def _() -> dict[str, Any]:
-    return {"self": poisoning.TrustedLambda(learner(), [0.1, 1.0], X1, Y1), **both()}
+    return {"self": poisoning.TrustedChoice([learner(), poisoning.SVM(1.0)], X1, Y1), **both()}
+
+
+@door("defenses.trusted.Sanitized.fit", right_too=ONE_CLASS, **FIT)
+def _() -> dict[str, Any]:
+    return {"self": poisoning.Sanitized(poisoning.LossDefense(), learner(), 0.1), **both()}
 
 
 @door("defenses.trusted.ValidatedRemoval.fit", right_too=ONE_CLASS, **FIT)

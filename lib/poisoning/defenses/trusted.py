@@ -1,4 +1,4 @@
-"""Learners that defend themselves: by a λ learned on trusted data, or by a validated removal."""
+"""Learners that defend themselves: by a choice on trusted data, or by discarding."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,14 +8,13 @@ from numpy import ndarray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from poisoning import checks
 from poisoning.arrays import Matrix
-from poisoning.defenses.detector import examples, seeded
+from poisoning.defenses.detector import as_defense, equipped, examples, sanitize, seeded
 from poisoning.defenses.validation import removal_by_validation
 
 
 class _Chosen(ClassifierMixin, BaseEstimator):
-    """A classifier that trains several, and keeps one as ``model_``."""
+    """A classifier that trains others, and keeps one as ``model_``."""
 
     def _keep(self, model: Any) -> None:
         self.model_, self.classes_ = model, model.classes_
@@ -33,37 +32,54 @@ class _Chosen(ClassifierMixin, BaseEstimator):
         return self.model_.decision_function(X)
 
 
-class TrustedLambda(_Chosen):
-    """A learner whose λ is learned: that of ``lams`` which errs least on trusted data.
+class TrustedChoice(_Chosen):
+    """Of several ``learners`` that which errs least on trusted data.
 
-    The defender of Carnerero-Cano et al. 2023, with a grid in place of gradient steps. ``learner``
-    has a parameter ``lam``; ``X_trusted`` (t, d) and ``y_trusted`` (t,) are used for this choice
-    alone. Of equal errors the first λ wins. Fitted: ``lam_``, ``model_``.
+    With one SVM for each λ it is the defender of Carnerero-Cano et al. 2023, with a grid in place
+    of gradient steps. ``X_trusted`` (t, d) and ``y_trusted`` (t,) are used for the choice alone. Of
+    equal errors the first learner wins. Fitted: ``chosen_``, its index, and ``model_``.
     """
 
-    def __init__(
-        self, learner: Any, lams: Sequence[float], X_trusted: Matrix, y_trusted: ndarray
-    ) -> None:
-        self.learner = learner
-        self.lams = lams
+    def __init__(self, learners: Sequence[Any], X_trusted: Matrix, y_trusted: ndarray) -> None:
+        self.learners = learners
         self.X_trusted = X_trusted
         self.y_trusted = y_trusted
 
-    def fit(self, X: Matrix, y: ndarray) -> "TrustedLambda":
-        """Train on ``X`` (n, d), ``y`` (n,) once for every λ.
+    def fit(self, X: Matrix, y: ndarray) -> "TrustedChoice":
+        """Train every learner on ``X`` (n, d), ``y`` (n,).
 
-        Raises ``ValueError`` or ``TypeError`` for data that do not fit, or no λ to choose from.
+        Raises ``ValueError`` or ``TypeError`` for data that do not fit, or no learner.
         """
         trusted, y_trusted = examples(self.X_trusted, self.y_trusted)
         X, y = examples(X, y, columns=trusted.shape[1])
-        if isinstance(self.lams, str) or not len(self.lams):
-            raise ValueError(f"lams must hold at least one λ, not {self.lams!r}.")
-        lams = [checks.positive(lam, "lams") for lam in self.lams]
-        models = [seeded(clone(self.learner)).set_params(lam=lam).fit(X, y) for lam in lams]
+        if not isinstance(self.learners, Sequence) or not len(self.learners):
+            raise ValueError(f"learners must hold at least one, not {self.learners!r}.")
+        models = [seeded(clone(learner)).fit(X, y) for learner in self.learners]
         errors = [float(np.mean(model.predict(trusted) != y_trusted)) for model in models]
-        best = int(np.argmin(errors))
-        self.lam_ = lams[best]
-        self._keep(models[best])
+        self.chosen_ = int(np.argmin(errors))
+        self._keep(models[self.chosen_])
+        return self
+
+
+class Sanitized(_Chosen):
+    """A learner of the points that a ``defense`` keeps when it discards ``remove`` of each class.
+
+    Fitted: ``keep_`` (n,), ``model_``.
+    """
+
+    def __init__(self, defense: Any, learner: Any, remove: float = 0.05) -> None:
+        self.defense = defense
+        self.learner = learner
+        self.remove = remove
+
+    def fit(self, X: Matrix, y: ndarray) -> "Sanitized":
+        """Clean and train on ``X`` (n, d), ``y`` (n,).
+
+        Raises ``ValueError`` or ``TypeError`` as :func:`~poisoning.defenses.detector.sanitize`.
+        """
+        X, y = examples(X, y)
+        self.keep_ = sanitize(equipped(as_defense(self.defense), self.learner), X, y, self.remove)
+        self._keep(seeded(clone(self.learner)).fit(X[self.keep_], y[self.keep_]))
         return self
 
 

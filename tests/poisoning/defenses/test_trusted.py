@@ -3,7 +3,7 @@ import pytest
 from sklearn.base import clone
 
 import poisoning as po
-from poisoning.defenses.trusted import TrustedLambda, ValidatedRemoval
+from poisoning.defenses.trusted import Sanitized, TrustedChoice, ValidatedRemoval
 from poisoning.defenses.validation import removal_by_validation
 
 
@@ -13,15 +13,34 @@ def _data(n=80, seed=0):
     return X, np.where(X[:, 0] + 0.5 * rng.normal(size=n) > 0.0, 1.0, -1.0)
 
 
+def _svms(lams):
+    return [po.SVM(lam) for lam in lams]
+
+
 def test_the_lambda_that_errs_least_on_trusted_data_is_kept():
     X, y = _data()
     trusted, labels = _data(50, seed=1)
     y = np.where(np.arange(80) < 25, -y, y)  # a third of the labels are wrong
     lams = (1e-4, 1e-2, 1.0, 100.0)
-    chosen = TrustedLambda(po.SVM(), lams, trusted, labels).fit(X, y)
+    chosen = TrustedChoice(_svms(lams), trusted, labels).fit(X, y)
     errors = [np.mean(po.SVM(lam).fit(X, y).predict(trusted) != labels) for lam in lams]
-    assert chosen.lam_ == lams[int(np.argmin(errors))]
-    np.testing.assert_array_equal(chosen.predict(X), po.SVM(chosen.lam_).fit(X, y).predict(X))
+    assert chosen.chosen_ == np.argmin(errors)
+    best = po.SVM(lams[chosen.chosen_]).fit(X, y)
+    np.testing.assert_array_equal(chosen.predict(X), best.predict(X))
+
+
+def test_a_sanitized_learner_is_a_defense_and_a_learner():
+    X, y = _data()
+    poison = np.full((4, 4), 3.0)
+    attacked = np.vstack([X, poison]), np.append(y, -np.ones(4))
+    for defense in (po.L2Defense(), po.LossDefense()):
+        game = po.LinearGame(
+            X, y, X, y, domain="real", learner=po.SVM(0.1), defenses=[defense], remove=0.1
+        )
+        (outcome,) = [o for n, o in game.evaluate(poison, -np.ones(4)).items() if n != "none"]
+        learner = Sanitized(defense, po.SVM(0.1), 0.1).fit(*attacked)
+        assert np.mean(learner.predict(X) != y) == outcome.test_error
+        assert 1.0 - learner.keep_[-4:].mean() == outcome.poison_removed
 
 
 def test_the_removal_is_that_of_held_out_data():
@@ -37,7 +56,7 @@ def test_the_removal_is_that_of_held_out_data():
 def test_they_are_learners_of_a_game(kind):
     X, y = _data()
     learner = (
-        TrustedLambda(po.SVM(), [0.01, 1.0], X[:20], y[:20])
+        TrustedChoice(_svms([0.01, 1.0]), X[:20], y[:20])
         if kind == "lambda"
         else ValidatedRemoval(po.L2Defense(), po.SVM(0.1), [0.0, 0.2])
     )
@@ -50,10 +69,8 @@ def test_they_are_learners_of_a_game(kind):
 def test_what_they_cannot_choose_from_is_refused():
     X, y = _data()
     with pytest.raises(ValueError, match="at least one"):
-        TrustedLambda(po.SVM(), [], X, y).fit(X, y)
-    with pytest.raises(ValueError, match="lams"):
-        TrustedLambda(po.SVM(), [-1.0], X, y).fit(X, y)
+        TrustedChoice([], X, y).fit(X, y)
     with pytest.raises(ValueError, match="must have 2 columns"):
-        TrustedLambda(po.SVM(), [1.0], X[:, :2], y).fit(X, y)
+        TrustedChoice([po.SVM()], X[:, :2], y).fit(X, y)
     with pytest.raises(ValueError, match="removals"):
         ValidatedRemoval(po.L2Defense(), po.SVM(), []).fit(X, y)
