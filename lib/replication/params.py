@@ -249,6 +249,10 @@ SHARED = {
         "l1": "Range", "cv_points": "Count", "epochs": "Count",
         "sensitivity_draws": "Count", "recipes": "dict[Recipe]",
     },
+    "crossing/setting": {
+        "splits": "Count", "remove": "Fraction", "lam": "Lambda", "lambdas": "list[Lambda]",
+        "removals": "list[Removal]",
+    },
 }  # fmt: skip
 """Their knobs, block by block; a notebook reads a block with ``notebook.shared``."""
 
