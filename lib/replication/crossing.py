@@ -73,7 +73,7 @@ class Defenders:
     ) -> dict[str, LinearGame]:
         """The game of each defender on one split, by the defender's name; "none" has no defense."""
         base = game_on_split(dataset, split_rng, self.lam, self.remove)
-        order = trusted_rng.permutation(len(base.y_test))
+        order = in_turn(base.y_test, trusted_rng)
         X, y, base = apart(base, order, self.trusted, self.trusted)
         svm = SVM(self.lam)
         cleaning = (
@@ -92,13 +92,22 @@ class Defenders:
         return found
 
 
+def in_turn(y: Shaped[ndarray, "m"], rng: np.random.Generator) -> Int[ndarray, "m"]:
+    """A random order of test points in which the classes take turns while both have points left."""
+    turns = np.empty(len(y), dtype=np.int64)
+    for label in np.unique(y):
+        members = np.flatnonzero(y == label)
+        turns[members] = rng.permutation(len(members))
+    return np.lexsort((y, turns))
+
+
 def apart(
     game: LinearGame, order: Int[ndarray, "m"], size: int, aside: int
 ) -> tuple[Matrix, Shaped[ndarray, "t"], LinearGame]:
     """``size`` trusted points of ``aside`` test points put aside, and the game tested on the rest.
 
-    ``order`` is a random one of the test points. A larger size holds what a smaller one holds, and
-    the rest is the same.
+    ``order`` is that of :func:`in_turn`. A larger size holds what a smaller one holds, and the rest
+    is the same.
     """
     trusted, rest = np.sort(order[:size]), np.sort(order[aside:])
     return (
@@ -161,7 +170,7 @@ def trusting(
         "learned-lambda": [SVM(lam) for lam in defenders.lams],
         "learned-p": [Sanitized(L2Defense(), svm, p) for p in defenders.removals],
     }
-    order = trusted_rng.permutation(len(base.y_test))
+    order = in_turn(base.y_test, trusted_rng)
     found = {}
     for size in sizes:
         X, y, game = apart(base, order, size, max(sizes))
@@ -193,7 +202,7 @@ def attack_that_knows(
     no poison is feasible.
     """
     base = game_on_split(dataset, split_rng, lam, remove)
-    X, y, game = apart(base, trusted_rng.permutation(len(base.y_test)), size, aside)
+    X, y, game = apart(base, in_turn(base.y_test, trusted_rng), size, aside)
     try:
         poison = attack(game.with_test(X, y) if size else game.blind(), rng).poison
     except EmptySetError:
