@@ -9,6 +9,7 @@ from bench import (
     min_max_lp,
     online_sgd,
     patom_growth,
+    svm_poisoning,
 )
 from bench.evaluation import ENRON, IMDB
 from bench.hypergradient import AgainstPeers, Batched, Growth, Sizes
@@ -21,4 +22,5 @@ ENTRIES = (
     kkt_problem, min_max_lp, influence_projection, KKT, MINMAX, INFLUENCE, ENRON, growth, IMDB,
     *LOWER_LEVEL, *PATOM_ITERATION, patom_growth, AgainstPeers, Sizes, Batched,
     hypergradient_networks, Growth, *HYPERPARAMETER_SEARCH, online_sgd, dask_overhead,
+    svm_poisoning,
 )  # fmt: skip
