@@ -1,4 +1,4 @@
-"""A defense of your own, and an outlier detector of scikit-learn, beside the five.
+"""A defense of your own, and a detector of scikit-learn, fixed attacks and adaptive ones.
 
 python examples/own_defense.py
 """
@@ -24,6 +24,7 @@ class LabelVote:
 rng = np.random.default_rng(0)
 y = np.where(rng.random(400) < 0.5, 1.0, -1.0)
 X = rng.normal(y[:, None], 2.0, (400, 5))
-data, defenses = (X[:250], y[:250], X[250:], y[250:]), (*po.FIVE, LabelVote(), IsolationForest())
-game = po.LinearGame(*data, domain="real", learner=po.SVM(lam=0.1), defenses=defenses)
-print(po.KKT(0.04, quantiles=(0.3,), decoy_copies=(2,))(game, rng=0).errors)
+game = po.LinearGame(X[:250], y[:250], X[250:], y[250:], domain="real", learner=po.SVM(lam=0.1))
+attack = po.KKT(0.04, quantiles=(0.3,), decoy_copies=(2,))
+for defense in (LabelVote(), IsolationForest()):
+    print(defense, po.assess_defense(game, defense, [attack]).errors)

@@ -26,6 +26,8 @@ _HOMES = {
     "KKT": "poisoning.attacks.kkt",
     "MinMax": "poisoning.attacks.min_max",
     "Iterated": "poisoning.attacks.iterated",
+    "Adaptive": "poisoning.attacks.adaptive",
+    "assess_defense": "poisoning.attacks.adaptive",
     "PATOM": "poisoning.attacks.patom",
     "MinimaxBilevel": "poisoning.attacks.minimax_bilevel",
     "ShiftOracle": "poisoning.attacks.oracle",

@@ -30,7 +30,10 @@ def several_tasks():
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
-LINEAR = (po.RandomFlips(), po.Alfa(), po.Influence(), po.KKT(), po.MinMax(), po.Iterated(po.KKT()))
+LINEAR = (
+    po.RandomFlips(), po.Alfa(), po.Influence(), po.KKT(), po.MinMax(), po.Iterated(po.KKT()),
+    po.Adaptive(po.KKT()),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("attack", LINEAR, ids=lambda attack: type(attack).__name__)
