@@ -37,6 +37,7 @@ _HOMES = {
     "GaussianLogistic": "poisoning.models.oracle_sgd",
     "certify_loss": "poisoning.certificates.loss",
     "certify_test_error": "poisoning.certificates.certified_error",
+    "certify_over_lambda": "poisoning.certificates.certified_error",
     "partition_certificate": "poisoning.certificates.partition",
     "PartitionVote": "poisoning.certificates.vote",
     "measured": "poisoning.attacks.selection",

@@ -67,6 +67,7 @@ ELEMENTWISE = "an elementwise formula: no kernel is reached"
 
 WITHOUT = {
     "certificates.certified_error.ErrorCertificate": RESULT,
+    "certificates.certified_error.JointProof": RESULT,
     "certificates.certified_error.Proof": RESULT,
     "certificates.certified_error.Region": RESULT,
     "certificates.loss.Certificate": RESULT,

@@ -29,9 +29,10 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.optimize import minimize
+from sklearn.base import clone
 
 from poisoning import checks
 from poisoning.arrays import Matrix, squared_distances, squared_norms
@@ -89,6 +90,29 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class JointProof:
+    """At most ``errors`` of the test points ``tests`` (k,) are misclassified at once.
+
+    ``tests`` are those that are not certified one by one. In every region the margin m_t of a point
+    is at most its margin at the region's ``w`` plus ‖x̃‖ times the region's radius; ``scales`` (k,)
+    are the least of these bounds, U_t. With ``alpha`` (n,) in [0, 1/n], ``beta`` (k,) in
+    [0, 1/``mu``], 0 where U_t ≤ 0, and u = Σ αᵢyᵢx̃ᵢ − Σ β_t y_t x̃_t/U_t, ``value`` =
+    Σ αᵢ − u·v − ‖u‖²/2a is at most the least a/2 ‖w − v‖² + C(w) + (1/μ) Σ max(0, m_t/U_t), summed
+    over U_t > 0. So in ``region`` that sum is at least μ(``value`` − level). Each of its terms is
+    at most 1, and 0 for a misclassified point: ``errors`` = ⌊k − μ(``value`` − level)⌋.
+    """
+
+    region: Region
+    tests: Int[ndarray, "k"]
+    scales: Float[ndarray, "k"]
+    mu: float
+    alpha: Float[ndarray, "n"]
+    beta: Float[ndarray, "k"]
+    value: float
+    errors: int
+
+
+@dataclass(frozen=True)
 class ErrorCertificate:
     """No ``points`` points of poison in ``feasible`` bring the test error above ``bound``.
 
@@ -96,13 +120,15 @@ class ErrorCertificate:
     that is not certified, ``bound`` the smaller bound for all together. Beside it: the error
     without poison, ``clean``; that of the class most common in the training data, ``majority``,
     above which a bound says nothing; and that of the best attack found, ``attacked``, with
-    ``attack_points`` of its points in the feasible set.
+    ``attack_points`` of its points in the feasible set. If no attack has any, it is ``clean``.
 
-    ``certified`` (m,) says which test points no poison flips. ``radius`` is R of the module's
-    docstring; ``regions`` are what was proved about the models.
+    ``certified`` (m,) says which test points no poison flips. ``together`` proves ``bound``, or is
+    None where ``bound`` is ``one_by_one``. ``radius`` is R of the module's docstring; ``regions``
+    are what was proved about the models. ``lam`` is the learner's λ.
     """
 
     points: int
+    lam: float
     bound: float
     one_by_one: float
     clean: float
@@ -110,6 +136,7 @@ class ErrorCertificate:
     attacked: float
     attack_points: int
     certified: Bool[ndarray, "m"]
+    together: JointProof | None
     feasible: FeasibleSet
     radius: float
     regions: tuple[Region, ...]
@@ -145,9 +172,13 @@ def certify_test_error(
     default :class:`~poisoning.attacks.kkt.KKT` within the same percentiles; their points outside
     the set are left out.
 
-    Raises ``ValueError`` or ``TypeError`` for an invalid argument, a learner other than
-    :class:`~poisoning.learners.SVM`, or more than two classes, for which there is no certificate
-    yet; ``EmptySetError`` or ``SolverError`` as :func:`certify_loss` does.
+    More than two classes have no such certificate;
+    :func:`~poisoning.certificates.partition.partition_certificate` has one.
+
+    Raises ``ValueError`` or ``TypeError`` for an invalid argument, an attack of more than
+    ``points`` points, a learner other than :class:`~poisoning.learners.SVM`, or more than two
+    classes; ``EmptySetError`` or ``SolverError`` as :func:`certify_loss` does, ``SolverError`` too
+    if an attack exceeds the bound, which a loosely trained SVM can.
     """
     checks.instance(game, "game", LinearGame)
     points = checks.whole(points, "points")
@@ -162,19 +193,30 @@ def certify_test_error(
     regions, radius = _regions(game, problem, lam, epsilon, feasible)
     certified, largest = problem.one_by_one(regions)
     left = np.flatnonzero(~certified)
-    errors = min(problem.together(region, left, largest[left]) for region in regions)
-    attacked, size = _best_attack(game, feasible, attacks, rng)
+    proofs = [problem.together(region, left, largest[left]) for region in regions]
+    found = [proof for proof in proofs if proof is not None]
+    together = min(found, key=lambda proof: proof.errors, default=None)
+    clean = float(np.mean(game.clean_model.predict(game.X_test) != game.y_test))
+    attacked, size = _best_attack(game, feasible, attacks, points, rng)
     most_common = 1.0 if game.y.sum() >= 0.0 else -1.0
     m = len(game.y_test)
+    bound = (len(left) if together is None else together.errors) / m
+    if size and attacked > bound:
+        raise SolverError(
+            f"certificate ({points} points, lambda {lam:g}): an attack reaches {attacked:g}, above "
+            f"the bound {bound:g}; lower tol of the SVM, {game.learner.tol:.1e}"
+        )
     return ErrorCertificate(
         points=points,
-        bound=min(errors, len(left)) / m,
+        lam=lam,
+        bound=bound,
         one_by_one=len(left) / m,
-        clean=float(np.mean(game.clean_model.predict(game.X_test) != game.y_test)),
+        clean=clean,
         majority=float(np.mean(game.y_test != most_common)),
-        attacked=attacked,
+        attacked=attacked if size else clean,
         attack_points=size,
         certified=certified,
+        together=together,
         feasible=feasible,
         radius=radius,
         regions=regions,
@@ -182,22 +224,77 @@ def certify_test_error(
     )
 
 
+@dataclass(frozen=True)
+class LambdaSweep:
+    """Certificates of one game at several λ: what each choice costs, and what it makes certain."""
+
+    certificates: tuple[ErrorCertificate, ...]
+
+    @property
+    def best(self) -> ErrorCertificate:
+        """The certificate of the least bound; of equal bounds that of the least clean error.
+
+        The λ was chosen by the test data, which favours it a little.
+        """
+        return min(self.certificates, key=lambda one: (one.bound, one.clean))
+
+    @property
+    def table(self) -> dict[str, Float[ndarray, "k"]]:
+        """Columns, a row for each λ, as ``pandas.DataFrame`` takes them."""
+        names = ("lam", "clean", "attacked", "bound", "one_by_one", "majority")
+        return {name: np.array([getattr(one, name) for one in self.certificates]) for name in names}
+
+
+def certify_over_lambda(
+    game: LinearGame, points: int, lams: Sequence[float], **options: Any
+) -> LambdaSweep:
+    """Clean, attacked and certified test error with every λ of ``lams`` in place of the learner's.
+
+    A larger λ keeps poison from moving the model far, and fits the clean data worse. ``options``
+    are those of :func:`certify_test_error`, which makes each certificate.
+
+    Raises what ``certify_test_error`` raises, ``ValueError`` for a ``lams`` without numbers.
+    """
+    learner = checks.instance(game, "game", LinearGame).svm("certify_over_lambda")
+    lams = checks.array(lams, "lams", (None,))
+    if not lams.size or lams.min() <= 0.0:
+        raise ValueError(f"lams must hold at least one number, all above 0, not {lams.tolist()}.")
+    found = []
+    for lam in lams:
+        other = game.with_defender(clone(learner).set_params(lam=float(lam)), ())
+        found.append(certify_test_error(other, points, **options))
+    return LambdaSweep(tuple(found))
+
+
 def _best_attack(
-    game: LinearGame, feasible: FeasibleSet, attacks: Sequence[Any], rng: np.random.Generator
+    game: LinearGame,
+    feasible: FeasibleSet,
+    attacks: Sequence[Any],
+    points: int,
+    rng: np.random.Generator,
 ) -> tuple[float, int]:
-    """The highest undefended error of the attacks' points in the set, and their number."""
+    """The highest undefended error of the attacks' points in the set, and their number.
+
+    Where some lie outside, or there are fewer than ``points``, those inside are repeated: the
+    bound is for just so many.
+    """
     undefended = game.with_defenses(())
-    best, size = -1.0, 0
+    best, size = 0.0, 0
     for attack in attacks:
         try:
             poison = attack(undefended, rng).poison
         except SolverError:  # it finds no poison, which says nothing about others
             continue
-        inside = _within(feasible, poison.X, poison.y)
-        outcome = undefended.evaluate(poison.X[inside], poison.y[inside])["none"]
-        if outcome.test_error > best:
-            best, size = outcome.test_error, int(inside.sum())
-    return max(best, 0.0), size
+        if len(poison.y) > points:
+            raise ValueError(
+                f"attacks: {type(attack).__name__} adds {len(poison.y)} points, more than {points}."
+            )
+        inside = np.flatnonzero(_within(feasible, poison.X, poison.y))
+        rows = np.resize(inside, points if inside.size else 0)
+        outcome = undefended.evaluate(poison.X[rows], poison.y[rows])["none"]
+        if inside.size and outcome.test_error >= best:
+            best, size = outcome.test_error, inside.size
+    return best, size
 
 
 def _within(feasible: FeasibleSet, X: Matrix, y: Float[ndarray, "k"]) -> Bool[ndarray, "k"]:
@@ -272,22 +369,25 @@ class _Problem:
             self.test_squares, tests, _EPOCHS,
         )  # fmt: skip
 
-    def together(self, region: Region, left: ndarray, largest: Float[ndarray, "k"]) -> float:
+    def together(
+        self, region: Region, left: ndarray, largest: Float[ndarray, "k"]
+    ) -> JointProof | None:
         """How many of the test points ``left`` may be misclassified at once, by margins' bounds.
 
+        None where nothing less than all of them can be proved.
         By Lagrange's multiplier μ ≥ 0 of the region: min_w Σ max(0, m_t/U_t) over it is at least
         μ(min_w [a/2 ‖w − v‖² + C(w) + (1/μ) Σ max(0, m_t/U_t)] − level).
         """
         open_ = largest > 0.0
         rows, scales = left[open_], largest[open_]
         if not rows.size or not region.level > region.least:
-            return float(len(left))
+            return None
         n, k = self.Z.shape[0], rows.size
         extra = sp.diags_array(1.0 / scales) @ self.tests[rows]
         Z = sp.csr_array(sp.vstack([self.Z, extra], format="csr"))
         squares = np.append(self.squares, self.test_squares[rows] / scales**2)
         targets = np.append(np.ones(n), np.zeros(k))
-        alpha, best, falls = np.append(region.alpha, np.zeros(k)), 0.0, 0
+        alpha, best, falls, proof = np.append(region.alpha, np.zeros(k)), 0.0, 0, None
         room = region.level - region.least
         mu = k / room
         for _ in range(_TRIALS):
@@ -298,11 +398,17 @@ class _Problem:
             )  # fmt: skip
             found = mu * (value - region.level - _rounding(region))
             falls = falls + 1 if found <= best else 0
-            best = max(best, found)
+            if found > best:
+                beta = np.zeros(len(left))
+                beta[open_] = alpha[n:]
+                errors = int(np.floor(len(left) - found + 1e-9))
+                best, proof = found, JointProof(
+                    region, left, largest, mu, alpha[:n], beta, value, errors
+                )  # fmt: skip
             if falls == 2 and best > 0.0:
                 break
             mu *= _FALL
-        return float(np.floor(len(left) - best + 1e-9))
+        return proof if proof is not None and proof.errors < len(left) else None
 
 
 def _rounding(region: Region) -> float:

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 import poisoning as po
 from poisoning.arrays import vstack
-from poisoning.certificates.certified_error import certify_test_error
+from poisoning.attacks.kkt import KKT
+from poisoning.certificates import certified_error
+from poisoning.certificates.certified_error import certify_over_lambda, certify_test_error
+from poisoning.errors import SolverError
 from poisoning.models.svm import train_svm
 
 
@@ -80,6 +83,47 @@ def test_no_poison_exceeds_the_certificate(seed, lam, points, d):
     assert found.clean <= found.bound
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "lam", "points", "d"), [(6, 0.5, 1, 2), (7, 1.0, 3, 3)])
+def test_of_thousands_of_models_none_flips_a_certified_point(seed, lam, points, d):
+    played = game(seed, n=40, lam=lam, d=d)
+    found = certify_test_error(played, points, attacks=())
+    assert found.certified.sum() > 20
+    X_test, rng = with_intercept(played.X_test), np.random.default_rng(seed)
+    most = 0.0
+    for _ in range(1_500):
+        poison, labels = poisons(found, 1, rng)
+        w = trained(played, np.tile(poison, (points, 1)), np.repeat(labels, points))
+        wrong = X_test @ w * played.y_test <= 0.0
+        assert not np.any(wrong & found.certified)
+        most = max(most, wrong.mean())
+    assert found.clean < most <= found.bound
+
+
+@pytest.mark.parametrize(
+    ("seed", "n", "lam", "reached"),
+    [(0, 10, 0.5, True), (2, 20, 0.3, True), (1, 20, 0.3, True), (1, 10, 1.0, False)],
+)
+def test_on_a_line_every_place_of_one_point_is_tried(seed, n, lam, reached):
+    rng = np.random.default_rng(seed)
+    parts = []
+    for size in (n, 12):
+        y = np.where(np.arange(size) % 2 == 0, 1.0, -1.0)
+        apart = 0.3 if lam == 1.0 else 0.5
+        parts += [0.5 * rng.normal(size=(size, 1)) + apart * y[:, None], y]
+    played = po.LinearGame(*parts, domain="real", learner=po.SVM(lam=lam), defenses=())
+    found = certify_test_error(played, 1, attacks=())
+    worst = 0.0
+    for label, part in ((1.0, found.feasible.positive), (-1.0, found.feasible.negative)):
+        for place in np.linspace(-part.radius, part.radius, 101):
+            w = trained(played, part.centre[None] + place, np.array([label]))
+            wrong = with_intercept(played.X_test) @ w * played.y_test <= 0.0
+            assert not np.any(wrong & found.certified)
+            worst = max(worst, wrong.mean())
+    assert worst <= found.bound < 1.0
+    assert not reached or found.bound == worst
+
+
 @pytest.mark.parametrize("domain", ["real", "counts"])
 def test_every_certified_point_has_a_proof(domain):
     played = game(1, lam=0.5, d=8, apart=2.0, domain=domain)
@@ -96,6 +140,43 @@ def test_every_certified_point_has_a_proof(domain):
         assert value > region.level
     with pytest.raises(ValueError, match="i must be a certified test point"):
         found.proof(int(np.flatnonzero(~found.certified)[0]))
+
+
+@pytest.mark.parametrize(("domain", "d", "lam"), [("real", 2, 0.3), ("counts", 5, 1.0)])
+def test_the_bound_for_all_together_has_a_proof(domain, d, lam):
+    played = game(5, lam=lam, d=d, apart=0.7, domain=domain)
+    found = certify_test_error(played, 1, attacks=())
+    assert found.bound < found.one_by_one
+    proof, region, n = found.together, found.together.region, played.n
+    X, y = with_intercept(played.X), played.y
+
+    def least(alpha, u, region):
+        return alpha.sum() - u @ region.v - u @ u / (2.0 * region.a)
+
+    np.testing.assert_array_equal(proof.tests, np.flatnonzero(~found.certified))
+    signed = played.y_test[proof.tests, None] * with_intercept(played.X_test)[proof.tests]
+    for one in found.regions:
+        assert np.all((one.alpha >= 0.0) & (one.alpha <= 1.0 / n))
+        assert least(one.alpha, (one.alpha * y) @ X, one) == pytest.approx(one.least, rel=1e-9)
+        reach = np.sqrt(2.0 * (one.level - one.least) / one.a) * np.linalg.norm(signed, axis=1)
+        assert np.all(proof.scales <= signed @ one.w + reach + 1e-9)
+    may = proof.scales > 0.0
+    assert proof.mu > 0.0
+    assert np.all((proof.alpha >= 0.0) & (proof.alpha <= 1.0 / n))
+    assert (
+        np.all((proof.beta >= 0.0) & (proof.beta <= 1.0 / proof.mu)) and not proof.beta[~may].any()
+    )
+    u = (proof.alpha * y) @ X - (proof.beta[may] / proof.scales[may]) @ signed[may]
+    assert least(proof.alpha, u, region) == pytest.approx(proof.value, rel=1e-9)
+    errors = len(proof.tests) - proof.mu * (proof.value - region.level)
+    assert proof.errors == np.floor(errors + 1e-6)
+    assert found.bound == proof.errors / len(played.y_test)
+
+
+def test_where_all_may_err_together_there_is_no_proof():
+    found = certify_test_error(game(3, lam=0.01), 20, attacks=())
+    assert found.together is None
+    assert found.bound == found.one_by_one
 
 
 def test_the_bound_for_all_together_is_that_of_a_generic_solver():
@@ -144,6 +225,56 @@ def test_the_best_attack_and_the_trivial_error_stand_beside_the_bound():
     assert found.clean <= found.attacked <= found.bound
     assert 0 < found.attack_points <= 3
     assert found.majority == pytest.approx(np.mean(played.y_test == 1.0))
+
+
+def test_where_no_attack_has_a_point_in_the_set_the_clean_error_stands():
+    played = game(2, lam=0.3, apart=2.0)
+    for attacks in ((), (po.RandomFlips(1.0 / 60),)):
+        found = certify_test_error(played, 1, attacks=attacks, radius_percentile=1.0)
+        assert (found.attacked, found.attack_points) == (found.clean, 0)
+
+
+def test_an_attack_is_of_as_many_points_as_the_bound(monkeypatch):
+    played = game(2, lam=0.3)
+    with pytest.raises(ValueError, match="attacks: KKT adds 3 points, more than 2"):
+        certify_test_error(played, 2, attacks=(KKT(3.0 / 60),))
+    seen = []
+    evaluate = po.LinearGame.evaluate
+
+    def counted(self, points, labels, **options):
+        seen.append(len(labels))
+        return evaluate(self, points, labels, **options)
+
+    attack = KKT(2.0 / 60)
+    monkeypatch.setattr(po.LinearGame, "evaluate", counted)
+    found = certify_test_error(played, 5, attacks=(attack,))
+    assert seen == [5]
+    assert found.attack_points == 2
+
+
+def test_an_attack_above_the_bound_is_an_error(monkeypatch):
+    monkeypatch.setattr(certified_error, "_best_attack", lambda *_: (1.0, 3))
+    with pytest.raises(SolverError, match="an attack reaches 1, above the bound"):
+        certify_test_error(game(1, lam=1.0, apart=2.0), 1)
+
+
+def test_a_sweep_over_lambda_is_one_certificate_after_another():
+    played, lams = game(3, lam=5.0), (0.03, 0.3, 3.0)
+    sweep = certify_over_lambda(played, 2, lams, radius_percentile=80.0)
+    for lam, column, found in zip(lams, sweep.table["bound"], sweep.certificates, strict=True):
+        alone = certify_test_error(game(3, lam=lam), 2, radius_percentile=80.0)
+        assert (column, found.lam) == (alone.bound, lam)
+        assert (found.clean, found.attacked) == (alone.clean, alone.attacked)
+        assert found.attacked <= found.bound
+    assert sweep.best.bound == sweep.table["bound"].min()
+    assert list(sweep.table) == ["lam", "clean", "attacked", "bound", "one_by_one", "majority"]
+    assert sweep.table["bound"][0] > sweep.table["bound"].min()  # a small λ is moved far
+
+
+@pytest.mark.parametrize("lams", [[], [0.1, 0.0], [np.nan], np.ones((1, 1))])
+def test_lambdas_are_checked(lams, unchecked):
+    with pytest.raises(ValueError, match="lams must"):
+        certify_over_lambda(game(), 1, lams)
 
 
 @pytest.mark.parametrize(
