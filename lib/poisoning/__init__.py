@@ -39,7 +39,7 @@ _HOMES = {
     "certify_test_error": "poisoning.certificates.certified_error",
     "certify_over_lambda": "poisoning.certificates.certified_error",
     "partition_certificate": "poisoning.certificates.partition",
-    "PartitionVote": "poisoning.certificates.vote",
+    "partition_sweep": "poisoning.certificates.partition",
     "measured": "poisoning.attacks.selection",
     "Settings": "poisoning.settings",
     "setting": "poisoning.settings",
@@ -65,6 +65,7 @@ _HOMES = {
     "LogisticRegression": "poisoning.learners",
     "OnePassSVM": "poisoning.learners",
     "CrammerSingerSVM": "poisoning.learners",
+    "PartitionedVote": "poisoning.learners",
     "PoisonedSet": "poisoning.attacks.poisoned_set",
 }
 """The public surface: every name, and the module that defines it."""

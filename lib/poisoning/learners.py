@@ -4,12 +4,14 @@ Each has ``fit``, ``decision_function`` and ``predict``; the mathematics is in t
 docstring names.
 """
 
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from jaxtyping import Int
 from numpy import ndarray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -229,3 +231,78 @@ class CrammerSingerSVM(ClassifierMixin, BaseEstimator):
         if strange.size:
             raise ValueError(f"y holds the label {strange[0]}, which fit has not seen.")
         return MulticlassModel(self.coef_).losses(X, np.searchsorted(self.classes_, y))
+
+
+class PartitionedVote(ClassifierMixin, BaseEstimator):
+    """A vote among models that share no training example; Levine & Feizi 2021.
+
+    A hash of its features assigns every example to one of ``parts`` parts, a copy of ``learner``
+    (None: ``SVM()``) is trained on each, and the models vote; ties go to the class that comes
+    first. A part that holds one class votes for it, an empty part for the first class. No example
+    changes more than one vote, see :mod:`poisoning.certificates.partition`. Fitted: ``classes_``,
+    and ``models_`` with a model or a constant vote for each part.
+    """
+
+    def __init__(self, learner: Any = None, parts: int = 10) -> None:
+        self.learner = learner
+        self.parts = parts
+
+    def fit(self, X: Any, y: Any) -> "PartitionedVote":
+        """Train on ``X`` (n, d), dense or sparse, with labels ``y`` (n,)."""
+        parts = checks.whole(self.parts, "parts")
+        checks.unmasked(X, "X")
+        checks.unmasked(y, "y")
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_ = np.unique(y)
+        X = sp.csr_array(X) if sp.issparse(X) else X
+        members = assigned(X, parts)
+        rows = [np.flatnonzero(members == part) for part in range(parts)]
+        self.models_ = [self._trained(X[mine], y[mine]) for mine in rows]
+        return self
+
+    def _trained(self, X: Matrix, y: ndarray) -> Any:
+        """The model of one part, or the label that it votes for whatever the point."""
+        if len(np.unique(y)) < 2:
+            return y[0] if len(y) else self.classes_[0]
+        return (SVM() if self.learner is None else clone(self.learner)).fit(X, y)
+
+    def votes(self, X: Any) -> Int[ndarray, "m k"]:
+        """How many models vote for each of ``classes_``, for every row of ``X`` (m, d)."""
+        check_is_fitted(self)
+        checks.unmasked(X, "X")
+        X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
+        X = sp.csr_array(X) if sp.issparse(X) else X
+        votes = np.zeros((X.shape[0], len(self.classes_)), dtype=np.int64)
+        for model in self.models_:
+            # A copy, since a learner may change what it is given.
+            said = model.predict(X.copy()) if hasattr(model, "predict") else np.array([model])
+            votes += said[:, None] == self.classes_
+        return votes
+
+    def predict(self, X: Any) -> ndarray:
+        """The label of most votes for every row of ``X`` (m, d); of equal votes the lower label."""
+        return self.classes_[np.argmax(self.votes(X), axis=1)]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def assigned(X: Matrix, parts: int) -> Int[ndarray, "n"]:
+    """The part of every row of ``X`` (n, d), a function of that row alone, sparse or dense.
+
+    Raises ``ValueError`` or ``TypeError`` for an invalid argument.
+    """
+    X, parts = checks.matrix(X, "X"), checks.whole(parts, "parts")
+    X = sp.csr_array(X)
+    X.eliminate_zeros()
+    X.sort_indices()
+    columns, values = X.indices.astype("<i8"), X.data.astype("<f8")
+    found = np.empty(X.shape[0], dtype=np.int64)
+    for i, (start, stop) in enumerate(zip(X.indptr[:-1], X.indptr[1:], strict=True)):
+        content = blake2b(columns[start:stop].tobytes(), digest_size=8)
+        content.update(values[start:stop].tobytes())
+        found[i] = int.from_bytes(content.digest(), "little") % parts
+    return found

@@ -16,7 +16,6 @@ from numpy import ndarray
 from poisoning.arrays import Matrix
 from poisoning.attacks.attacked import Attack
 from poisoning.attacks.poisoned_set import PoisonedSet
-from poisoning.certificates.vote import PartitionVote
 from poisoning.datasets import Dataset, binary
 from poisoning.defenses import FIVE, L2Defense
 from poisoning.defenses.detector import as_defense, name_of
@@ -27,7 +26,7 @@ from poisoning.defenses.sever import SEVERDefense
 from poisoning.defenses.trusted import Sanitized, TrustedChoice, ValidatedRemoval
 from poisoning.feasible.solver import EmptySetError
 from poisoning.games.linear import NONE, LinearGame
-from poisoning.learners import SVM
+from poisoning.learners import SVM, PartitionedVote
 from replication.carnerero2023 import CLASSES
 from replication.koh2021 import game_on_split
 from replication.notebook import Notebook
@@ -83,7 +82,7 @@ class Defenders:
         learning = {
             "validated-l2": ValidatedRemoval(L2Defense(), svm, self.removals),
             "learned-lambda": TrustedChoice([SVM(lam) for lam in self.lams], X, y),
-            "partitions": PartitionVote(svm, self.parts),
+            "partitions": PartitionedVote(svm, self.parts),
         }
         found = {NONE: base.with_defenses(())}
         found |= {name_of(defense): base.with_defenses((defense,)) for defense in cleaning}

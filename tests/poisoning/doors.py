@@ -692,7 +692,6 @@ def multi_task_game() -> Any:
 FIT = {"X": "matrix", "y": "array"}
 MATRIX = {"X": "matrix"}
 UNSEEN = {"y": frozenset({"short", "long"})}
-SHORT_TOO = frozenset({"short", "long", "short csr"})
 FIXED = frozenset({"narrow", "wide", "transposed"})
 
 # Defenses ----------------------------------------------------------------------------------------
@@ -904,21 +903,6 @@ def _() -> dict[str, Any]:
         "removals": [0.0, 0.1],
         "rng": 0,
     }
-
-
-@door("certificates.vote.PartitionVote.fit", right_too=ONE_CLASS, **FIT)
-def _() -> dict[str, Any]:
-    return {"self": poisoning.PartitionVote(learner(), 3), **both()}
-
-
-@door("certificates.vote.PartitionVote.votes", right_too={"X": SHORT_TOO}, **MATRIX)
-def _() -> dict[str, Any]:
-    return {"self": poisoning.PartitionVote(learner(), 3).fit(X0, Y0), "X": X0}
-
-
-@door("certificates.vote.PartitionVote.predict", right_too={"X": SHORT_TOO}, **MATRIX)
-def _() -> dict[str, Any]:
-    return {"self": poisoning.PartitionVote(learner(), 3).fit(X0, Y0), "X": X0}
 
 
 @door("defenses.roni.RONIDefense", right_too=ONE_CLASS, **FIT)
@@ -1495,6 +1479,7 @@ LEARNERS = {
     "LogisticRegression": lambda: poisoning.LogisticRegression(0.1),
     "OnePassSVM": lambda: poisoning.OnePassSVM(0.1),
     "CrammerSingerSVM": lambda: poisoning.CrammerSingerSVM(),
+    "PartitionedVote": lambda: poisoning.PartitionedVote(learner(), 2),
 }
 
 
@@ -1512,7 +1497,7 @@ def _learner(name: str, make: Callable[[], Any]) -> None:
     def _() -> dict[str, Any]:
         return {"self": make(), **both()}
 
-    for method in ("decision_function", "predict"):
+    for method in ("votes" if name == "PartitionedVote" else "decision_function", "predict"):
 
         @door(
             f"learners.{name}.{method}",
@@ -2060,7 +2045,7 @@ def _() -> dict[str, Any]:
 
 
 @door(
-    "certificates.partition.assigned",
+    "learners.assigned",
     X="matrix",
     parts="count",
     right_too={

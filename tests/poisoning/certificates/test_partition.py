@@ -9,7 +9,8 @@ from sklearn.dummy import DummyClassifier
 from sklearn.naive_bayes import GaussianNB
 
 import poisoning as po
-from poisoning.certificates.partition import assigned, partition_certificate
+from poisoning.certificates.partition import partition_certificate, partition_sweep
+from poisoning.learners import PartitionedVote, assigned
 
 
 def game(seed=0, classes=2, learner=None, n=90):
@@ -78,7 +79,92 @@ def test_a_row_has_its_part_whatever_holds_it():
     assert set(parts) == set(range(7))
 
 
-@pytest.mark.parametrize("parts", [0, -1])
-def test_parts_are_checked(parts):
+def test_of_all_ways_to_change_one_example_none_exceeds_the_bound():
+    rng = np.random.default_rng(3)
+    y = np.where(np.arange(24) % 2 == 0, 1.0, -1.0)
+    X, X_test = y[:, None] + 1.2 * rng.normal(size=(24, 1)), np.linspace(-3.0, 3.0, 20)[:, None]
+    y_test, vote = np.where(X_test[:, 0] > 0.0, 1.0, -1.0), PartitionedVote(GaussianNB(), 3)
+
+    def played(X, y):
+        return po.LinearGame(X, y, X_test, y_test, domain="real", learner=vote, defenses=())
+
+    def errors(game):
+        return game.clean_model.predict(X_test) != y_test
+
+    before = played(X, y)
+    found = partition_certificate(before.with_defender(vote.learner, ()), 3)
+    assert np.mean(errors(before)) == found.bound(0)
+    wrong = [errors(played(np.delete(X, i, 0), np.delete(y, i))) for i in range(24)]
+    for place in np.linspace(-8.0, 8.0, 150):
+        for label in (1.0, -1.0):
+            wrong.append(errors(played(np.vstack([X, [[place]]]), np.append(y, label))))
+    certified = found.radius >= 1
+    assert 0 < certified.sum() < 20
+    assert not np.any(np.array(wrong)[:, certified])
+    assert found.bound(0) < max(map(np.mean, wrong)) <= found.bound(1)
+
+
+def test_the_best_attack_on_the_vote_is_within_the_bound():
+    rng = np.random.default_rng(0)
+    y = np.where(rng.random(200) < 0.5, 1.0, -1.0)
+    X = rng.normal(y[:, None], 1.5, (200, 3))
+    data = X[:150], y[:150], X[150:], y[150:]
+    modelled = po.LinearGame(*data, domain="real", learner=po.SVM(0.1), defenses=())
+    poison = po.KKT(0.04, quantiles=(0.3,), decoy_copies=(3,))(modelled, 0).poison
+    found = partition_certificate(modelled, 25)
+    voting = modelled.with_defender(PartitionedVote(po.SVM(0.1), 25), ())
+    attacked = voting.evaluate(poison.X, poison.y)["none"].test_error
+    # Equal rows get into one part, and change one vote.
+    assert attacked <= found.bound(len(np.unique(poison.X, axis=0))) <= found.bound(6)
+    assert attacked < modelled.evaluate(poison.X, poison.y)["none"].test_error
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("wrap", [np.array, sp.csr_array])
+def test_a_vote_is_a_classifier_whose_models_share_no_example(classes, wrap):
+    played = game(4, classes)
+    names = np.array(["a", "b", "c"])[np.searchsorted(played.labels, played.y)]
+    vote = PartitionedVote(DummyClassifier(strategy="most_frequent"), 6).fit(wrap(played.X), names)
+    members = assigned(played.X, 6)
+    most = [max(sorted(set(names)), key=list(names[members == part]).count) for part in range(6)]
+    expected = [most.count(name) for name in sorted(set(names))]
+    np.testing.assert_array_equal(vote.votes(wrap(played.X_test))[0], expected)
+    assert set(vote.predict(wrap(played.X_test))) == {max(sorted(set(most)), key=most.count)}
+
+
+def test_parts_without_both_classes_vote_for_what_they_have():
+    X, y = np.arange(4.0)[:, None], np.array([0, 1, 1, 1])
+    vote = PartitionedVote(parts=60).fit(X, y)
+    parts = assigned(X, 60)
+    assert len(set(parts)) == 4
+    np.testing.assert_array_equal(vote.votes(X), [[57, 3]] * 4)  # empty parts vote for the first
+    assert vote.predict(X).tolist() == [0] * 4
+
+
+def test_a_sweep_finds_the_number_of_parts_for_a_number_of_points():
+    played = game(5)
+    sweep = partition_sweep(played, (1, 9, 45))
+    assert [one.parts for one in sweep.certificates] == [1, 9, 45]
+    for points in (0, 1, 3):
+        bounds = [partition_certificate(played, k).bound(points) for k in (1, 9, 45)]
+        table = sweep.table(points)
+        assert table["bound"].tolist() == bounds
+        assert sweep.best(points).bound(points) == min(bounds)
+    assert table["clean"].tolist() == [one.bound(0) for one in sweep.certificates]
+    assert sweep.best(0).parts != sweep.best(3).parts
+
+
+@pytest.mark.parametrize("parts", [0, -1, 2.5, True])
+def test_parts_are_checked(parts, unchecked):
     with pytest.raises(ValueError, match="parts must be"):
         partition_certificate(game(), parts)
+    with pytest.raises(ValueError, match="parts must be"):
+        partition_sweep(game(), (3, parts))
+    with pytest.raises(ValueError, match="parts must be"):
+        PartitionedVote(GaussianNB(), parts).fit(np.zeros((4, 1)), [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("parts", [(), 3, "3"])
+def test_a_sweep_needs_numbers_of_parts(parts, unchecked):
+    with pytest.raises(ValueError, match="parts must be a sequence of whole numbers"):
+        partition_sweep(game(), parts)
