@@ -100,17 +100,32 @@ class Adaptive(Settings):
         ``ValueError`` if a defense fails, or its scores are not one number for every point.
         """
         playing(self, game, LinearGame)
-        begun = perf_counter()
         streams, moving = checks.generator(rng).spawn(2)
-        pool, skipped = self._pool(game, streams)
+        return self.search(game, self.pool(game, streams), moving, enough=enough)
+
+    def search(
+        self,
+        game: LinearGame,
+        pool: "Pool",
+        rng: int | np.random.Generator,
+        *,
+        enough: float = np.inf,
+    ) -> Attacked[AdaptiveSource]:
+        """The same from a ``pool`` that was filled before.
+
+        Many defenders can be tried with one pool, and ``game`` may have another learner than the
+        game that it was filled in.
+        """
+        playing(self, game, LinearGame)
+        begun, moving = perf_counter(), checks.generator(rng)
         search, tried, best = BestFirst(game), [], None
-        for source, poison in _in_turn(pool):
+        for source, poison in _in_turn(checks.instance(pool, "pool", Pool).candidates):
             if best is not None and source.undefended <= search.bound(best):
                 continue
             poison = apart(poison, self.jitter, moving) if self.jitter else poison
             with _blamed(game):
                 search.offer(poison)
-                tried.append((source, perf_counter() - begun))
+                tried.append((source, pool.seconds + perf_counter() - begun))
                 best = search.settle()
             if len(tried) == self.tries or search.bound(best) >= enough:
                 break
@@ -118,17 +133,17 @@ class Adaptive(Settings):
         history = tuple(search.tried(k, *one) for k, one in enumerate(tried))
         return Attacked(
             search.candidates[best], game.value(outcomes), outcomes, tried[best][0], history,
-            skipped, perf_counter() - begun,
+            pool.skipped, pool.seconds + perf_counter() - begun,
         )  # fmt: skip
 
-    def _pool(
-        self, game: LinearGame, rng: np.random.Generator
-    ) -> tuple[list[tuple[AdaptiveSource, PoisonedSet]], int]:
-        """All poison that the attack measures within any limits, and how many limits leave none."""
-        bare = game.with_defenses(())
+    def pool(self, game: LinearGame, rng: int | np.random.Generator) -> "Pool":
+        """All poison that the attack measures within any limits; no defense plays a part."""
+        playing(self, game, LinearGame)
+        begun, bare = perf_counter(), game.with_defenses(())
         attacks = self._within_limits()
-        pool, failures = [], []
-        for attack, stream in zip(attacks, rng.spawn(len(attacks)), strict=True):
+        found, failures = [], []
+        streams = checks.generator(rng).spawn(len(attacks))
+        for attack, stream in zip(attacks, streams, strict=True):
             watched = _Watched(bare)
             try:
                 size = len(attack(watched, stream).poison.y)
@@ -138,17 +153,29 @@ class Adaptive(Settings):
             for poison in watched.distinct(size):
                 error = _undefended(bare.attacked(poison.X, poison.y))
                 sizes = tuple(int(np.sum(poison.y == label)) for label in game.labels)
-                pool.append((AdaptiveSource(attack, sizes, error), poison))
-        if not pool:
+                found.append((AdaptiveSource(attack, sizes, error), poison))
+        if not found:
             none = EmptySetError("Adaptive: the attack measured no poison in the game's domain")
             raise (failures or [none])[0]
-        return pool, len(failures)
+        return Pool(tuple(found), len(failures), perf_counter() - begun)
 
     def _within_limits(self) -> list[Attack]:
         """The attack, as it is and with other percentiles."""
         known = [name for name in _LIMITS if hasattr(self.attack, name)]
         others = [p for p in self.percentiles if any(getattr(self.attack, k) != p for k in known)]
         return [self.attack, *(replace(self.attack, **dict.fromkeys(known, p)) for p in others)]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The candidates of an :class:`Adaptive` attacker, who has not looked at a defense yet.
+
+    ``skipped`` counts limits within which the attack found no poison; ``seconds`` is what it took.
+    """
+
+    candidates: tuple[tuple[AdaptiveSource, PoisonedSet], ...]
+    skipped: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -258,7 +285,7 @@ def _undefended(attacked: AttackedGame) -> float:
 
 
 def _in_turn(
-    pool: list[tuple[AdaptiveSource, PoisonedSet]],
+    pool: Sequence[tuple[AdaptiveSource, PoisonedSet]],
 ) -> list[tuple[AdaptiveSource, PoisonedSet]]:
     """The best of each group by its undefended error, then the second of each, and so on."""
     ranks: Counter = Counter()
