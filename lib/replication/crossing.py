@@ -14,6 +14,7 @@ from jaxtyping import Int, Shaped
 from numpy import ndarray
 
 from poisoning.arrays import Matrix
+from poisoning.attacks.adaptive import Adaptive
 from poisoning.attacks.attacked import Attack
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.datasets import Dataset, binary
@@ -25,7 +26,7 @@ from poisoning.defenses.roni import RONIDefense
 from poisoning.defenses.sever import SEVERDefense
 from poisoning.defenses.trusted import Sanitized, TrustedChoice, ValidatedRemoval
 from poisoning.feasible.solver import EmptySetError
-from poisoning.games.linear import NONE, LinearGame
+from poisoning.games.linear import NONE, LinearGame, Outcome
 from poisoning.learners import SVM, PartitionedVote
 from replication.carnerero2023 import CLASSES
 from replication.koh2021 import game_on_split
@@ -128,12 +129,16 @@ class Met:
 def meet(game: LinearGame, X: Any, y: ndarray) -> Met:
     """Given poison before one defender; a game of several defenses has no place here."""
     begun = process_time()
-    outcomes = game.evaluate(X, y, rng=0)
-    (name,) = game.defenses or (NONE,)
-    outcome = outcomes[name]
+    outcome = _only(game.evaluate(X, y, rng=0))
     return Met(
         outcome.test_error, outcome.poison_removed, outcome.clean_removed, process_time() - begun
     )
+
+
+def _only(outcomes: dict[str, Outcome]) -> Outcome:
+    """The outcome behind the one defense that there is, or without any."""
+    (name,) = outcomes.keys() - {NONE} or {NONE}
+    return outcomes[name]
 
 
 def meet_all(
@@ -148,6 +153,33 @@ def meet_all(
     clean = games[NONE]
     X, y = (clean.X[:0], clean.y[:0]) if poisoned is None else (poisoned.X, poisoned.y)
     return {name: meet(game, X, y) for name, game in games.items()}
+
+
+def meet_knowing(
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    trusted_rng: np.random.Generator,
+    defenders: Defenders,
+    attack: Adaptive,
+    rng: np.random.Generator,
+) -> dict[str, Met]:
+    """Every defender before an attacker who knows it, random and perfect filters left out.
+
+    The attacker's candidates are the same for all defenders; what is chosen is not. The seconds
+    are those of the search behind a defender, without those of finding candidates.
+    """
+    games = defenders.games(dataset, split_rng, trusted_rng)
+    pool = attack.pool(games[NONE], rng)
+    found = {}
+    for name, game in games.items():
+        if name not in ("random", "oracle"):
+            begun = process_time()
+            outcome = _only(attack.search(game, pool, rng).outcomes)
+            found[name] = Met(
+                outcome.test_error, outcome.poison_removed, outcome.clean_removed,
+                process_time() - begun,
+            )  # fmt: skip
+    return found
 
 
 def trusting(
