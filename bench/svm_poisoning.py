@@ -23,7 +23,7 @@ from poisoning.games.linear import LinearGame
 from poisoning.learners import SVM
 
 NAME = "crossing.svm_poisoning"
-POINTS, TRAIN, LAM, DRAWS, STEPS = 3, 300, 0.01, 3, 100
+POINTS, TRAIN, LAM, DRAWS, STEPS = 2, 300, 0.01, 3, 100
 
 
 def run(bar: tqdm) -> dict[str, Any]:

@@ -10,13 +10,15 @@ from time import process_time
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
 from poisoning.arrays import Matrix
 from poisoning.attacks.adaptive import Adaptive
 from poisoning.attacks.attacked import Attack
 from poisoning.attacks.poisoned_set import PoisonedSet
+from poisoning.certificates.certified_error import certify_over_lambda
+from poisoning.certificates.partition import partition_sweep
 from poisoning.datasets import Dataset, binary
 from poisoning.defenses import FIVE, L2Defense
 from poisoning.defenses.detector import as_defense, name_of
@@ -239,6 +241,45 @@ def attack_that_knows(
     except EmptySetError:
         return None
     return {name: o.test_error for name, o in game.evaluate(poison.X, poison.y).items()}
+
+
+def certified(
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    lams: list[float],
+    points: int,
+    attack: Attack,
+    rng: np.random.Generator,
+) -> dict[str, Float[ndarray, "k"]]:
+    """Clean, attacked and certified test errors of ``points`` poisoned points, a row for each λ.
+
+    ``attack`` adds at most so many points.
+    """
+    game = game_on_split(dataset, split_rng, lams[0])
+    return certify_over_lambda(game, points, lams, attacks=(attack,), rng=rng).table
+
+
+def voted(
+    dataset: Dataset,
+    split_rng: np.random.Generator,
+    lam: float,
+    parts: list[int],
+    poisons: dict[int, PoisonedSet],
+) -> dict[str, list[Any]]:
+    """Clean, attacked and certified errors of a vote, a row for each number of parts and points.
+
+    ``poisons`` is poison by the number of its points; it was made against one SVM.
+    """
+    game = game_on_split(dataset, split_rng, lam)
+    rows = []
+    for certificate in partition_sweep(game, parts).certificates:
+        voting = game.with_defender(PartitionedVote(SVM(lam), certificate.parts), ())
+        for points, poison in poisons.items():
+            error = meet(voting, poison.X, poison.y).test_error
+            rows.append((certificate.parts, points, certificate.bound(0), error,
+                         certificate.bound(points), certificate.majority))  # fmt: skip
+    names = ("parts", "points", "clean", "attacked", "bound", "majority")
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def pair(notebook: Notebook, name: str) -> Dataset:

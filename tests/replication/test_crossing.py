@@ -3,9 +3,21 @@ import pytest
 from sklearn.ensemble import IsolationForest
 
 import poisoning as po
+from poisoning.attacks.adaptive import Adaptive
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.datasets import Dataset
-from replication.crossing import CLEANING, LEARNING, Defenders, apart, in_turn, meet_all, trusting
+from replication.crossing import (
+    CLEANING,
+    LEARNING,
+    Defenders,
+    apart,
+    certified,
+    in_turn,
+    meet_all,
+    meet_knowing,
+    trusting,
+    voted,
+)
 from replication.koh2021 import game_on_split
 from replication.rmd_attack import RMD
 
@@ -92,3 +104,25 @@ def test_rmd_plays_an_svm_of_two_classes():
     )
     with pytest.raises(TypeError, match="must be SVM"):
         RMD()(game, 0)
+
+
+def test_who_knows_the_defender_meets_all_but_the_filters_that_no_one_can_know():
+    attack = Adaptive(po.KKT(0.05, quantiles=(0.3,), decoy_copies=(2,)), (80.0,), tries=2)
+    found = meet_knowing(_dataset(), _rng(), _rng(), _defenders(), attack, np.random.default_rng(0))
+    assert set(found) == {"none", *CLEANING, *LEARNING, "isolation-forest"} - {"random", "oracle"}
+    assert found["none"].poison_removed == found["none"].clean_removed == 0.0
+    assert found["repeats"].poison_removed == 0.0  # its rows have been moved apart
+
+
+def test_no_attack_is_above_a_certificate():
+    attack = po.KKT(2 / 96, quantiles=(0.3,), decoy_copies=(2,), copies=1)
+    table = certified(_dataset(), _rng(), [0.1, 1.0], 2, attack, np.random.default_rng(0))
+    assert (table["attacked"] <= table["bound"]).all()
+    assert (table["clean"] <= table["attacked"]).all()
+    np.testing.assert_array_equal(table["lam"], [0.1, 1.0])
+    game = game_on_split(_dataset(), _rng(), 0.1)
+    poison = attack(game, 0).poison
+    votes = voted(_dataset(), _rng(), 0.1, [3, 9], {2: poison})
+    assert votes["parts"] == [3, 9]
+    assert votes["points"] == [2, 2]
+    assert all(a <= b for a, b in zip(votes["attacked"], votes["bound"], strict=True))
