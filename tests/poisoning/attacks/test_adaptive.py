@@ -197,6 +197,37 @@ def test_poison_before_rounding_is_left_out():
     assert (rounded != found.poison.X).nnz == 0
 
 
+@pytest.mark.parametrize(
+    "attack",
+    [
+        po.RandomFlips(0.06), po.Alfa(0.06), po.Iterated(ATTACK, 2),
+        po.MinMax(0.06, quantiles=(0.3,), decoy_copies=(3,), opening=(0.3, 3)),
+        po.Influence(0.06, positive_shares=(0.5,), step_sizes=(1.0,), iterations=4, check_every=2),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)  # fmt: skip
+def test_every_attack_of_the_library_may_know_the_defense(attack):
+    known = game("counts", [NoRepeats()])
+    found = Adaptive(attack, percentiles=(80.0,))(known, 0)
+    assert found.outcomes["no-repeats"].poison_removed == 0.0
+    assert len(found.poison.y) == 12
+    assert all(sum(one.source.sizes) == 12 for one in found.history)
+
+
+def test_it_plays_games_of_three_classes_and_other_learners():
+    rng, y = np.random.default_rng(0), np.arange(150) % 3
+    X = rng.normal(size=(150, 4)) + 2.0 * np.eye(4)[y]
+    played = LinearGame(
+        X[:100], y[:100], X[100:], y[100:], domain="real", learner=po.CrammerSingerSVM(),
+        defenses=[NoRepeats()],
+    )  # fmt: skip
+    attack = po.MinMax(0.1, quantiles=(0.3,), decoy_copies=(3,), batch=50)
+    found = Adaptive(attack, percentiles=(80.0,))(played, 0)
+    assert found.outcomes["no-repeats"].poison_removed == 0.0
+    assert len(found.source.sizes) == 3
+    assert found.value > played.evaluate(X[:0], y[:0])["no-repeats"].test_error
+
+
 def test_limits_without_poison_are_counted():
     played = game("real", [po.L2Defense()])
     found = Adaptive(Limited(), percentiles=(95.0, 70.0, 50.0))(played, 0)
