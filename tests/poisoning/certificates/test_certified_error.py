@@ -1,5 +1,7 @@
 """No poison exceeds the certificate; every proof is checked by plain NumPy; cvxpy for the bound."""
 
+import os
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from poisoning.arrays import vstack
 from poisoning.attacks.kkt import KKT
 from poisoning.certificates import certified_error
 from poisoning.certificates.certified_error import certify_over_lambda, certify_test_error
+from poisoning.datasets import binary, fetch, load, prepare, split
 from poisoning.errors import SolverError
 from poisoning.models.svm import train_svm
 
@@ -296,3 +299,23 @@ def test_other_learners_are_refused():
     )  # fmt: skip
     with pytest.raises(TypeError, match="certify_test_error: the game's learner must be SVM"):
         certify_test_error(three, 1)
+
+
+@pytest.mark.real
+@pytest.mark.skipif("DATA_MIRROR" not in os.environ, reason="needs the real mails and digits")
+@pytest.mark.parametrize(
+    ("name", "domain", "lam", "points", "most"),
+    [("enron", "counts", 0.09, 1, 0.21), ("mnist", "box01", 0.3, 13, 0.025)],
+)
+def test_what_is_certain_of_real_data(tmp_path, name, domain, lam, points, most):
+    fetch(name, tmp_path)
+    prepare(name, "real", tmp_path)
+    loaded = load(tmp_path / "real" / name)
+    loaded = binary(loaded, positive=7, negative=1) if name == "mnist" else loaded
+    part = split(loaded, np.random.default_rng(0))
+    played = po.LinearGame(
+        part.X, part.y, part.X_test, part.y_test, domain=domain, learner=po.SVM(lam), defenses=()
+    )  # fmt: skip
+    attack = KKT(points / played.n, quantiles=(0.4,), decoy_copies=(8,))
+    found = certify_test_error(played, points, attacks=(attack,))
+    assert found.clean < found.attacked <= found.bound <= most < found.majority

@@ -1,5 +1,7 @@
 """A vote among models on separate parts: what is certified holds against every change tried."""
 
+import os
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -7,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.dummy import DummyClassifier
 from sklearn.naive_bayes import GaussianNB
+from sklearn.preprocessing import normalize
 
 import poisoning as po
 from poisoning.certificates.partition import partition_certificate, partition_sweep
+from poisoning.datasets import fetch, load, prepare, split
 from poisoning.learners import PartitionedVote, assigned
 
 
@@ -168,3 +172,17 @@ def test_parts_are_checked(parts, unchecked):
 def test_a_sweep_needs_numbers_of_parts(parts, unchecked):
     with pytest.raises(ValueError, match="parts must be a sequence of whole numbers"):
         partition_sweep(game(), parts)
+
+
+@pytest.mark.real
+@pytest.mark.skipif("DATA_MIRROR" not in os.environ, reason="needs the real mails")
+def test_four_mails_bring_a_vote_on_real_mail_below_ten_percent(tmp_path):
+    fetch("enron", tmp_path)
+    prepare("enron", "real", tmp_path)
+    part = split(load(tmp_path / "real" / "enron"), np.random.default_rng(0))
+    X, X_test = (sp.csr_array(normalize((X > 0).astype(float))) for X in (part.X, part.X_test))
+    played = po.LinearGame(
+        X, part.y, X_test, part.y_test, domain="nonnegative", learner=po.SVM(0.001), defenses=()
+    )  # fmt: skip
+    found = partition_certificate(played, 30)
+    assert found.bound(0) < found.bound(4) <= 0.10 < found.majority
