@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from jaxtyping import Int
 from numpy import ndarray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils import get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -265,7 +266,11 @@ class PartitionedVote(ClassifierMixin, BaseEstimator):
         """The model of one part, or the label that it votes for whatever the point."""
         if len(np.unique(y)) < 2:
             return y[0] if len(y) else self.classes_[0]
-        return (SVM() if self.learner is None else clone(self.learner)).fit(X, y)
+        return clone(self._model).fit(X, y)
+
+    @property
+    def _model(self) -> Any:
+        return SVM() if self.learner is None else self.learner
 
     def votes(self, X: Any) -> Int[ndarray, "m k"]:
         """How many models vote for each of ``classes_``, for every row of ``X`` (m, d)."""
@@ -282,11 +287,13 @@ class PartitionedVote(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> ndarray:
         """The label of most votes for every row of ``X`` (m, d); of equal votes the lower label."""
-        return self.classes_[np.argmax(self.votes(X), axis=1)]
+        most = np.argmax(self.votes(X), axis=1)
+        return self.classes_[most]
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags, own = super().__sklearn_tags__(), get_tags(self._model)
+        tags.classifier_tags.multi_class = own.classifier_tags.multi_class
+        tags.input_tags.sparse = own.input_tags.sparse
         return tags
 
 

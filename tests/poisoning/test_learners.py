@@ -45,7 +45,7 @@ def two_classes(seed=0, n=80, d=5):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, "PartitionedVote"])
 def test_scikit_learn_finds_nothing_wrong(name):
     """All of its checks pass, none is skipped; one of them needs a variable set at the start."""
     sources = Path(learners.__file__).parents[1]
