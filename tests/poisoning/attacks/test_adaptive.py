@@ -228,6 +228,19 @@ def test_it_plays_games_of_three_classes_and_other_learners():
     assert found.value > played.evaluate(X[:0], y[:0])["no-repeats"].test_error
 
 
+def test_a_pool_filled_once_serves_many_defenders():
+    played, attack = game("counts", [NoRepeats()]), Adaptive(ATTACK, percentiles=(80.0,))
+    filling, moving = np.random.default_rng(0).spawn(2)
+    pool = attack.pool(game("counts", [po.L2Defense()]), filling)
+    found, alone = attack.search(played, pool, moving), attack(played, 0)
+    assert (found.poison.X != alone.poison.X).nnz == 0
+    assert found.errors == alone.errors
+    other = played.with_defender(po.LogisticRegression(0.05), [NoRepeats()])
+    found = attack.search(other, pool, 0)
+    again = other.evaluate(found.poison.X, found.poison.y)
+    assert found.errors == {name: outcome.test_error for name, outcome in again.items()}
+
+
 def test_limits_without_poison_are_counted():
     played = game("real", [po.L2Defense()])
     found = Adaptive(Limited(), percentiles=(95.0, 70.0, 50.0))(played, 0)
