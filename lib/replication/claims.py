@@ -124,7 +124,7 @@ class Claim(_Strict):
     """One claim and the rules that decide on it."""
 
     id: str
-    paper: Literal["koh2021", "zhao2018", "carnerero2023", "wang2021"]
+    paper: Literal["koh2021", "zhao2018", "carnerero2023", "wang2021", "crossing"]
     origin: Literal["paper", "ours"] = "paper"
     asked_after: bool = Field(default=False, description="written when a run had been seen")
     source: str = Field(description="where the paper says so, or what in it ours stands beside")

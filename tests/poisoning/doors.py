@@ -692,6 +692,7 @@ def multi_task_game() -> Any:
 FIT = {"X": "matrix", "y": "array"}
 MATRIX = {"X": "matrix"}
 UNSEEN = {"y": frozenset({"short", "long"})}
+ROWS = frozenset({"short", "long", "empty", "short csr", "empty csr"})
 FIXED = frozenset({"narrow", "wide", "transposed"})
 
 # Defenses ----------------------------------------------------------------------------------------
@@ -910,22 +911,41 @@ def _() -> dict[str, Any]:
     return {"X": X1, "y": Y1, "learner": learner()}
 
 
-@door("defenses.trusted.TrustedChoice.fit", **FIT)
+SELVES = {
+    "TrustedChoice": lambda: poisoning.TrustedChoice([learner(), poisoning.SVM(1.0)], X1, Y1),
+    "Sanitized": lambda: poisoning.Sanitized(poisoning.LossDefense(), learner(), 0.1),
+    "ValidatedRemoval": lambda: poisoning.ValidatedRemoval(
+        poisoning.L2Defense(), learner(), [0.0, 0.1]
+    ),
+}
+
+
+def _defending_itself(name: str, make: Callable[[], Any]) -> None:
+    narrow = {} if name == "TrustedChoice" else ONE_CLASS
+
+    @door(f"defenses.trusted.{name}.fit", right_too=narrow, **FIT)
+    def _() -> dict[str, Any]:
+        return {"self": make(), **both(24)}
+
+    for method in ("decision_function", "predict"):
+
+        @door(
+            f"defenses.trusted.{name}.{method}",
+            foreign=True,
+            X="matrix",
+            right_too={"X": ROWS | {"strings", "huge"}},
+        )
+        def _() -> dict[str, Any]:
+            return {"self": make().fit(*both(24).values()), "X": X0}
+
+
+for _name, _make in SELVES.items():
+    _defending_itself(_name, _make)
+
+
+@door("defenses.trusted.TrustedChoice")  # as scikit-learn asks, it only stores what it is given
 def _() -> dict[str, Any]:
-    return {"self": poisoning.TrustedChoice([learner(), poisoning.SVM(1.0)], X1, Y1), **both()}
-
-
-@door("defenses.trusted.Sanitized.fit", right_too=ONE_CLASS, **FIT)
-def _() -> dict[str, Any]:
-    return {"self": poisoning.Sanitized(poisoning.LossDefense(), learner(), 0.1), **both()}
-
-
-@door("defenses.trusted.ValidatedRemoval.fit", right_too=ONE_CLASS, **FIT)
-def _() -> dict[str, Any]:
-    return {
-        "self": poisoning.ValidatedRemoval(poisoning.L2Defense(), learner(), [0.0, 0.1]),
-        **both(24),
-    }
+    return {"learners": [learner()], "X_trusted": X1, "y_trusted": Y1}
 
 
 # Feasible sets -----------------------------------------------------------------------------------
@@ -1137,9 +1157,6 @@ def _() -> dict[str, Any]:
 @door("models.linear.LinearModel", theta="array", bias="finite", right_too={"theta": SIZES})
 def _() -> dict[str, Any]:
     return {"theta": np.array([1.0, 2, 0]), "bias": 1.0}
-
-
-ROWS = frozenset({"short", "long", "empty", "short csr", "empty csr"})
 
 
 @door("models.linear.LinearModel.decision", X="matrix", right_too={"X": ROWS})
