@@ -105,7 +105,7 @@ def test_large_files_data_and_caches_are_not_in_git():
 def test_the_commands_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.M))
-    for text in ("README.md", "CONTRIBUTING.md"):
+    for text in ("README.md", "CONTRIBUTING.md", "docs/running.md"):
         used = set(re.findall(r"`?make ([a-z]+)", (ROOT / text).read_text()))
         assert used & targets
         assert {word for word in used if f"`make {word}" in (ROOT / text).read_text()} <= targets

@@ -1,6 +1,6 @@
-"""The README's results, written from ``results/``: ``python -m replication.readme``.
+"""Pages of results, written from ``results/``: ``python -m replication.readme``.
 
-No number in the README is typed by hand; a test compares the README with the results.
+A part of the README, the scorecard and the benchmarks. A test compares them with the results.
 """
 
 import argparse
@@ -48,47 +48,79 @@ GALLERY = {
 }  # fmt: skip
 """Pictures under ``results/paper/<paper>``, paper by paper, with their captions."""
 
+PICTURE = "koh2021/attacks/figures/figure-3-enron.png"
+"""The README's picture, under ``results/paper``."""
+
+CAPTION = "Three attacks on a spam filter, before five defenses"
+WRITTEN = "python -m replication.readme writes this page"
+LEGEND = """A rule is tested with the 95 % interval of what it compares: it holds, fails, or is
+undecided. A number of a paper is replicated inside an acceptance region around it, and stronger or
+weaker beyond. *Ours* is a claim that no paper makes; *asked after*, one whose rule was written
+after the run that decides it. `claims.yaml` has the rules."""
+
 TITLES = {
     "koh2021": "Koh, Steinhardt & Liang 2021",
     "zhao2018": "Zhao et al. 2018",
     "carnerero2023": "Carnerero-Cano et al. 2023",
     "wang2021": "Wang, Mianjy & Arora 2021",
+    "crossing": "Beyond the papers",
 }
 
 
 def results_section() -> str:
-    """Verdicts, pictures, claims and benchmarks as Markdown, from the paper profile's files."""
-    results = paths.ROOT / "results"
-    again = "run `dvc repro scorecard@paper` again"
-    rows = read_result(results / "paper" / "scorecard.json", _rows, again)
-    of_paper = {
-        paper: [row for row in rows if row["paper"] == paper]
-        for paper in dict.fromkeys(row["paper"] for row in rows)
-    }
+    """The README's part: one picture, and verdicts by paper and origin, from the scorecard."""
+    rows = _scorecard()
     shown = [verdict for verdict in VERDICTS if verdict in {row["verdict"] for row in rows}]
-    parts = [f"| profile paper | claims | {' | '.join(shown)} |", "|---" * (2 + len(shown)) + "|"]
-    for paper, claims in of_paper.items():
+    parts = [f"![{CAPTION}](results/paper/{PICTURE})", f"*{CAPTION}*", ""]
+    parts += [f"| [claims](results/paper/SCORECARD.md) | | {' | '.join(shown)} |"]
+    parts += ["|---" * (2 + len(shown)) + "|"]
+    for paper, claims in _by_paper(rows).items():
         for origin, whose in (("paper", ""), ("ours", ", our own claims")):
             verdicts = [row["verdict"] for row in claims if row["origin"] == origin]
             counts = " | ".join(str(verdicts.count(verdict)) for verdict in shown)
             if verdicts:
                 parts.append(f"| {TITLES[paper]}{whose} | {len(verdicts)} | {counts} |")
-    for paper, claims in of_paper.items():
-        parts += ["", f"### {TITLES[paper]}", ""]
+    return "\n".join(parts)
+
+
+def scorecard_page() -> str:
+    """Every claim with its verdict, paper by paper, and pictures."""
+    parts = [f"<!-- {WRITTEN} -->", "# Scorecard", "", LEGEND]
+    for paper, claims in _by_paper(_scorecard()).items():
+        parts += ["", f"## {TITLES[paper]}", ""]
         for picture, caption in GALLERY.get(paper, ()):
-            parts += [f"![{caption}](results/paper/{paper}/{picture})", f"*{caption}*", ""]
-        parts += [f"<details><summary>Claim by claim ({len(claims)})</summary>", ""]
+            parts += [f"![{caption}]({paper}/{picture})", f"*{caption}*", ""]
         parts += _claims(claims)
-        parts += ["", "</details>"]
-    benchmarks = read_result(results / "bench.json", dict, "run `make bench` again")
-    parts += ["", "### Benchmarks", "", "`make bench`, medians of one run:", ""]
+    return "\n".join(parts) + "\n"
+
+
+def benchmarks_page() -> str:
+    """Every row of ``results/bench.json``."""
+    benchmarks = read_result(paths.ROOT / "results" / "bench.json", dict, "run `make bench` again")
+    parts = [f"<!-- {WRITTEN} -->", "# Benchmarks", "", "`make bench`, medians of one run:", ""]
     parts += ["| what | ours | peer | ratio | data |", "|---|---|---|---|---|"]
     parts += [
         f"| `{name}` | {_seconds(record['ours_s'])} | {record.get('peer') or '–'} "
         f"{_seconds(record.get('peer_s'))} | {_ratio(record.get('ratio'))} | {record['data']} |"
         for name, record in sorted(benchmarks.items())
     ]
-    return "\n".join(parts)
+    return "\n".join(parts) + "\n"
+
+
+PAGES = {"results/paper/SCORECARD.md": scorecard_page, "results/BENCHMARKS.md": benchmarks_page}
+"""Pages that are written whole, below the project's folder."""
+
+
+def _scorecard() -> list[dict[str, Any]]:
+    again = "run `dvc repro scorecard@paper` again"
+    return read_result(paths.ROOT / "results" / "paper" / "scorecard.json", _rows, again)
+
+
+def _by_paper(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        paper: [row for row in rows if row["paper"] == paper]
+        for paper in dict.fromkeys(row["paper"] for row in rows)
+    }
 
 
 def _rows(found: Any) -> list[dict[str, Any]]:
@@ -140,15 +172,18 @@ def with_results(text: str, section: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Rewrite the README's results; print one sentence, return 1 where they cannot be read."""
+    """Rewrite the pages; print one sentence, return 1 where results cannot be read."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     try:
         section = results_section()
+        pages = {place: page() for place, page in PAGES.items()}
     except ReadingError as error:
         print(error, file=sys.stderr)
         return 1
     readme = paths.ROOT / "README.md"
     files.write_text(readme, with_results(readme.read_text(encoding="utf-8"), section))
+    for place, text in pages.items():
+        files.write_text(paths.ROOT / place, text)
     return 0
 
 

@@ -227,7 +227,8 @@ def test_metrics_fit_a_terminal():
 
 def test_every_dvc_command_of_the_readme_is_run_by_a_test():
     text = "".join(
-        (paths.ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md")
+        (paths.ROOT / name).read_text("utf-8")
+        for name in ("README.md", "CONTRIBUTING.md", "docs/running.md")
     )
     used = set(re.findall(r"dvc (?:exp |metrics |plots |params )?[a-z]+", text))
     here = (paths.ROOT / "tests/replication/test_stages.py").read_text("utf-8")
