@@ -119,3 +119,19 @@ def test_the_layers_hold():
         text=True,
     )
     assert run.returncode == 0, run.stdout
+
+
+def test_the_index_of_equations_names_code_that_exists():
+    text = (ROOT / "docs/equations.md").read_text()
+    found = 0
+    for line in filter(lambda line: line.startswith("|"), text.splitlines()):
+        folder = source = ""
+        for word in re.findall(r"`([^`]+)`", line):
+            if word.endswith(".py"):
+                folder = word.rpartition("/")[0] or folder
+                place = ROOT if folder == "bench" else ROOT / "lib"
+                source = (place / folder / word.rpartition("/")[2]).read_text()
+            else:
+                found += 1
+                assert re.search(rf"\b(def|class) {word.rpartition('.')[2]}\b", source), word
+    assert found > 40
