@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -166,27 +167,44 @@ class Notebook:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    def recorded(self, name: str, metric: str) -> float:
+        """A number that another notebook has recorded in this profile; NaN if there is none yet.
+
+        For figures, which may show beside their own what has its place elsewhere.
+        """
+        file = paths.pipeline_results(self.profile, name) / "metrics.json"
+        if not file.is_file():
+            return float("nan")
+        metrics = json.loads(file.read_text(encoding="utf-8"))["metrics"]
+        return float(metrics.get(metric, {}).get("value", "nan"))
+
     def timing(self, name: str, value: Any) -> None:
         """Record measured seconds; they never enter ``metrics.json``."""
         self._timings[name] = value
 
     def figure(self, figure: Figure, name: str) -> None:
-        """Write the figure as PNG, stamped if it shows stand-in data."""
+        """Write the figure as PNG, stamped if it shows stand-in data, and show it with its text."""
+        from IPython.display import display
+
         self._stamp(figure)
         plotting.save(figure, self.folder / "figures" / f"{name}.png")
+        display(figure, metadata={"image/png": {"alt": plotting.describe(figure)}})
+        plt.close(figure)  # or the notebook would show it once more
         self._show_pipelines(f"figures/{name}.png")
 
     def timed_figure(self, figure: Figure, name: str) -> str:
         """Write a figure that shows measured seconds, apart from what must be reproducible.
 
         Returns the Markdown that shows it: the executed notebook then links the picture and
-        stays identical from run to run.
+        stays identical from run to run, with a text that leaves out the title, where seconds are.
         """
         self._stamp(figure)
         file = self.folder / "timed" / f"{name}.png"
         plotting.save(figure, file)
+        plt.close(figure)
         beside = self.folder if paths.in_pipeline() else params.notebook_file(self.name).parent
-        return f"![{name}]({Path(os.path.relpath(file, beside)).as_posix()})"
+        text = plotting.describe(figure, finding=False).translate(str.maketrans("[]", "()"))
+        return f"![{text}]({Path(os.path.relpath(file, beside)).as_posix()})"
 
     def table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write the table as CSV, rounded to six significant digits, and return it."""

@@ -1,22 +1,87 @@
-"""The look of every figure: the paper's value drawn beside ours, the stand-in stamp."""
+"""The one visual language of all figures: canvas, colours by role, names, legend, title, checks.
 
-from collections.abc import Sequence
+A colour means the same in every figure. The colours that may meet in one picture lie at least
+:data:`LEAST_DIFFERENCE` apart, also for readers who see with two kinds of cones. The paper's number
+is an open diamond, the error without an attack a dotted grey line. A title is a sentence made from
+the numbers that are drawn, so that it changes when they do.
+"""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from jaxtyping import Float
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.colors import rgb_to_hsv, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from numpy import ndarray
+from numpy.typing import ArrayLike
 
+from poisoning.metrics import mean_interval
 from poisoning.models.linear import LinearModel
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 
-OURS = "#20639b"
-PAPER = "#d1495b"
-POSITIVE = "#2a6fbb"
-NEGATIVE = "#c8553d"
-POISON = "#111111"
+WIDTH = 8.0
+"""Inches of every figure."""
+
+SHOWN = 800
+"""Pixels that a page gives a figure."""
+
+SMALLEST = 10.0
+"""The least height of text, in pixels of a figure :data:`SHOWN` pixels wide."""
+
+LEAST_DIFFERENCE = 20.0
+"""Between two colours of one picture, in CIELAB."""
+
+NAVY, ORANGE, GREEN = "#073aa0", "#db8b38", "#017b43"
+RED, PLUM, SKY = "#940400", "#800b66", "#83abe7"
+
+PAPER = "#111111"
+CLEAN = "#8f8f8f"
+OURS = NAVY
+
+CLASSES = {1.0: NAVY, -1.0: ORANGE}
+ATTACKS = {
+    "flip": SKY, "alfa": RED, "alfa-l2": RED, "alfa-limited": GREEN,
+    "influence": PLUM, "kkt": NAVY, "minmax": ORANGE,
+}  # fmt: skip
+DEFENSES = {"none": RED, "l2": NAVY, "slab": SKY, "loss": ORANGE, "svd": GREEN, "knn": PLUM}
+GRADIENTS = {
+    "random": PLUM, "paper": ORANGE, "printed": ORANGE, "small": SKY, "fixed": GREEN, "total": NAVY,
+}  # fmt: skip
+POLICIES = {"none": RED, "large": GREEN, "cv": PLUM, "learned": NAVY, "layers": ORANGE}
+LAYERS = {"first hidden": SKY, "second hidden": ORANGE, "output": NAVY}
+PENALTIES = {"l2": NAVY, "l1": ORANGE}
+POISONS = {"A": ORANGE, "A, other": RED, "B": GREEN, "B, other": PLUM, "C": NAVY, "C, less": SKY}
+VERDICTS = {
+    "replicated": GREEN, "stronger": NAVY, "weaker": SKY, "partial": ORANGE, "not replicated": RED,
+}  # fmt: skip
+
+DATA = {
+    "enron": "Enron", "imdb": "IMDB", "mnist-1-7": "MNIST 1 v 7", "dogfish": "Dogfish",
+    "mnist": "MNIST", "mnist-wide": "MNIST, wide", "fashion-mnist": "Fashion-MNIST",
+    "cifar-10": "CIFAR-10", "sarcos": "Sarcos", "landmine": "Landmine",
+}  # fmt: skip
+"""Data sets as readers know them; results use the keys."""
+
+BEHIND = {
+    "none": "no defense", "l2": "L2", "slab": "slab", "loss": "loss", "svd": "SVD", "knn": "k-NN",
+    "min of 5": "least of 5", "all": "all five", "random": "random", "oracle": "perfect",
+}  # fmt: skip
+"""Defenses as readers know them, in the order of every figure; results use the keys."""
+
+_WHISKER = {"fmt": "none", "ecolor": "#444444", "elinewidth": 1.1, "capsize": 2.5, "zorder": 6}
+STAMP = "stamp"
 
 
 def use_style() -> None:
@@ -24,10 +89,184 @@ def use_style() -> None:
     style.use(STYLE)
 
 
+def canvas(
+    rows: int = 1, columns: int = 1, height: float = 2.6, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure of the one width; ``height``: inches of a row. Panels: an array, rows by columns."""
+    size = WIDTH, 0.9 + height * rows
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+
+
+def shades(number: int) -> list[Any]:
+    """Colours for an ordered quantity, such as widths, from dark to light."""
+    return list(plt.get_cmap("viridis")(np.linspace(0.0, 0.85, number)))
+
+
+def lighter(colour: str) -> Any:
+    """The same colour half-way to white: a variant of what the colour stands for."""
+    return tuple(0.5 + 0.5 * part for part in to_rgb(colour))
+
+
+def moved(before: float, after: float, unit: str = " %", digits: int = 1) -> str:
+    """What became of a number, in words that the two decide; which may be NaN."""
+    if not np.isfinite(after):
+        return "is not known"
+    if not np.isfinite(before):
+        return f"is {after:.{digits}f}{unit}"
+    old, new = f"{before:.{digits}f}", f"{after:.{digits}f}"
+    if old == new:
+        return f"stays at {old}{unit}"
+    return f"{'rises' if after > before else 'falls'} from {old} to {new}{unit}"
+
+
+def repeated(n: int, what: str = "split") -> str:
+    """What a mean and its interval are taken over."""
+    if n == 1:
+        return f"One {what}, no interval."
+    return f"Mean of {n} {what}s and its 95 % interval."
+
+
+def bars(
+    axes: Axes,
+    values: ArrayLike,
+    halves: ArrayLike,
+    *,
+    place: int = 0,
+    of: int = 1,
+    written: bool = False,
+    **look: Any,
+) -> Float[ndarray, " groups"]:
+    """One bar in each group with half its interval, the ``place``-th ``of`` so many.
+
+    Returns where the bars stand; ``written`` puts the value on each.
+    """
+    heights, halves = np.asarray(values, float), np.asarray(halves, float)
+    width = 0.84 / of
+    x = np.arange(len(heights)) + (place - (of - 1) / 2) * width
+    axes.bar(x, heights, 0.92 * width, **look)
+    # Errors and shares end at 0, and so do their intervals.
+    below = np.minimum(halves, np.abs(heights))
+    axes.errorbar(x, heights, np.array([below, halves]), **_WHISKER)
+    for at, height, half in zip(x, heights, np.nan_to_num(halves), strict=True) if written else ():
+        axes.annotate(f"{height:.1f}", (at, height + max(half, 0.0)), (0, 3), ha="center",
+                      textcoords="offset points", fontsize="small")  # fmt: skip
+    return x
+
+
+def errors(axes: Axes, frame: pd.DataFrame, **options: Any) -> Float[ndarray, " groups"]:
+    """Test errors in per cent behind each defense, in the order of :data:`BEHIND`.
+
+    ``frame`` has the columns ``defense``, ``test error`` and ``±``, one row for each bar;
+    ``options`` are those of :func:`bars`.
+    """
+    of = 100 * frame.set_index("defense")[["test error", "±"]].astype(float)
+    of = of.loc[[defense for defense in BEHIND if defense in of.index]]
+    x = bars(axes, of["test error"], of["±"], **options)
+    groups(axes, [BEHIND[defense] for defense in of.index])
+    axes.set_ylabel("test error (%)")
+    return x
+
+
+def groups(axes: Axes, names: Sequence[str]) -> None:
+    """Name the groups of bars."""
+    axes.set_xticks(range(len(names)), names)
+    axes.grid(axis="x", visible=False)
+
+
+def heatmap(axes: Axes, grid: pd.DataFrame, form: str, **options: Any) -> Any:
+    """A table as colours with its numbers written in; "–" where it has none.
+
+    Returns what a colour bar is made from.
+    """
+    image = axes.imshow(grid.to_numpy(float), aspect="auto", **options)
+    for (row, column), value in np.ndenumerate(grid.to_numpy(float)):
+        known = np.isfinite(value)
+        dark = known and rgb_to_hsv(image.to_rgba(value)[:3])[2] < 0.72
+        axes.text(column, row, format(value, form) if known else "–", ha="center", va="center",
+                  fontsize="small", color="white" if dark else "black")  # fmt: skip
+    axes.set_xticks(range(grid.shape[1]), grid.columns)
+    axes.set_yticks(range(grid.shape[0]), grid.index)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def curve(axes: Axes, x: ArrayLike, y: ArrayLike, half: ArrayLike, **look: Any) -> None:
+    """A line through means, with half the interval of each."""
+    drawn = {"marker": "o", "markersize": 4, "linewidth": 1.5, "capsize": 2.5} | look
+    axes.errorbar(np.asarray(x, float), np.asarray(y, float), np.asarray(half, float), **drawn)
+
+
+def band(axes: Axes, x: ArrayLike, repeats: Float[ndarray, "repeats points"], **look: Any) -> None:
+    """The mean of curves as a line, its 95 % interval as a band."""
+    means = [mean_interval(list(values)) for values in repeats.T]
+    middle, half = (np.array([getattr(m, part) for m in means]) for part in ("value", "half_width"))
+    (line,) = axes.plot(x, middle, **({"linewidth": 1.6} | look))
+    axes.fill_between(np.asarray(x, float), middle - half, middle + half, linewidth=0,
+                      color=line.get_color(), alpha=0.2)  # fmt: skip
+
+
+def published(axes: Axes, x: ArrayLike, y: ArrayLike, **look: Any) -> None:
+    """The paper's numbers; NaN where it has none."""
+    drawn = {"label": "paper", "color": PAPER, "marker": "D", "markersize": 7} | look
+    axes.plot(np.asarray(x, float), np.asarray(y, float), linestyle="", markerfacecolor="white",
+              markeredgewidth=1.6, zorder=8, **drawn)  # fmt: skip
+
+
+def not_legible(axes: Axes) -> None:
+    """Say in the legend that the copy of the paper at hand has lost its number."""
+    axes.plot([], [], linestyle="", label="paper's value not legible")
+
+
+def without_attack(axes: Axes, value: float, label: str = "no attack") -> None:
+    """A line where the number is without an attack; none if it is NaN."""
+    if np.isfinite(value):
+        axes.axhline(value, color=CLEAN, linestyle=":", linewidth=1.8, label=label, zorder=1)
+
+
+def boundary(axes: Axes, model: LinearModel) -> None:
+    """Draw θ·x + b = 0 of a two-dimensional model within the present limits."""
+    point = -model.bias * model.theta / (model.theta @ model.theta)
+    limits = axes.get_xlim(), axes.get_ylim()
+    along = np.array([-model.theta[1], model.theta[0]])
+    axes.axline(point, point + along, color="black", linewidth=1.5)
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def finish(figure: Figure, finding: str, note: str) -> None:
+    """The finding as title, one legend of all panels below them, and a note on data and repeats."""
+    sentence = finding[:1].upper() + finding[1:]
+    figure.suptitle(textwrap.fill(sentence, 84), x=0.01, ha="left", fontweight="bold")
+    entries = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    widest = max(map(len, entries), default=0)
+    figure.legend(
+        entries.values(), entries, title=textwrap.fill(note, 112), alignment="left",
+        loc="outside lower left", ncols=max(1, min(len(entries), 104 // (widest + 8))),
+    )  # fmt: skip
+
+
+def describe(figure: Figure, *, finding: bool = True) -> str:
+    """The alternative text: the finding, what each panel shows, the series, and the note."""
+    parts = [figure.get_suptitle()] if finding else []
+    for axes in figure.axes:
+        axis = " against ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
+        parts.append(": ".join(filter(None, (axes.get_title(), axis))))
+    for legend in figure.legends:
+        parts.append("Series: " + ", ".join(text.get_text() for text in legend.get_texts()))
+        parts.append(legend.get_title().get_text())
+    sentences = dict.fromkeys(" ".join(part.split()).removesuffix(".") for part in parts)
+    return ". ".join(filter(None, sentences)) + "."
+
+
 def save(figure: Figure, file: Path) -> None:
-    """Write a PNG without a date or a version in it."""
+    """Write a PNG with its alternative text and what :func:`faults` finds, but without a date."""
     figure.draw_without_rendering()  # only the second drawing places a legend beside its axes
-    figure.savefig(file, metadata={"Software": None})
+    told = {"Software": None, "Description": describe(figure)}
+    found = faults(figure)
+    figure.savefig(file, metadata=told | ({"Warning": "\n".join(found)} if found else {}))
 
 
 def stamp(figure: Figure, text: str) -> None:
@@ -43,42 +282,49 @@ def stamp(figure: Figure, text: str) -> None:
         va="center",
         rotation=20,
         zorder=100,
+        gid=STAMP,
     )
 
 
-def bars_with_paper(
-    axes: Axes,
-    names: Sequence[str],
-    values: Sequence[float],
-    errors: Sequence[tuple[float, float] | None],
-    paper: Sequence[float | None],
-    unit: str = "%",
-) -> None:
-    """One bar per name with its 95 % interval, and the paper's number as a dash beside it."""
-    for index, (value, interval, published) in enumerate(zip(values, errors, paper, strict=True)):
-        axes.bar(index, value, width=0.62, color=OURS, label="ours" if index == 0 else None)
-        if interval is not None:
-            axes.vlines(index, *interval, colors="black", linewidth=1.4, zorder=6)
-        if published is not None:
-            first = all(earlier is None for earlier in paper[:index])
-            ends = index - 0.39, index + 0.39
-            label = "paper" if first else None
-            axes.hlines(published, *ends, colors=PAPER, linewidth=2.5, label=label, zorder=5)
-        axes.annotate(
-            f"{value:.1f}", (index, 0), xytext=(0, 4), textcoords="offset points",
-            ha="center", color="white", fontsize="small",
-        )  # fmt: skip
-    axes.set_xticks(range(len(names)), names)
-    axes.set_ylabel(f"test error ({unit})")
-    axes.set_ylim(bottom=0.0, auto=True)  # the top still adapts to axes that share it
-    axes.grid(axis="x", visible=False)
-    axes.legend(frameon=False, loc="upper right")
+def faults(figure: Figure) -> list[str]:
+    """What a reader could not read: a sentence for each text that is too small, cut off or covered.
+
+    Boxes are those of the texts that are drawn, upright; a stamp does not count.
+    """
+    found = []
+    if figure.get_figwidth() != WIDTH:
+        found.append(f"The figure is {figure.get_figwidth():g} inches wide, not {WIDTH:g}.")
+    if any(axes.get_legend() for axes in figure.axes):
+        found.append("A legend lies inside axes.")
+    drawn = list(_drawn(figure))
+    for text, box in drawn:
+        pixels = text.get_fontsize() / 72 * SHOWN / WIDTH
+        if pixels < SMALLEST:
+            found.append(f"{text.get_text()!r} is {pixels:.1f} pixels high.")
+        if not (figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and
+                figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1):  # fmt: skip
+            found.append(f"{text.get_text()!r} is cut off.")
+    for (one, box), (other, its) in combinations(drawn, 2):
+        common = Bbox.intersection(box, its)
+        if common is not None and min(common.width, common.height) > 1.0:
+            found.append(f"{one.get_text()!r} and {other.get_text()!r} overlap.")
+    return found
 
 
-def boundary(axes: Axes, model: LinearModel) -> None:
-    """Draw θ·x + b = 0 of a two-dimensional model within the present limits."""
-    point = -model.bias * model.theta / (model.theta @ model.theta)
-    limits = axes.get_xlim(), axes.get_ylim()
-    along = np.array([-model.theta[1], model.theta[0]])
-    axes.axline(point, point + along, color="black", linewidth=1.5)
-    axes.set(xlim=limits[0], ylim=limits[1])
+class _Recorder(RendererAgg):
+    """Draws, and remembers which texts it was given: hidden labels of ticks never come."""
+
+    def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None):  # type: ignore[no-untyped-def]
+        self.texts: dict[Text, None]
+        self.texts[mtext] = None
+        super().draw_text(gc, x, y, s, prop, angle, ismath, mtext)
+
+
+def _drawn(figure: Figure) -> Iterator[tuple[Text, Bbox]]:
+    """The texts of a figure and their boxes in pixels."""
+    recorder = _Recorder(*figure.bbox.size, figure.dpi)
+    recorder.texts = {}
+    figure.draw(recorder)
+    for text in recorder.texts:
+        if text is not None and text.get_gid() != STAMP:
+            yield text, text.get_window_extent(recorder)

@@ -9,7 +9,6 @@ import torch
 from poisoning.datasets import prepare
 from poisoning.errors import DataError
 from poisoning.metrics import Estimate, mean_interval
-from poisoning.models.linear import LinearModel
 from replication import paths, plotting
 from replication.notebook import Notebook
 from replication.provenance import provenance
@@ -24,11 +23,10 @@ def notebook(tmp_path, monkeypatch):
 
 
 def picture():
-    figure, axes = plt.subplots(figsize=(4, 3))
-    plotting.bars_with_paper(
-        axes, ["l2", "svd"], [23.4, 22.0], [(22.0, 25.0), None], [None, 22.5]
-    )  # fmt: skip
-    plotting.boundary(axes, LinearModel(np.array([1.0, -2.0]), 0.5))
+    figure, ((axes,),) = plotting.canvas()
+    plotting.bars(axes, [23.4, 22.0], [1.6, np.nan], label="ours")
+    axes.set_ylabel("test error (%)")
+    plotting.finish(figure, "L2 rises to 23.4 %", "Enron.")
     return figure
 
 
@@ -70,12 +68,34 @@ def test_real_figures_are_not_stamped(tmp_path, monkeypatch):
     monkeypatch.setenv(paths.RESULTS_VARIABLE, str(tmp_path))
     figure = picture()
     Notebook("koh2021/kkt", "quick").figure(figure, "figure-3")
-    assert figure.texts == []
+    assert "STAND-IN DATA" not in [text.get_text() for text in figure.texts]
+
+
+def test_the_executed_notebook_shows_a_figure_once_with_its_alternative_text(notebook, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *a, **options: shown.append((a, options)))
+    figure = picture()
+    notebook.figure(figure, "figure-3")
+    text = "L2 rises to 23.4 %. test error (%). Series: ours. Enron."
+    assert shown == [((figure,), {"metadata": {"image/png": {"alt": text}}})]
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_a_number_of_another_notebook_can_be_shown_beside(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert np.isnan(notebook.recorded("koh2021/defenses", "enron.clean_error"))
+    folder = tmp_path / "results" / "demo" / "koh2021" / "defenses"
+    folder.mkdir(parents=True)
+    metrics = {"metrics": {"enron.clean_error": {"value": 0.03, "ci95": None, "n": 1}}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert notebook.recorded("koh2021/defenses", "enron.clean_error") == 0.03
+    assert np.isnan(notebook.recorded("koh2021/defenses", "imdb.clean_error"))
 
 
 def test_figures_with_seconds_lie_apart(notebook):
     markdown = notebook.timed_figure(picture(), "figure-4")
-    assert markdown == "![figure-4](timed/figure-4.png)"
+    # The text leaves out the title, in which seconds may stand.
+    assert markdown == "![test error (%). Series: ours. Enron.](timed/figure-4.png)"
     assert (notebook.folder / "timed" / "figure-4.png").is_file()
     assert list((notebook.folder / "figures").iterdir()) == []
 
@@ -107,7 +127,7 @@ def test_a_run_by_hand_writes_elsewhere_and_shows_the_pipelines_result(
     (committed / "headline.json").write_text('{"clean": 0.5}')
     (committed / "figures" / "a.png").write_bytes(b"png")
     shown = []
-    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr("IPython.display.display", lambda what, **_: shown.append(what))
     monkeypatch.setattr("IPython.display.Image", lambda filename: filename)
     notebook = Notebook("koh2021/kkt", "paper")
     assert notebook.folder == tmp_path / "results" / "lab" / "paper" / "koh2021" / "kkt"

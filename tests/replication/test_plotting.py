@@ -1,41 +1,189 @@
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-import pytest
-import seaborn as sns
-from matplotlib.colors import to_rgba
+from itertools import combinations
 
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from poisoning.models.linear import LinearModel
 from replication import plotting
 
-OURS = (
-    "axes.spines.right", "axes.spines.top", "axes.titlesize", "figure.constrained_layout.use",
-    "figure.dpi", "savefig.dpi", "image.cmap", "backend",
-)  # fmt: skip
+# Machado, Oliveira & Fernandes 2009, "A physiologically-based model for simulation of color vision
+# deficiency", severity 1, for linear RGB.
+SEEN = {
+    "by three kinds of cones": np.eye(3),
+    "protan": np.array([[0.152286, 1.052583, -0.204868],
+                        [0.114503, 0.786281, 0.099216],
+                        [-0.003882, -0.048116, 1.051998]]),
+    "deutan": np.array([[0.367322, 0.860646, -0.227968],
+                        [0.280085, 0.672501, 0.047413],
+                        [-0.011820, 0.042940, 0.968881]]),
+    "tritan": np.array([[1.255528, -0.076749, -0.178779],
+                        [-0.078411, 0.930809, 0.147602],
+                        [0.004733, 0.691367, 0.303900]]),
+}  # fmt: skip
+# IEC 61966-2-1: linear RGB to XYZ, relative to its white.
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+XYZ /= XYZ.sum(axis=1, keepdims=True)
+
+FAMILIES = ("CLASSES", "ATTACKS", "DEFENSES", "GRADIENTS", "POLICIES", "LAYERS", "PENALTIES",
+            "POISONS", "VERDICTS")  # fmt: skip
 
 
-def test_the_style_is_seaborns_but_for_what_it_says():
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        sns.set_theme(style="whitegrid", context="notebook", font_scale=0.9)
-        theirs = mpl.rcParams.copy()
-        mpl.rcdefaults()
+def linear(colour):
+    rgb = np.array(to_rgb(colour))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(colour, seen):
+    """CIELAB of a colour as it is seen."""
+    x, y, z = XYZ @ np.clip(seen @ linear(colour), 0.0, 1.0)
+    fx, fy, fz = (np.cbrt(v) if v > 216 / 24389 else (24389 / 27 * v + 16) / 116 for v in (x, y, z))
+    return np.array([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)])
+
+
+def contrast(colour):
+    """The ratio of WCAG 2 against white."""
+    return 1.05 / (XYZ[1] @ linear(colour) + 0.05)
+
+
+@pytest.fixture(autouse=True)
+def styled():
+    with plt.rc_context():
         plotting.use_style()
-        for name in set(theirs) - set(OURS):
-            ours, wanted = mpl.rcParams[name], theirs[name]
-            if name == "axes.prop_cycle":
-                ours, wanted = ([to_rgba(c["color"]) for c in cycle] for cycle in (ours, wanted))
-            elif isinstance(wanted, float):
-                wanted = pytest.approx(wanted)
-            elif name == "patch.edgecolor":
-                ours, wanted = to_rgba(ours), to_rgba(wanted)
-            assert ours == wanted, name
+        yield
+    plt.close("all")
 
 
-def test_panels_that_share_an_axis_show_the_tallest_bar_of_all():
-    figure, panels = plt.subplots(1, 2, sharey=True)
-    for axes, value in zip(panels, (20.0, 50.0), strict=True):
-        plotting.bars_with_paper(axes, ["l2"], [value], [(value - 1, value + 5)], [value + 2])
-    figure.canvas.draw()
-    for axes in panels:
-        assert axes.get_ylim()[0] == 0.0
-        assert axes.get_ylim()[1] >= 55.0
-    plt.close(figure)
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_colours_that_meet_can_be_told_apart(family, seen):
+    colours = {*getattr(plotting, family).values(), plotting.PAPER, plotting.CLEAN}
+    for one, other in combinations(sorted(colours), 2):
+        difference = np.linalg.norm(lab(one, SEEN[seen]) - lab(other, SEEN[seen]))
+        assert difference >= plotting.LEAST_DIFFERENCE, (one, other)
+
+
+def test_the_difference_of_colours_is_that_of_cielab():
+    plain = SEEN["by three kinds of cones"]
+    np.testing.assert_allclose(lab("white", plain), [100, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(lab("#ff0000", plain), [53.24, 80.09, 67.20], atol=0.1)
+    red, green = (lab(colour, SEEN["deutan"]) for colour in ("#c00000", "#407000"))
+    assert np.linalg.norm(red - green) < plotting.LEAST_DIFFERENCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_colours_stand_out_from_the_page(family):
+    assert min(map(contrast, getattr(plotting, family).values())) > 2.0
+    assert contrast(plotting.PAPER) > 7.0
+
+
+def picture():
+    figure, panels = plotting.canvas(1, 2)
+    frame = pd.DataFrame(
+        {
+            "defense": ["svd", "none", "l2"],
+            "test error": [0.24, 0.27, 0.25],
+            "±": [0.01, np.nan, 0.3],
+        }
+    )
+    x = plotting.errors(panels[0, 0], frame, color=plotting.OURS, label="ours", written=True)
+    plotting.published(panels[0, 0], x[:1], [22.5])
+    plotting.without_attack(panels[0, 0], 3.1)
+    repeats = np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 5.0]])
+    plotting.band(panels[0, 1], [1, 2, 3], repeats, color=plotting.GREEN, label="mean")
+    plotting.curve(panels[0, 1], [1, 2, 3], [1, 1, 2], [0.1, np.nan, 0.1], label="ours")
+    panels[0, 1].set(xlabel="examples", ylabel="test error (%)", title="growth")
+    plotting.finish(figure, "the error rises from 3.1 to 24 %", "Enron. " + plotting.repeated(6))
+    return figure
+
+
+def test_a_figure_made_by_these_functions_can_be_read():
+    figure = picture()
+    assert plotting.faults(figure) == []
+    plotting.stamp(figure, "stand-in data")
+    assert plotting.faults(figure) == []
+
+
+def test_defenses_stand_in_one_order_by_the_names_of_readers():
+    axes = picture().axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["no defense", "L2", "SVD"]
+    assert [round(bar.get_height()) for bar in axes.patches] == [27, 25, 24]
+
+
+def test_an_interval_of_an_error_ends_at_zero():
+    axes = plt.subplots()[1]
+    plotting.bars(axes, [2.0], [5.0])
+    ((low, high),) = axes.collections[0].get_segments()
+    assert (low[1], high[1]) == (0.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda f: f.set_figwidth(9.0), "9 inches wide"),
+        (lambda f: f.axes[0].legend(), "legend lies inside"),
+        (lambda f: f.axes[1].set_title("growth", fontsize=6.5), "'growth' is 9.0 pixels high"),
+        (lambda f: f.text(0.99, 0.5, "too long for its place"), "'too long for its place' is cut"),
+        (lambda f: f.axes[0].set_xticks([0, 0.2], ["no defense", "L2 and slab"]),
+         "'no defense' and 'L2 and slab' overlap"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_told(spoil, told):
+    figure = picture()
+    spoil(figure)
+    assert any(told in fault for fault in plotting.faults(figure))
+
+
+def test_labels_of_ticks_that_are_not_drawn_do_not_count():
+    figure = picture()
+    figure.axes[1].set_xticks([1.0, 2.0, 1e9], ["one", "two", "far away"])
+    figure.axes[1].set_xlim(0, 3)
+    assert plotting.faults(figure) == []
+
+
+def test_a_png_carries_its_text_and_its_faults(tmp_path):
+    figure = picture()
+    plotting.save(figure, tmp_path / "good.png")
+    with Image.open(tmp_path / "good.png") as image:
+        assert image.text == {"Description": plotting.describe(figure)}
+        assert image.width == plotting.WIDTH * 150
+    figure.text(0.99, 0.5, "too long for its place")
+    plotting.save(figure, tmp_path / "bad.png")
+    with Image.open(tmp_path / "bad.png") as image:
+        assert image.text["Warning"] == "'too long for its place' is cut off."
+
+
+def test_the_alternative_text_says_what_is_shown():
+    figure = picture()
+    assert plotting.describe(figure) == (
+        "The error rises from 3.1 to 24 %. test error (%). growth: test error (%) against "
+        "examples. Series: paper, no attack, ours, mean. Enron. Mean of 6 splits and its 95 % interval."
+    )
+    assert plotting.describe(figure, finding=False).startswith("test error (%).")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (3.1, 24.23, "rises from 3.1 to 24.2 %"),
+        (24.23, 3.1, "falls from 24.2 to 3.1 %"),
+        (3.101, 3.149, "stays at 3.1 %"),
+        (float("nan"), 3.1, "is 3.1 %"),
+        (3.1, float("nan"), "is not known"),
+    ],
+)
+def test_words_follow_the_numbers(before, after, words):
+    assert plotting.moved(before, after) == words
+
+
+def test_a_boundary_passes_where_the_model_is_zero():
+    axes = plt.subplots()[1]
+    axes.set(xlim=(-3, 3), ylim=(-3, 3))
+    model = LinearModel(np.array([1.0, -2.0]), 0.5)
+    plotting.boundary(axes, model)
+    assert axes.get_xlim() == (-3, 3)
+    point = np.array(axes.lines[0].get_xy1())
+    assert point @ model.theta + model.bias == pytest.approx(0.0)
