@@ -63,6 +63,10 @@ POLICIES = {"none": RED, "large": GREEN, "cv": PLUM, "learned": NAVY, "layers": 
 LAYERS = {"first hidden": SKY, "second hidden": ORANGE, "output": NAVY}
 PENALTIES = {"l2": NAVY, "l1": ORANGE}
 POISONS = {"A": ORANGE, "A, other": RED, "B": GREEN, "B, other": PLUM, "C": NAVY, "C, less": SKY}
+SETS = {"sarcos": NAVY, "landmine": ORANGE, "mnist": GREEN}
+OTHERS = (NAVY, ORANGE, GREEN, RED, PLUM, SKY)
+"""For series that have no role in other figures, in this order."""
+
 VERDICTS = {
     "replicated": GREEN, "stronger": NAVY, "weaker": SKY, "partial": ORANGE, "not replicated": RED,
 }  # fmt: skip
@@ -263,7 +267,6 @@ def describe(figure: Figure, *, finding: bool = True) -> str:
 
 def save(figure: Figure, file: Path) -> None:
     """Write a PNG with its alternative text and what :func:`faults` finds, but without a date."""
-    figure.draw_without_rendering()  # only the second drawing places a legend beside its axes
     told = {"Software": None, "Description": describe(figure)}
     found = faults(figure)
     figure.savefig(file, metadata=told | ({"Warning": "\n".join(found)} if found else {}))
@@ -322,6 +325,7 @@ class _Recorder(RendererAgg):
 
 def _drawn(figure: Figure) -> Iterator[tuple[Text, Bbox]]:
     """The texts of a figure and their boxes in pixels."""
+    figure.draw_without_rendering()  # only the next drawing places a legend beside its axes
     recorder = _Recorder(*figure.bbox.size, figure.dpi)
     recorder.texts = {}
     figure.draw(recorder)
