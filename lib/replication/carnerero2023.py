@@ -25,28 +25,6 @@ if TYPE_CHECKING:
 CLASSES = {"mnist": (8, 0), "fashion-mnist": (2, 1), "cifar-10": (6, 0)}
 """Positive and negative class: 8 and 0, pullover and trouser, frog and airplane (Table III)."""
 
-LABELS = {
-    "none": "no regularisation",
-    "l2-large": "large λ, L2",
-    "l2-cv": "λ cross-validated, L2",
-    "l2-learned": "λ learned, L2",
-    "l2-layers": "λ per layer, L2",
-    "l1-large": "large λ, L1",
-    "l1-cv": "λ cross-validated, L1",
-    "l1-learned": "λ learned, L1",
-    "l1-layers": "λ per layer, L1",
-}
-"""Names of policies in figures."""
-
-COLOURS = {
-    "none": "#111111",
-    "large": "#3c8d5a",
-    "cv": "#8a6fb0",
-    "learned": "#20639b",
-    "layers": "#d98324",
-}
-"""Colours of curves by the part of a policy's name that follows the penalty."""
-
 AS_ABOVE = "as above"
 """The variant in which nothing is varied."""
 
@@ -494,15 +472,3 @@ def summarise(
                 )
                 rows.append(row)
     return pd.DataFrame(rows)
-
-
-def style(policy: str) -> dict[str, Any]:
-    """How a policy's curve is drawn: colour by who sets λ, dashed for L1, dotted for flips."""
-    base = policy.removesuffix(FLIPS)
-    return {
-        "color": COLOURS[base.rpartition("-")[2]],
-        "linestyle": ":" if policy.endswith(FLIPS) else "-",
-        "marker": None if policy.endswith(FLIPS) else "o",
-        "markersize": 4,
-        "label": LABELS[base] + (", random flips" if policy.endswith(FLIPS) else ""),
-    }

@@ -18,11 +18,13 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import rgb_to_hsv, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox, ScaledTranslation
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
@@ -83,6 +85,12 @@ BEHIND = {
     "min of 5": "least of 5", "all": "all five", "random": "random", "oracle": "perfect",
 }  # fmt: skip
 """Defenses as readers know them, in the order of every figure; results use the keys."""
+
+WHO_SETS = {
+    "none": "no regularisation", "large": "large λ", "cv": "λ cross-validated",
+    "learned": "λ learned", "layers": "λ per layer",
+}  # fmt: skip
+"""Who sets λ, by the part of a policy's name that follows the penalty."""
 
 _WHISKER = {"fmt": "none", "ecolor": "#444444", "elinewidth": 1.1, "capsize": 2.5, "zorder": 6}
 STAMP = "stamp"
@@ -195,10 +203,36 @@ def heatmap(axes: Axes, grid: pd.DataFrame, form: str, **options: Any) -> Any:
     return image
 
 
-def curve(axes: Axes, x: ArrayLike, y: ArrayLike, half: ArrayLike, **look: Any) -> None:
-    """A line through means, with half the interval of each."""
+def curve(
+    axes: Axes,
+    x: ArrayLike,
+    y: ArrayLike,
+    half: ArrayLike,
+    *,
+    place: int = 0,
+    of: int = 1,
+    **look: Any,
+) -> None:
+    """A line through means with half the interval of each, the ``place``-th ``of`` so many.
+
+    Lines at the same x stand a few points apart on the page, so that intervals can be told apart.
+    Where the axis is logarithmic, an interval that ends below 0 ends at the page's edge.
+    """
     drawn = {"marker": "o", "markersize": 4, "linewidth": 1.5, "capsize": 2.5} | look
-    axes.errorbar(np.asarray(x, float), np.asarray(y, float), np.asarray(half, float), **drawn)
+    aside = ScaledTranslation(4 / 72 * (place - (of - 1) / 2), 0, axes.figure.dpi_scale_trans)
+    means, half = np.asarray(y, float), np.asarray(half, float)
+    # Without this the log of what is below 0 would be nothing, and the whole bar with it.
+    below = np.where(means > half, half, means * (1 - 1e-6)) if axes.get_yscale() == "log" else half
+    drawing = axes.errorbar(np.asarray(x, float), means, np.array([below, half]), **drawn)
+    for part in drawing.get_children():  # afterwards, for the limits come from the numbers
+        part.set_transform(axes.transData + aside)
+
+
+def few_ticks(axis: Axis) -> None:
+    """A logarithmic axis whose labels do not crowd, though it may span less than a decade."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def band(axes: Axes, x: ArrayLike, repeats: Float[ndarray, "repeats points"], **look: Any) -> None:
@@ -208,6 +242,18 @@ def band(axes: Axes, x: ArrayLike, repeats: Float[ndarray, "repeats points"], **
     (line,) = axes.plot(x, middle, **({"linewidth": 1.6} | look))
     axes.fill_between(np.asarray(x, float), middle - half, middle + half, linewidth=0,
                       color=line.get_color(), alpha=0.2)  # fmt: skip
+
+
+def policy(name: str) -> dict[str, Any]:
+    """How the curve of a policy is drawn, such as ``l2-learned`` or, not optimised, ``…-flips``."""
+    flips = name.endswith("-flips")
+    who = name.removesuffix("-flips").rpartition("-")[2]
+    return {
+        "color": POLICIES[who],
+        "linestyle": ":" if flips else "-",
+        "marker": None if flips else "o",
+        "label": "the same flips, not optimised" if flips else WHO_SETS[who],
+    }
 
 
 def published(axes: Axes, x: ArrayLike, y: ArrayLike, **look: Any) -> None:
