@@ -228,11 +228,30 @@ def curve(
         part.set_transform(axes.transData + aside)
 
 
-def few_ticks(axis: Axis) -> None:
-    """A logarithmic axis whose labels do not crowd, though it may span less than a decade."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
+class _FewTicks(LogLocator):
+    """Powers of ten; 1, 2 and 5 times these where the axis spans few."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        self.set_params(subs=(1.0, 2.0, 5.0) if vmax < 30 * vmin else (1.0,))
+        return super().tick_values(vmin, vmax)
+
+
+def few_ticks(*axes: Axis) -> None:
+    """Logarithmic axes whose labels do not crowd, however many powers of ten they span."""
+    for axis in axes:
+        axis.set_major_locator(_FewTicks())
+        axis.set_major_formatter(FuncFormatter(_short))
+        axis.set_minor_locator(NullLocator())
+
+
+def _short(value: float, _: int) -> str:
+    """A number on a logarithmic axis, in full where that is short."""
+    if 1e-3 <= value < 1e4:
+        return f"{value:g}"
+    exponent = int(np.floor(np.log10(value) + 1e-9))
+    times = round(value / 10.0**exponent)
+    power = f"10^{{{exponent}}}"
+    return f"${power}$" if times == 1 else f"${times}\\cdot {power}$"
 
 
 def band(axes: Axes, x: ArrayLike, repeats: Float[ndarray, "repeats points"], **look: Any) -> None:
