@@ -6,6 +6,7 @@ is an open diamond, the error without an attack a dotted grey line. A title is a
 the numbers that are drawn, so that it changes when they do.
 """
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -146,18 +147,19 @@ def bars(
     place: int = 0,
     of: int = 1,
     written: bool = False,
+    floor: float = 0.0,
     **look: Any,
 ) -> Float[ndarray, " groups"]:
     """One bar in each group with half its interval, the ``place``-th ``of`` so many.
 
-    Returns where the bars stand; ``written`` puts the value on each.
+    Returns where the bars stand. ``written`` puts the value on each. No interval reaches below
+    ``floor``, the least that the quantity can be.
     """
     heights, halves = np.asarray(values, float), np.asarray(halves, float)
     width = 0.84 / of
     x = np.arange(len(heights)) + (place - (of - 1) / 2) * width
     axes.bar(x, heights, 0.92 * width, **look)
-    # Errors and shares end at 0, and so do their intervals.
-    below = np.minimum(halves, np.abs(heights))
+    below = np.minimum(halves, heights - floor)
     axes.errorbar(x, heights, np.array([below, halves]), **_WHISKER)
     for at, height, half in zip(x, heights, np.nan_to_num(halves), strict=True) if written else ():
         axes.annotate(f"{height:.1f}", (at, height + max(half, 0.0)), (0, 3), ha="center",
@@ -304,7 +306,7 @@ def boundary(axes: Axes, model: LinearModel) -> None:
 
 def finish(figure: Figure, finding: str, note: str) -> None:
     """The finding as title, one legend of all panels below them, and a note on data and repeats."""
-    sentence = finding[:1].upper() + finding[1:]
+    sentence = re.sub(r"(?<![\w.])-(?=\d)", "−", finding[:1].upper() + finding[1:])
     figure.suptitle(textwrap.fill(sentence, 84), x=0.01, ha="left", fontweight="bold")
     entries = {}
     for axes in figure.axes:
@@ -324,7 +326,8 @@ def describe(figure: Figure, *, finding: bool = True) -> str:
         axis = " against ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
         parts.append(": ".join(filter(None, (axes.get_title(), axis))))
     for legend in figure.legends:
-        parts.append("Series: " + ", ".join(text.get_text() for text in legend.get_texts()))
+        series = ", ".join(text.get_text() for text in legend.get_texts())
+        parts.append(f"Series: {series}" if series else "")
         parts.append(legend.get_title().get_text())
     sentences = dict.fromkeys(" ".join(part.split()).removesuffix(".") for part in parts)
     return ". ".join(filter(None, sentences)) + "."

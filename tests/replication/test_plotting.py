@@ -123,6 +123,9 @@ def test_an_interval_of_an_error_ends_at_zero():
     plotting.bars(axes, [2.0], [5.0])
     ((low, high),) = axes.collections[0].get_segments()
     assert (low[1], high[1]) == (0.0, 7.0)
+    plotting.bars(axes, [-0.2], [0.5], floor=-1.0)
+    ((low, high),) = axes.collections[-1].get_segments()
+    assert (low[1], high[1]) == pytest.approx((-0.7, 0.3))
 
 
 @pytest.mark.parametrize(
@@ -183,6 +186,59 @@ def test_the_alternative_text_says_what_is_shown():
 )
 def test_words_follow_the_numbers(before, after, words):
     assert plotting.moved(before, after) == words
+
+
+def test_a_title_begins_large_and_has_a_proper_minus():
+    figure = plotting.canvas()[0]
+    plotting.finish(figure, "min-max: -0.2, not 1e-06", "")
+    assert figure.get_suptitle() == "Min-max: −0.2, not 1e-06"
+
+
+def test_a_crowded_curve_keeps_its_numbers_and_stands_aside_on_the_page():
+    axes = plt.subplots()[1]
+    for place in (0, 1):
+        plotting.curve(axes, [1.0, 2.0], [3.0, 4.0], [0.1, 0.1], place=place, of=2)
+    axes.figure.canvas.draw()
+    first, second = axes.lines[0], axes.lines[-3]
+    np.testing.assert_array_equal(first.get_xydata(), [[1.0, 3.0], [2.0, 4.0]])
+    pixels = [line.get_transform().transform((1.0, 3.0))[0] for line in (first, second)]
+    assert pixels[1] - pixels[0] == pytest.approx(4 / 72 * axes.figure.dpi)
+    assert axes.get_xlim()[1] < 2.2
+
+
+def test_an_interval_below_zero_stays_on_a_logarithmic_axis():
+    axes = plt.subplots()[1]
+    axes.set_yscale("log")
+    plotting.curve(axes, [1.0], [0.01], [0.05])
+    ((low, high),) = axes.collections[0].get_segments()
+    assert 0.0 < low[1] < 0.01 < high[1] == pytest.approx(0.06)
+
+
+def test_a_logarithmic_axis_does_not_crowd():
+    for low, high in ((3e-3, 7e-3), (1e-9, 1e6), (64, 512)):
+        figure, ((axes,),) = plotting.canvas()
+        axes.set(xscale="log", xlim=(low, high))
+        plotting.few_ticks(axes.xaxis)
+        plotting.finish(figure, "An axis", "")
+        assert plotting.faults(figure) == []
+        shown = [t for t in axes.get_xticks() if low <= t <= high]
+        assert len(shown) >= 1
+
+
+def test_a_table_says_where_it_has_no_number():
+    axes = plt.subplots()[1]
+    grid = pd.DataFrame([[1.0, np.nan], [20.0, 30.0]], index=["a", "b"], columns=["c", "d"])
+    plotting.heatmap(axes, grid, ".1f", cmap="Blues", vmin=0)
+    assert [text.get_text() for text in axes.texts] == ["1.0", "–", "20.0", "30.0"]
+    assert axes.texts[0].get_color() == "black"
+    assert axes.texts[3].get_color() == "white"
+
+
+def test_a_policy_has_one_colour_and_its_flips_are_dotted():
+    own, flips = plotting.policy("l1-learned"), plotting.policy("l1-learned-flips")
+    assert own["color"] == flips["color"] == plotting.policy("l2-learned")["color"]
+    assert (own["linestyle"], flips["linestyle"]) == ("-", ":")
+    assert own["label"] == "λ learned"
 
 
 def test_a_boundary_passes_where_the_model_is_zero():
