@@ -46,8 +46,8 @@ SMALLEST = 10.0
 LEAST_DIFFERENCE = 20.0
 """Between two colours of one picture, in CIELAB."""
 
-NAVY, ORANGE, GREEN = "#073aa0", "#db8b38", "#017b43"
-RED, PLUM, SKY = "#940400", "#800b66", "#83abe7"
+NAVY, ORANGE, GREEN = "#1426b0", "#bd7f12", "#0a7346"
+RED, PLUM, SKY = "#8c1000", "#5a1460", "#1d9bd8"
 
 PAPER = "#111111"
 CLEAN = "#8f8f8f"
