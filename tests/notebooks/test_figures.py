@@ -42,13 +42,14 @@ def test_every_figure_states_its_finding_in_words(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_the_executed_notebook_gives_every_figure_an_alternative_text(name):
+def test_the_executed_notebook_gives_every_figure_an_alternative_text_and_warns_of_nothing(name):
     folder = paths.ROOT / "results" / "demo" / name
     notebook = json.loads((folder / f"{folder.name}.ipynb").read_text(encoding="utf-8"))
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
     shown = [
         output["metadata"].get("image/png", {}).get("alt", "")
-        for cell in notebook["cells"]
-        for output in cell.get("outputs", ())
+        for output in outputs
         if "image/png" in output.get("data", {})
     ]
     assert len(shown) == len(list(folder.glob("figures/*.png")))
