@@ -1,0 +1,335 @@
+"""Attacks, defenses and certificates on a table, split after split until the time is up.
+
+Each split draws its own training and test rows. The order within a split is that of importance, so
+that an audit that ends early lacks what matters least.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit, cross_val_score
+
+import poisoning as po
+from poisoning.errors import SolverError
+from poisoning.games.linear import NONE, LinearGame, Outcome
+from replication.audit.features import Problem
+
+LAMBDAS = (0.01, 0.1, 1.0)
+SPLITS = 10
+TEST = 0.3
+"""Share of the rows of a split that are tested on."""
+
+SHARES = (0.03, 0.1)
+POINTS = (1, 2, 4)
+MAIN = 0.03
+"""The share of poison that λ and defenses are compared at."""
+
+PARTS = (5, 10, 25, 50, 100)
+PERCENTILE = 95.0
+"""Of clean distances, within which attacks stay: 100 would be the radius of one outlier."""
+
+_INNER = 90.0  # of another KKT attack: farther from where defenses cut
+_ROWS_PER_PART = 5
+_SMALL = 20_000  # numbers in the training data, up to which the whole grid of decoys is tried
+_FEWER = {"quantiles": (0.1, 0.2, 0.3, 0.4, 0.5), "decoy_copies": (1, 3, 8, 25)}
+
+ATTACKS = ("flip", "alfa", "kkt", "minmax", "influence")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The test error of one attack behind one defense, and the poison that it discards.
+
+    ``points`` of poison, 0 for none; ``lam`` is λ. ``knows`` says what the attacker knows of the
+    defense: "fixed" poison is made without knowledge of it.
+    """
+
+    split: int
+    lam: float
+    attack: str
+    knows: str
+    points: int
+    defense: str
+    error: float
+    poison_removed: float
+    clean_removed: float
+
+
+@dataclass(frozen=True)
+class Bound:
+    """No poison of ``points`` rows brings the test error above ``bound``; of one split.
+
+    ``method`` is "svm", :func:`poisoning.certify_test_error`, with ``attacked``, the error of the
+    best attack within its set, or "vote", :func:`poisoning.partition_certificate`, with ``parts``.
+    """
+
+    split: int
+    lam: float
+    method: str
+    points: int
+    bound: float
+    majority: float
+    parts: int = 0
+    attacked: float | None = None
+
+
+@dataclass
+class Findings:
+    """All that an audit measured; ``failed`` counts why an attack or a proof gave nothing.
+
+    ``ended`` is "done", "time" or "interrupted". ``strongest`` is the poison of the first split
+    that harms most at the share ``MAIN``, with its name and game.
+    """
+
+    lam: float = 0.0
+    points: dict[int, float] = field(default_factory=dict)
+    train_rows: int = 0
+    test_rows: int = 0
+    errors: list[Measured] = field(default_factory=list)
+    bounds: list[Bound] = field(default_factory=list)
+    failed: dict[tuple[str, str], int] = field(default_factory=dict)
+    strongest: tuple[str, Any, LinearGame] | None = None
+    splits: int = 0
+    ended: str = "done"
+    seconds: float = 0.0
+
+
+class OutOfTime(BaseException):
+    """The budget is spent. No ``Exception``, which an attack might take for a failure of its own."""
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Raise :class:`OutOfTime` in what runs inside, once ``seconds`` have passed."""
+
+    def stop(*_: Any) -> None:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def measure(
+    problem: Problem, seconds: float, tell: Callable[[str], None], seed: int = 0
+) -> Findings:
+    """All measurements that fit into ``seconds``; ``tell`` hears what is being done.
+
+    A keyboard interrupt ends them early. What is kept of a split that was not finished is whole
+    measurements.
+    """
+    findings, begun = Findings(), time.monotonic()
+    try:
+        with deadline(seconds):
+            findings.lam = choose_lam(problem, seed)
+            splits = StratifiedShuffleSplit(SPLITS, test_size=TEST, random_state=seed)
+            for number, (train, test) in enumerate(splits.split(problem.y, problem.y)):
+                _Split(problem, findings, number, train, test, tell, seed).play()
+                findings.splits = number + 1
+    except OutOfTime:
+        findings.ended = "time"
+    except KeyboardInterrupt:
+        findings.ended = "interrupted"
+    findings.seconds = time.monotonic() - begun
+    return findings
+
+
+def choose_lam(problem: Problem, seed: int) -> float:
+    """The λ with the least error in a cross-validation of five folds; of equals the largest."""
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    accuracy = {
+        lam: cross_val_score(po.SVM(lam=lam), problem.X, problem.y, cv=folds).mean()
+        for lam in sorted(LAMBDAS, reverse=True)
+    }
+    return max(accuracy, key=accuracy.__getitem__)
+
+
+def numbers_of_points(n: int) -> dict[int, float]:
+    """Numbers of poisoned points in ascending order, with their share of ``n`` clean ones."""
+    found = {*POINTS, *(max(1, round(share * n)) for share in SHARES)}
+    return {points: points / n for points in sorted(found)}
+
+
+def attacks(epsilon: float, size: int) -> dict[str, tuple[Any, ...]]:
+    """Every attack at the fraction ``epsilon``, in variants of which the best counts.
+
+    ``size`` is how many numbers the training data have. Flips that fit the limits of their new
+    class may not exist; others are always there.
+    """
+    limits = {"radius_percentile": PERCENTILE, "slab_percentile": PERCENTILE}
+    inner = {"radius_percentile": _INNER, "slab_percentile": _INNER}
+    grid = {} if size <= _SMALL else _FEWER
+    return {
+        "flip": (po.RandomFlips(epsilon, **limits), po.RandomFlips(epsilon, constrained=False)),
+        "alfa": (po.Alfa(epsilon, **limits), po.Alfa(epsilon, constrained=False)),
+        "kkt": (
+            po.KKT(epsilon, **limits, ratios=3, **grid),
+            po.KKT(epsilon, **inner, ratios=3, **grid),
+        ),
+        "minmax": (po.MinMax(epsilon, **limits, **grid),),
+        "influence": (po.Influence(epsilon, **limits, iterations=50),),
+    }
+
+
+class _Split:
+    """One split's games: of the chosen λ behind five defenses and none, of other λ behind none."""
+
+    def __init__(
+        self, problem: Problem, findings: Findings, number: int, train: ndarray, test: ndarray,
+        tell: Callable[[str], None], seed: int,
+    ) -> None:  # fmt: skip
+        self.findings, self.number, self.tell = findings, number, tell
+        X, y = problem.X, problem.y
+        self.game = LinearGame(
+            X[train], y[train], X[test], y[test], domain=problem.domain,
+            learner=po.SVM(lam=findings.lam),
+        )  # fmt: skip
+        self.undefended = self.game.with_defenses(())
+        self.size = X[train].size
+        self.rng = np.random.default_rng([seed, number])
+        findings.points = numbers_of_points(len(train))
+        findings.train_rows, findings.test_rows = len(train), len(test)
+        self.main = max(1, round(MAIN * len(train)))
+        self.bare: dict[int, dict[str, Any]] = {}  # undefended, by points and attack
+
+    def play(self) -> None:
+        """Everything, what matters most first."""
+        self._clean()
+        self._votes()
+        first = [self.main, 1]
+        for points in [*first, *(p for p in self.findings.points if p not in first)]:
+            self._attack(points)
+            if points == self.main and self.number == 0:
+                self._keep_strongest()
+        self._certify()
+        for lam in LAMBDAS:
+            if lam != self.findings.lam:
+                self._other(lam)
+
+    def _say(self, what: str) -> None:
+        self.tell(f"split {self.number + 1} of {SPLITS}: {what}")
+
+    def _record(
+        self, attack: str, points: int, outcomes: dict[str, Outcome], lam: float | None = None
+    ) -> None:
+        self.findings.errors += [
+            Measured(
+                self.number, lam or self.findings.lam, attack, "fixed", points, defense,
+                one.test_error, one.poison_removed, one.clean_removed,
+            )
+            for defense, one in outcomes.items()
+        ]  # fmt: skip
+
+    def _failed(self, what: str, error: Exception) -> None:
+        key = what, " ".join(str(error).split())
+        self.findings.failed[key] = self.findings.failed.get(key, 0) + 1
+
+    def _clean(self) -> None:
+        self._say("clean data")
+        nothing = self.game.X[:0], self.game.y[:0]
+        self._record(NONE, 0, self.game.evaluate(*nothing))
+        for lam in LAMBDAS:
+            if lam != self.findings.lam:
+                game = self.undefended.with_defender(po.SVM(lam=lam), ())
+                self._record(NONE, 0, game.evaluate(*nothing), lam)
+
+    def _votes(self) -> None:
+        for parts in PARTS:
+            if self.game.n >= parts * _ROWS_PER_PART:
+                vote = po.partition_certificate(self.undefended, parts)
+                self.findings.bounds += [
+                    Bound(
+                        self.number, self.findings.lam, "vote", points, vote.bound(points),
+                        vote.majority, parts,
+                    )
+                    for points in (0, *self.findings.points)
+                ]  # fmt: skip
+
+    def _attack(self, points: int) -> None:
+        """Poison made without knowledge of the defense, and poison made for no defense."""
+        for name, variants in attacks(points / self.game.n, self.size).items():
+            self._say(f"{name}, {points} rows of poison")
+            known = self._best_of(name, variants, self.game)
+            bare = self._best_of(name, variants, self.undefended)
+            if known is None or bare is None:
+                continue
+            if known.outcomes[NONE].test_error > bare.value:
+                bare = known
+            self._record(name, points, known.outcomes | {NONE: bare.outcomes[NONE]})
+            self.bare.setdefault(points, {})[name] = bare
+
+    def _best_of(self, name: str, variants: tuple[Any, ...], game: LinearGame) -> Any:
+        """The variant of greatest value; None if none of them finds poison."""
+        best = None
+        for variant in variants:
+            try:
+                attacked = variant(game, self.rng)
+            except (SolverError, ValueError) as error:
+                self._failed(name, error)
+                continue
+            if best is None or attacked.value > best.value:
+                best = attacked
+        return best
+
+    def _keep_strongest(self) -> None:
+        found = self.bare.get(self.main)
+        if found:
+            name = max(found, key=lambda name: found[name].outcomes[NONE].test_error)
+            self.findings.strongest = name, found[name].poison, self.undefended
+
+    def _certify(self) -> None:
+        """Bounds of one SVM, until one says no more than that of the most common class."""
+        for points in self.findings.points:
+            self._say(f"what {points} rows of poison cannot do")
+            replayed = [_Replay(one.poison) for one in self.bare.get(points, {}).values()]
+            bound = self._bound(self.undefended, points, replayed, self.findings.lam)
+            if bound is None or bound.bound >= bound.majority:
+                return
+
+    def _bound(
+        self, game: LinearGame, points: int, replayed: list["_Replay"], lam: float
+    ) -> Bound | None:
+        try:
+            found = po.certify_test_error(
+                game, points, radius_percentile=PERCENTILE, slab_percentile=PERCENTILE,
+                attacks=replayed, rng=self.rng,
+            )  # fmt: skip
+        except (SolverError, ValueError) as error:
+            self._failed("certificate", error)
+            return None
+        bound = Bound(
+            self.number, lam, "svm", points, found.bound, found.majority,
+            attacked=found.attacked if found.attack_points else None,
+        )  # fmt: skip
+        self.findings.bounds.append(bound)
+        return bound
+
+    def _other(self, lam: float) -> None:
+        """Another λ without defenses: attacked at the main share, certified for one point."""
+        self._say(f"lambda {lam:g}")
+        game = self.undefended.with_defender(po.SVM(lam=lam), ())
+        for name, variants in attacks(self.main / game.n, self.size).items():
+            attacked = self._best_of(name, variants, game)
+            if attacked is not None:
+                self._record(name, self.main, attacked.outcomes, lam)
+        self._bound(game, 1, [], lam)
+
+
+@dataclass(frozen=True)
+class _Replay:
+    """An attack whose poison is known."""
+
+    poison: Any
+
+    def __call__(self, game: LinearGame, rng: Any) -> Any:
+        return po.measured(game, self.poison.X, self.poison.y)
