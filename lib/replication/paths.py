@@ -66,6 +66,11 @@ def cache() -> Path:
     return ROOT / ".cache"
 
 
+def audit(name: str) -> Path:
+    """Where the report on a table of the user goes."""
+    return ROOT / "audit" / name
+
+
 def unit_cache() -> Path:
     """Finished units of work; ``POISON_CACHE`` redirects it."""
     return Path(os.environ.get(CACHE_VARIABLE, cache() / "units"))

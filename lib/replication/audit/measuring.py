@@ -1,7 +1,7 @@
-"""Attacks, defenses and certificates on a table, split after split until the time is up.
+"""Attacks, defenses and certificates on a table, until the time is up.
 
-Each split draws its own training and test rows. The order within a split is that of importance, so
-that an audit that ends early lacks what matters least.
+Each split draws its own training and test rows. What matters most is measured first, on all splits,
+so that an audit that ends early lacks what matters least, and has intervals for the rest.
 """
 
 import signal
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,14 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit, cro
 import poisoning as po
 from poisoning.errors import SolverError
 from poisoning.games.linear import NONE, LinearGame, Outcome
+from replication.audit.explaining import Explanation, explain
 from replication.audit.features import Problem
 
 LAMBDAS = (0.01, 0.1, 1.0)
-SPLITS = 10
+SPLITS = 5
+"""Splits that are measured alongside; where time is left, as many more follow, and again."""
+
+MOST_SPLITS = 20
 TEST = 0.3
 """Share of the rows of a split that are tested on."""
 
@@ -83,8 +88,8 @@ class Bound:
 class Findings:
     """All that an audit measured; ``failed`` counts why an attack or a proof gave nothing.
 
-    ``ended`` is "done", "time" or "interrupted". ``strongest`` is the poison of the first split
-    that harms most at the share ``MAIN``, with its name and game.
+    ``ended`` is "done", "time" or "interrupted". ``explanation`` is of the attack that harms most
+    at the share ``MAIN`` on the first split, without a defense.
     """
 
     lam: float = 0.0
@@ -94,14 +99,13 @@ class Findings:
     errors: list[Measured] = field(default_factory=list)
     bounds: list[Bound] = field(default_factory=list)
     failed: dict[tuple[str, str], int] = field(default_factory=dict)
-    strongest: tuple[str, Any, LinearGame] | None = None
-    splits: int = 0
+    explanation: Explanation | None = None
     ended: str = "done"
     seconds: float = 0.0
 
 
 class OutOfTime(BaseException):
-    """The budget is spent. No ``Exception``, which an attack might take for a failure of its own."""
+    """The budget is spent; no ``Exception``, which an attack could take for its own failure."""
 
 
 @contextmanager
@@ -132,10 +136,14 @@ def measure(
     try:
         with deadline(seconds):
             findings.lam = choose_lam(problem, seed)
-            splits = StratifiedShuffleSplit(SPLITS, test_size=TEST, random_state=seed)
-            for number, (train, test) in enumerate(splits.split(problem.y, problem.y)):
-                _Split(problem, findings, number, train, test, tell, seed).play()
-                findings.splits = number + 1
+            draw = StratifiedShuffleSplit(MOST_SPLITS, test_size=TEST, random_state=seed)
+            rows = list(draw.split(problem.y, problem.y))
+            for first in range(0, MOST_SPLITS, SPLITS):
+                numbers = range(first, first + SPLITS)
+                splits = [_Split(problem, findings, k, *rows[k], tell, seed) for k in numbers]
+                for stage in stages(splits[0].game.n):
+                    for split in splits:
+                        split.play(stage)
     except OutOfTime:
         findings.ended = "time"
     except KeyboardInterrupt:
@@ -158,6 +166,28 @@ def numbers_of_points(n: int) -> dict[int, float]:
     """Numbers of poisoned points in ascending order, with their share of ``n`` clean ones."""
     found = {*POINTS, *(max(1, round(share * n)) for share in SHARES)}
     return {points: points / n for points in sorted(found)}
+
+
+def main_points(n: int) -> int:
+    """How many points of poison λ and defenses are compared at."""
+    return max(1, round(MAIN * n))
+
+
+def stages(n: int) -> list[Callable[["_Split"], None]]:
+    """What is measured on every split of ``n`` training rows, what matters most first."""
+    main, points = main_points(n), list(numbers_of_points(n))
+    ordered = [1, max(points), *(p for p in points if p not in (1, main, max(points)))]
+    by_points = [
+        partial(stage, points=p)
+        for p in dict.fromkeys(ordered)
+        if p != main
+        for stage in (_Split.attack, _Split.certify)
+    ]
+    return [
+        _Split.clean, partial(_Split.attack, points=main), _Split.explain_strongest,
+        *(partial(_Split.other, lam=lam) for lam in LAMBDAS),
+        *by_points, partial(_Split.certify, points=main),
+    ]  # fmt: skip
 
 
 def attacks(epsilon: float, size: int) -> dict[str, tuple[Any, ...]]:
@@ -188,7 +218,8 @@ class _Split:
         self, problem: Problem, findings: Findings, number: int, train: ndarray, test: ndarray,
         tell: Callable[[str], None], seed: int,
     ) -> None:  # fmt: skip
-        self.findings, self.number, self.tell = findings, number, tell
+        self.problem, self.findings = problem, findings
+        self.number, self.tell = number, tell
         X, y = problem.X, problem.y
         self.game = LinearGame(
             X[train], y[train], X[test], y[test], domain=problem.domain,
@@ -199,30 +230,24 @@ class _Split:
         self.rng = np.random.default_rng([seed, number])
         findings.points = numbers_of_points(len(train))
         findings.train_rows, findings.test_rows = len(train), len(test)
-        self.main = max(1, round(MAIN * len(train)))
+        self.main = main_points(len(train))
+        self.vacuous = len(train)  # points from which on a bound says nothing
         self.bare: dict[int, dict[str, Any]] = {}  # undefended, by points and attack
 
-    def play(self) -> None:
-        """Everything, what matters most first."""
-        self._clean()
-        self._votes()
-        first = [self.main, 1]
-        for points in [*first, *(p for p in self.findings.points if p not in first)]:
-            self._attack(points)
-            if points == self.main and self.number == 0:
-                self._keep_strongest()
-        self._certify()
-        for lam in LAMBDAS:
-            if lam != self.findings.lam:
-                self._other(lam)
+    def play(self, stage: Callable[["_Split"], None]) -> None:
+        """One stage; if a model or a defense fails on these data, that is noted."""
+        try:
+            stage(self)
+        except (SolverError, ValueError) as error:
+            self._failed("a stage of a split", error)
 
     def _say(self, what: str) -> None:
-        self.tell(f"split {self.number + 1} of {SPLITS}: {what}")
+        self.tell(f"split {self.number + 1}: {what}")
 
-    def _record(
+    def _measured(
         self, attack: str, points: int, outcomes: dict[str, Outcome], lam: float | None = None
-    ) -> None:
-        self.findings.errors += [
+    ) -> list[Measured]:
+        return [
             Measured(
                 self.number, lam or self.findings.lam, attack, "fixed", points, defense,
                 one.test_error, one.poison_removed, one.clean_removed,
@@ -234,14 +259,12 @@ class _Split:
         key = what, " ".join(str(error).split())
         self.findings.failed[key] = self.findings.failed.get(key, 0) + 1
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
+        """The model, the cost of the defenses, and a vote of models, without poison."""
         self._say("clean data")
-        nothing = self.game.X[:0], self.game.y[:0]
-        self._record(NONE, 0, self.game.evaluate(*nothing))
-        for lam in LAMBDAS:
-            if lam != self.findings.lam:
-                game = self.undefended.with_defender(po.SVM(lam=lam), ())
-                self._record(NONE, 0, game.evaluate(*nothing), lam)
+        outcomes = self.game.evaluate(self.game.X[:0], self.game.y[:0])
+        self.findings.errors += self._measured(NONE, 0, outcomes)
+        self._votes()
 
     def _votes(self) -> None:
         for parts in PARTS:
@@ -255,8 +278,13 @@ class _Split:
                     for points in (0, *self.findings.points)
                 ]  # fmt: skip
 
-    def _attack(self, points: int) -> None:
-        """Poison made without knowledge of the defense, and poison made for no defense."""
+    def attack(self, points: int) -> None:
+        """Every attack: made without knowledge of the defense, and made for no defense.
+
+        Attackers who know the defense have their place here: further measurements, under another
+        ``knows``.
+        """
+        found = []
         for name, variants in attacks(points / self.game.n, self.size).items():
             self._say(f"{name}, {points} rows of poison")
             known = self._best_of(name, variants, self.game)
@@ -265,8 +293,9 @@ class _Split:
                 continue
             if known.outcomes[NONE].test_error > bare.value:
                 bare = known
-            self._record(name, points, known.outcomes | {NONE: bare.outcomes[NONE]})
+            found += self._measured(name, points, known.outcomes | {NONE: bare.outcomes[NONE]})
             self.bare.setdefault(points, {})[name] = bare
+        self.findings.errors += found  # all attacks or none: else the strongest might be missing
 
     def _best_of(self, name: str, variants: tuple[Any, ...], game: LinearGame) -> Any:
         """The variant of greatest value; None if none of them finds poison."""
@@ -281,20 +310,27 @@ class _Split:
                 best = attacked
         return best
 
-    def _keep_strongest(self) -> None:
+    def explain_strongest(self) -> None:
+        """Look at the poison of the first split."""
+        if self.number:
+            return
         found = self.bare.get(self.main)
         if found:
+            self._say("what carries the attack")
             name = max(found, key=lambda name: found[name].outcomes[NONE].test_error)
-            self.findings.strongest = name, found[name].poison, self.undefended
+            self.findings.explanation = explain(
+                self.problem, self.undefended, name, found[name].poison
+            )
 
-    def _certify(self) -> None:
-        """Bounds of one SVM, until one says no more than that of the most common class."""
-        for points in self.findings.points:
-            self._say(f"what {points} rows of poison cannot do")
-            replayed = [_Replay(one.poison) for one in self.bare.get(points, {}).values()]
-            bound = self._bound(self.undefended, points, replayed, self.findings.lam)
-            if bound is None or bound.bound >= bound.majority:
-                return
+    def certify(self, points: int) -> None:
+        """A bound for the SVM, unless one for fewer points already says nothing."""
+        if points >= self.vacuous:
+            return
+        self._say(f"what {points} rows of poison cannot do")
+        replayed = [_Replay(one.poison) for one in self.bare.get(points, {}).values()]
+        bound = self._bound(self.undefended, points, replayed, self.findings.lam)
+        if bound is None or bound.bound >= bound.majority:
+            self.vacuous = points
 
     def _bound(
         self, game: LinearGame, points: int, replayed: list["_Replay"], lam: float
@@ -314,14 +350,18 @@ class _Split:
         self.findings.bounds.append(bound)
         return bound
 
-    def _other(self, lam: float) -> None:
-        """Another λ without defenses: attacked at the main share, certified for one point."""
+    def other(self, lam: float) -> None:
+        """Another λ without defenses: clean, attacked at the main share, certified for 1 point."""
+        if lam == self.findings.lam:
+            return
         self._say(f"lambda {lam:g}")
         game = self.undefended.with_defender(po.SVM(lam=lam), ())
+        found = self._measured(NONE, 0, game.evaluate(game.X[:0], game.y[:0]), lam)
         for name, variants in attacks(self.main / game.n, self.size).items():
             attacked = self._best_of(name, variants, game)
             if attacked is not None:
-                self._record(name, self.main, attacked.outcomes, lam)
+                found += self._measured(name, self.main, attacked.outcomes, lam)
+        self.findings.errors += found
         self._bound(game, 1, [], lam)
 
 

@@ -190,7 +190,7 @@ def _npz(path: Path, label: str, rng: np.random.Generator) -> Table:
         raise DataError(
             f"LABEL: the array {label!r} must have one dimension, its shape is {labels.shape}."
         )
-    if _SPARSE <= set(arrays):
+    if set(arrays) >= _SPARSE:
         parts = (arrays[name] for name in ("data", "indices", "indptr"))
         form = str(arrays.get("format", np.array(b"csr")).astype(str))
         if form not in ("csr", "csc"):
