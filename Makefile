@@ -51,7 +51,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check test lint verify lab bench gpu fuzz clean
+.PHONY: help setup repro check test lint verify lab bench gpu fuzz audit clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -111,6 +111,13 @@ gpu: $(STAMP)  ## hypergradients, networks and wide CNNs on an NVIDIA GPU (8 min
 
 fuzz: $(STAMP)  ## random problems, knobs, files, faults; writes results/fuzz.json: SEED=0 (15 min)
 	python -m fuzz --seed $(SEED)
+
+# Options where variables are given on the command line. They are read from the environment, where
+# make puts them: no shell sees them, whatever the name of a file or a column.
+given     = $(foreach name,$(1),$(if $(filter command,$(firstword $(origin $(name)))),--$(name)="$$$(name)"))
+
+audit: $(STAMP)  ## how poisonable is a table: DATA=table.csv LABEL=column MINUTES=2 NAME= (2 min)
+	@python -m replication.audit $(call given,DATA LABEL MINUTES NAME FEATURES CLASS)
 
 clean:  ## remove the environment, data, caches and demo/quick results (paper results stay)
 	@du -sh $(wildcard $(VENV) .cache data/raw data/real data/standin) 2>/dev/null || true

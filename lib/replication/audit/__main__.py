@@ -1,8 +1,4 @@
-"""``make audit DATA=table.csv LABEL=column``: how poisonable is a table?
-
-python -m replication.audit DATA [--label COLUMN] [--minutes 2] [--name NAME] [--features KIND]
-    [--class NAME]
-"""
+"""How poisonable is a table? ``make audit DATA=table.csv LABEL=column``; ``docs/audit.md``."""
 
 import argparse
 import re
@@ -18,12 +14,20 @@ from replication import paths
 from replication.audit import features, tables
 
 MOST_MINUTES = 600.0
+_ARGUMENTS = (
+    ("DATA", "", "a file: CSV, TSV, Parquet, NPZ or SVMlight"),
+    ("LABEL", "", "the column, or array, of classes"),
+    ("MINUTES", "2", "the time for everything"),
+    ("NAME", "", "the folder below audit/"),
+    ("FEATURES", "auto", "auto, real, box or counts"),
+    ("CLASS", "", "the class that is set against all others"),
+)
 _SEED = 0
-_RESERVE = 0.05  # of the budget, for the report
+_RESERVE = 0.08  # of the budget, for the report
 _LINE_EVERY = 10.0  # seconds, where standard error is no terminal
 
 
-def audit(data: str, label: str, minutes: str, name: str, told: str, against: str | None) -> Path:
+def audit(data: str, label: str, minutes: str, name: str, told: str, against: str) -> Path:
     """The folder of the report on one table.
 
     Raises:
@@ -37,10 +41,10 @@ def audit(data: str, label: str, minutes: str, name: str, told: str, against: st
     if told not in features.KINDS:
         raise DataError(f"FEATURES must be one of {', '.join(features.KINDS)}, not {told!r}.")
     path = Path(data)
-    folder = paths.audit(_name(name or path.stem))
+    folder = paths.audit(_name(name) if name else re.sub(r"\W+", "-", path.stem)[:100])
     label = _label(label, path)
     problem = features.prepare(
-        tables.read(path, label, np.random.default_rng(_SEED)), told, against
+        tables.read(path, label, np.random.default_rng(_SEED)), told, against or None
     )
     # These take a second to import; whoever is refused is so at once.
     from replication.audit import measuring, report, summary
@@ -111,22 +115,13 @@ class Progress:
 
 def main() -> int:
     """Audit one table; 1 and one sentence if that is refused."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data")
-    parser.add_argument("--label", default="")
-    parser.add_argument("--minutes", default="2")
-    parser.add_argument("--name", default="")
-    parser.add_argument("--features", default="auto")
-    parser.add_argument("--class", dest="against", default=None)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default, about in _ARGUMENTS:
+        parser.add_argument(f"--{name}", default=default, help=about)
     given = parser.parse_args()
     try:
         folder = audit(
-            given.data,
-            given.label,
-            given.minutes,
-            given.name,
-            given.features,
-            given.against or None,
+            given.DATA, given.LABEL, given.MINUTES, given.NAME, given.FEATURES, given.CLASS
         )
     except DataError as error:
         print(error, file=sys.stderr)

@@ -4,7 +4,6 @@ Numbers are standardised, because an SVM's λ weighs all features alike. Words a
 counts stay as they are: poison has to be whole numbers, too.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -145,10 +144,10 @@ def _classes(labels: ndarray, against: str | None) -> tuple[ndarray, str, str, d
     for label, name in ((1.0, positive), (-1.0, negative)):
         size = int((y == label).sum())
         if size < LEAST:
-            hint = f" (of {len(classes)})" if len(classes) > 2 else ""
             raise DataError(
-                f"LABEL: the class {name[:40]!r}{hint} has {size} of {len(y)} rows, an audit needs "
-                f"{LEAST} of each class: is this the column of classes, and are there enough rows?"
+                f"LABEL: the class {name[:40]!r}, one of {len(classes)}, has {size} of {len(y)} "
+                f"rows: an audit needs {LEAST} of each of its two classes, so choose the column of "
+                "classes, another class, or a table with more rows."
             )
     return y, negative, positive, classes
 
@@ -157,7 +156,7 @@ def _classes(labels: ndarray, against: str | None) -> tuple[ndarray, str, str, d
 
 
 def _columns(frame: pd.DataFrame, rows: ndarray) -> tuple[list[_Part], list[str]]:
-    noted: defaultdict[str, list[str]] = defaultdict(list)
+    noted: dict[str, list[str]] = {what: [] for what in _NOTES}
     parts, texts = [], []
     for name in frame.columns:
         values = frame[name]
@@ -175,14 +174,12 @@ def _columns(frame: pd.DataFrame, rows: ndarray) -> tuple[list[_Part], list[str]
         else:
             kind = "date" if name in noted["date"] else _kind(numbers)
             parts.append(_part(kind, name, numbers))
-    parts = [part for part in map(_varying, parts, [noted] * len(parts)) if part.names]
+    parts = [part for part in (_varying(part, noted) for part in parts) if part.names]
     if texts:
         words = _words(frame[texts], WORDS_BESIDE if parts else WORDS)
         noted["text" if words else "identifier"] += texts
         parts += [words] if words else []
-    return parts, [
-        _NOTES[what].format(_listed(noted[what])) for what in _NOTES if noted[what]
-    ]  # fmt: skip
+    return parts, [_NOTES[what].format(_listed(names)) for what, names in noted.items() if names]
 
 
 def _listed(names: Iterable[str], most: int = 8) -> str:
@@ -202,17 +199,16 @@ def _numbers(name: str, values: pd.Series, noted: dict[str, list[str]]) -> ndarr
         found = _parsed(name, values, noted)
         if found is None:
             return None
-    for what, strange in (("infinite", np.isinf(found)), ("missing", np.isnan(found))):
-        if strange.any() and not strange.all():
+    known = found[np.isfinite(found)]
+    for what, strange in (("infinite", np.isinf(found)), ("missing", ~np.isfinite(found))):
+        if strange.any() and known.size:
             noted[what].append(name)
-    found = np.where(np.isfinite(found), found, np.nan)
-    known = found[~np.isnan(found)]
     if known.size and np.abs(known).max() > _LARGEST:
         raise DataError(
             f"DATA: the column {name!r} must lie within 1e100 of 0, it holds "
             f"{known[np.abs(known).argmax()]:g}: rescale it."
         )
-    return np.where(np.isnan(found), np.median(known) if known.size else 0.0, found)
+    return np.where(np.isfinite(found), found, np.median(known) if known.size else 0.0)
 
 
 def _parsed(name: str, values: pd.Series, noted: dict[str, list[str]]) -> ndarray | None:
@@ -270,8 +266,10 @@ def _words(texts: pd.DataFrame, most: int) -> _Part | None:
         counts = sp.csr_array(vectorizer.fit_transform(joined)).astype(np.float64)
     except ValueError:
         return None
-    names = tuple(f"“{word}”" for word in vectorizer.get_feature_names_out())
-    return _Part("text", names, counts, *_range(counts))
+    least, largest = _range(counts)
+    keep = np.flatnonzero(least < largest)
+    names = tuple(f"“{word}”" for word in vectorizer.get_feature_names_out()[keep])
+    return _Part("text", names, counts[:, keep], np.zeros(len(keep)), largest[keep])
 
 
 def _varying(part: _Part, noted: dict[str, list[str]]) -> _Part:
@@ -358,7 +356,8 @@ def _scaled(
         note = "Features are sparse: all are divided by one number, so that zeros stay zeros."
         X = sp.csr_array(values / scale[0])
     else:
-        centre, scale = values.mean(axis=0), values.std(axis=0)
+        centre, span = values.mean(axis=0), np.ptp(values, axis=0)
+        scale = span * ((values - centre) / span).std(axis=0)  # squares of tiny numbers would be 0
         X = (values - centre) / scale
         note = "Features are standardised: mean 0, standard deviation 1."
     limits = (lower - centre) / scale, (upper - centre) / scale

@@ -23,7 +23,7 @@ _SERIES = {name: f"#0102{k:02x}" for k, name in enumerate("abcdefgh", start=16)}
 _VARIABLES = {_INK: "--ink", _LINE: "--line"} | {
     colour: f"--{name}" for name, colour in _SERIES.items()
 }
-_WIDE, _HIGH = 4.3, 3.1  # inches: a phone's width at the size that texts have
+_WIDE, _HIGH = 4.3, 3.4  # inches: a phone's width at the size that texts have
 _LOOK: dict[str, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "audit", "figure.facecolor": "none",
     "axes.facecolor": "none", "savefig.facecolor": "none", "text.color": _INK,
@@ -59,11 +59,11 @@ def svg(drawn: str, key: str) -> str:
 
 
 def _line(
-    axes: Axes, points: Sequence[int], estimates: Sequence[dict[str, Any]], **look: Any
+    axes: Axes, where: Sequence[int | float], estimates: Sequence[dict[str, Any]], **look: Any
 ) -> None:
     values = [100.0 * one["value"] for one in estimates]
-    axes.plot(points, values, **look)
-    for x, one in zip(points, estimates, strict=True):
+    axes.plot(where, values, **look)
+    for x, one in zip(where, estimates, strict=True):
         if one["ci95"] is not None and look.get("linewidth", 0) > 1.5:
             axes.vlines(x, *(100.0 * np.array(one["ci95"])), color=look["color"], linewidth=1.0)
 
@@ -78,7 +78,7 @@ def _points_axis(axes: Axes, points: Sequence[int], majority: float) -> None:
     axes.set(xlabel="rows of poison", ylabel="test error (%)")
     axes.set_ylim(bottom=0.0)
     axes.grid(axis="x", visible=False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.24), ncols=2)
 
 
 def attacked(summary: dict[str, Any]) -> Callable[[Axes], None]:
@@ -146,7 +146,7 @@ def lams(summary: dict[str, Any]) -> Callable[[Axes], None]:
         axes.set(xlabel="λ, the strength of regularisation", ylabel="test error (%)")
         axes.set_ylim(bottom=0.0)
         axes.grid(axis="x", visible=False)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=3)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.24), ncols=3)
 
     return paint
 

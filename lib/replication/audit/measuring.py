@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -176,18 +177,14 @@ def main_points(n: int) -> int:
 def stages(n: int) -> list[Callable[["_Split"], None]]:
     """What is measured on every split of ``n`` training rows, what matters most first."""
     main, points = main_points(n), list(numbers_of_points(n))
-    ordered = [1, max(points), *(p for p in points if p not in (1, main, max(points)))]
-    by_points = [
-        partial(stage, points=p)
-        for p in dict.fromkeys(ordered)
+    first = [_Split.clean, partial(_Split.attack, points=main), _Split.explain_strongest]
+    lams = [partial(_Split.other, lam=lam) for lam in LAMBDAS]
+    one, *more = [
+        [partial(_Split.attack, points=p), partial(_Split.certify, points=p)]
+        for p in sorted(points, key=lambda p: (p > 1, p < max(points), p))
         if p != main
-        for stage in (_Split.attack, _Split.certify)
     ]
-    return [
-        _Split.clean, partial(_Split.attack, points=main), _Split.explain_strongest,
-        *(partial(_Split.other, lam=lam) for lam in LAMBDAS),
-        *by_points, partial(_Split.certify, points=main),
-    ]  # fmt: skip
+    return [*first, *one, *lams, *chain(*more), partial(_Split.certify, points=main)]
 
 
 def attacks(epsilon: float, size: int) -> dict[str, tuple[Any, ...]]:

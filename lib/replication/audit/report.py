@@ -35,21 +35,24 @@ def html(summary: dict[str, Any]) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"percent": percent, "rows": rows_of, "shown": shown, "number": number}
+    environment.filters |= {
+        "percent": percent,
+        "rows": rows_of,
+        "interval": interval,
+        "number": number,
+    }
     return environment.get_template(_TEMPLATE).render(
         summary, pictures=_pictures(summary), alt=pictured(summary), votes=least_votes(summary),
         attack_names=ATTACK_NAMES, defense_names=DEFENSE_NAMES,
     )  # fmt: skip
 
 
-def shown(estimate: dict[str, Any] | None) -> str:
-    """A mean with its interval; a dash for what was not measured."""
-    if estimate is None:
-        return "–"
+def interval(estimate: dict[str, Any]) -> str:
+    """The ends of an interval, in percent."""
     if estimate["ci95"] is None:
-        return f"{percent(estimate['value'])} (one split)"
+        return "one split"
     low, high = (f"{100.0 * end:.1f}" for end in estimate["ci95"])
-    return f"{percent(estimate['value'])} ({low} to {high})"
+    return f"{low} to {high}"
 
 
 def number(value: float) -> str:

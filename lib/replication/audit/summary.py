@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from poisoning.defenses import FIVE
 from poisoning.defenses.detector import name_of
@@ -26,8 +27,8 @@ ATTACK_NAMES = {
     "influence": "influence", NONE: "none",
 }  # fmt: skip
 DEFENSE_NAMES = {
-    NONE: "none", "l2": "L2", "slab": "slab", "loss": "loss", "svd": "SVD", "knn": "k-NN",
-    MIN5: "best of the five",
+    NONE: "None", "l2": "L2", "slab": "Slab", "loss": "Loss", "svd": "SVD", "knn": "k-NN",
+    MIN5: "Best of the five",
 }  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def percent(value: float) -> str:
     return f"{100.0 * value:.1f} %"
 
 
-def estimate(values: Sequence[float], *, error: bool = True) -> dict[str, Any]:
+def estimate(values: Sequence[float] | ndarray, *, error: bool = True) -> dict[str, Any]:
     """Mean and 95 % interval over splits, which overlap: Nadeau & Bengio 2003.
 
     They draw training rows from the same table, so that the variance of the mean of n splits is
@@ -46,7 +47,7 @@ def estimate(values: Sequence[float], *, error: bool = True) -> dict[str, Any]:
     plain = mean_interval(values)
     if plain.ci95 is None:
         return {"value": plain.value, "ci95": None, "n": plain.n}
-    half = plain.half_width * np.sqrt(1.0 + plain.n * TEST / (1.0 - TEST))
+    half = float(plain.half_width * np.sqrt(1.0 + plain.n * TEST / (1.0 - TEST)))
     ends = [plain.value - half, plain.value + half]
     if error:
         ends = [max(ends[0], 0.0), min(ends[1], 1.0)]
@@ -219,20 +220,22 @@ def _certified(findings: Findings) -> list[dict[str, Any]]:
         found.append({
             "method": method, "lam": float(lam), "parts": int(parts), "points": int(points),
             "bound": estimate(rows.bound.to_numpy()), "majority": float(rows.majority.mean()),
-            "attacked": estimate(attacked.to_numpy(np.float64)) if len(attacked) else None,
+            "attacked": estimate(attacked.to_numpy(dtype=np.float64)) if len(attacked) else None,
             "exceeded": int((rows.attacked > rows.bound + 1e-9).sum()),
         })  # fmt: skip
     return found
 
 
 def least_votes(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """For every number of points the vote with the least bound."""
-    votes = [row for row in summary["certified"] if row["method"] == "vote" and row["points"]]
-    points = sorted({row["points"] for row in votes})
-    return [
-        min((row for row in votes if row["points"] == k), key=lambda row: row["bound"]["value"])
-        for k in points
-    ]
+    """For every number of points the vote with the least bound, and its ``clean`` error."""
+    votes = [row for row in summary["certified"] if row["method"] == "vote"]
+    clean = {row["parts"]: row["bound"] for row in votes if row["points"] == 0}
+    least: dict[int, dict[str, Any]] = {}
+    for row in votes:
+        best = least.get(row["points"])
+        if row["points"] and (best is None or row["bound"]["value"] < best["bound"]["value"]):
+            least[row["points"]] = row | {"clean": clean[row["parts"]]}
+    return [least[points] for points in sorted(least)]
 
 
 def _defense(tables: Tables, main: int) -> dict[str, Any] | None:
