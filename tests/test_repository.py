@@ -106,9 +106,9 @@ def test_the_commands_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.M))
     for text in ("README.md", "CONTRIBUTING.md", "docs/running.md"):
-        used = set(re.findall(r"`?make ([a-z]+)", (ROOT / text).read_text()))
-        assert used & targets
-        assert {word for word in used if f"`make {word}" in (ROOT / text).read_text()} <= targets
+        used = set(re.findall(r"`make ([a-z]+)", (ROOT / text).read_text()))
+        assert used
+        assert used <= targets
 
 
 def test_the_layers_hold():

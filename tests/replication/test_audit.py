@@ -206,6 +206,20 @@ def test_a_defense_is_recommended_only_when_it_clearly_helps(gain, clear):
         assert choice["gain"]["value"] == pytest.approx(gain)
 
 
+def test_lambda_is_chosen_by_its_bound_where_attacks_do_not_tell():
+    found = measuring.Findings(lam=0.01, points={2: 0.03}, train_rows=63, test_rows=27)
+    for split in range(3):
+        for lam, bound in ((0.01, 0.3), (0.1, 0.31), (1.0, 0.1)):
+            found.bounds.append(measuring.Bound(split, lam, "svm", 1, bound, 0.5))
+            for points, attack, error in ((0, "none", 0.1), (2, "kkt", 0.2)):
+                found.errors.append(
+                    measuring.Measured(split, lam, attack, "fixed", points, "none", error, 0.0, 0.0)
+                )
+    choice = summary._lam(summary.Tables(found), 2, found)
+    assert (choice["best"], choice["by"], choice["clear"]) == (1.0, "certified", True)
+    assert choice["gain"]["value"] == pytest.approx(0.2)
+
+
 # The report -------------------------------------------------------------------------------------
 
 

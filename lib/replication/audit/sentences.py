@@ -84,9 +84,9 @@ def _defense(summary: dict[str, Any], choice: dict[str, Any]) -> str:
             "these measurements."
         )
     return (
-        f"Defense: choose {DEFENSE_NAMES[choice['best']]}. Against {points} of poison it saves "
-        f"{_points(choice['gain']['value'])}, and costs {_points(choice['cost']['value'])} on "
-        "clean data."
+        f"Defense: choose {DEFENSE_NAMES[choice['best']]}. Under attack by {points} of poison the "
+        f"error falls by {100.0 * choice['gain']['value']:.1f} points, and "
+        f"{_cost(choice['cost']['value'])}."
     )
 
 
@@ -96,15 +96,19 @@ def _lam(choice: dict[str, Any]) -> str:
             f"λ: stay with {choice['usual']:g}, which is best on clean data. No other is clearly "
             "better under attack."
         )
+    what = "error under attack" if choice["by"] == "attacked" else "bound for 1 row of poison"
     return (
-        f"λ: choose {choice['best']:g} instead of {choice['usual']:g}, the best on clean data. "
-        f"Under attack it saves {_points(choice['gain']['value'])}, and costs "
-        f"{_points(choice['cost']['value'])} on clean data."
+        f"λ: choose {choice['best']:g} instead of {choice['usual']:g}, the best on clean data. The "
+        f"{what} falls by {100.0 * choice['gain']['value']:.1f} points, and "
+        f"{_cost(choice['cost']['value'])}."
     )
 
 
-def _points(difference: float) -> str:
-    return f"{100.0 * difference:.1f} points of error"
+def _cost(cost: float) -> str:
+    points = f"{100.0 * abs(cost):.1f}"
+    if points == "0.0":
+        return "the clean error stays"
+    return f"the clean error {'rises' if cost > 0.0 else 'falls'} by {points}"
 
 
 def ending(summary: dict[str, Any]) -> str:
@@ -112,11 +116,16 @@ def ending(summary: dict[str, Any]) -> str:
     seconds = f"{summary['seconds']:.0f} s"
     splits = summary["settings"]["splits"]
     over = f"{splits} random splits" if splits != 1 else "one random split"
+    complete = summary["settings"]["complete_splits"]
+    rest = (
+        f"On {complete} of them everything was measured."
+        if complete
+        else ("Some measurements were not reached: more MINUTES give more.")
+    )
     return {
         "done": f"All measurements are done, on {over}, in {seconds}.",
-        "time": f"The audit used its time, {seconds}, on {over}. The rest was not reached.",
-        "interrupted": f"The audit was interrupted after {seconds}, on {over}. The rest was not "
-        "reached.",
+        "time": f"The audit used its time, {seconds}, on {over}. {rest}",
+        "interrupted": f"The audit was interrupted after {seconds}, on {over}. {rest}",
     }[summary["ended"]]
 
 

@@ -136,6 +136,7 @@ def _settings(findings: Findings, main: int) -> dict[str, Any]:
     return {
         "lam": findings.lam,
         "splits": splits,
+        "complete_splits": findings.complete,
         "train_rows": findings.train_rows,
         "test_rows": findings.test_rows,
         "points": [{"points": k, "share": share} for k, share in findings.points.items()],
@@ -255,19 +256,32 @@ def _defense(tables: Tables, main: int) -> dict[str, Any] | None:
 
 
 def _lam(tables: Tables, main: int, findings: Findings) -> dict[str, Any] | None:
-    """The λ with the least error under its strongest attack, compared with the usual choice."""
-    worst = {
-        lam: found
+    """The λ with the least error under its strongest attack, or else the least bound for one row.
+
+    It is compared with the usual choice; ``by`` says which of the two the numbers are of.
+    """
+    attacked = {
+        lam: worst[1]
         for lam in LAMBDAS
-        if (found := tables.worst(lam=lam, points=main, defense=NONE)) is not None
+        if (worst := tables.worst(lam=lam, points=main, defense=NONE)) is not None
     }
-    if findings.lam not in worst:
-        return None
-    best = min(worst, key=lambda lam: worst[lam][1].mean())
-    gain = (worst[findings.lam][1] - worst[best][1]).dropna()
-    clean = tables.by_split(lam=best, attack=NONE, defense=NONE)
-    cost = (clean - tables.by_split(attack=NONE, defense=NONE)).dropna()
-    return _chosen(best, findings.lam, worst[best][1], gain, cost)
+    bounds = {
+        lam: pd.Series({
+            one.split: one.bound for one in findings.bounds
+            if (one.method, one.lam, one.points) == ("svm", lam, 1)
+        })
+        for lam in LAMBDAS
+    }  # fmt: skip
+    chosen = None
+    for by, errors in (("attacked", attacked), ("certified", bounds)):
+        errors = {lam: values for lam, values in errors.items() if len(values)}
+        if findings.lam in errors and not (chosen and chosen["clear"]):
+            best = min(errors, key=lambda lam: errors[lam].mean())
+            gain = (errors[findings.lam] - errors[best]).dropna()
+            clean = tables.by_split(lam=best, attack=NONE, defense=NONE)
+            cost = (clean - tables.by_split(attack=NONE, defense=NONE)).dropna()
+            chosen = _chosen(best, findings.lam, errors[best], gain, cost) | {"by": by}
+    return chosen
 
 
 def _chosen(
