@@ -9,6 +9,7 @@ the numbers that are drawn, so that it changes when they do.
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,22 @@ def policy(name: str) -> dict[str, Any]:
         "marker": None if flips else "o",
         "label": "the same flips, not optimised" if flips else WHO_SETS[who],
     }
+
+
+def in_paper(claim: str) -> float:
+    """The paper's number in a claim of ``claims.yaml``, in that claim's unit.
+
+    Raises:
+        KeyError: there is no such claim, or it carries no number of the paper.
+    """
+    return _papers_numbers()[claim]
+
+
+@cache
+def _papers_numbers() -> dict[str, float]:
+    from replication.claims import load_claims  # only figures with a number of the paper need it
+
+    return {c.id: c.paper_value for c in load_claims() if c.paper_value is not None}
 
 
 def published(axes: Axes, x: ArrayLike, y: ArrayLike, **look: Any) -> None:

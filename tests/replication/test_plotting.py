@@ -242,6 +242,12 @@ def test_a_policy_has_one_colour_and_its_flips_are_dotted():
     assert own["label"] == "λ learned"
 
 
+def test_the_papers_numbers_are_those_of_the_claims():
+    assert plotting.in_paper("koh2021.minmax.enron") == 0.237
+    with pytest.raises(KeyError):
+        plotting.in_paper("koh2021.no-such-claim")
+
+
 def test_a_boundary_passes_where_the_model_is_zero():
     axes = plt.subplots()[1]
     axes.set(xlim=(-3, 3), ylim=(-3, 3))
