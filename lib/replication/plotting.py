@@ -96,6 +96,8 @@ WHO_SETS = {
 
 _WHISKER = {"fmt": "none", "ecolor": "#444444", "elinewidth": 1.1, "capsize": 2.5, "zorder": 6}
 STAMP = "stamp"
+ASIDE = 3.0
+"""Points between lines that share their x."""
 
 
 def use_style() -> None:
@@ -222,7 +224,7 @@ def curve(
     Where the axis is logarithmic, an interval that ends below 0 ends at the page's edge.
     """
     drawn = {"marker": "o", "markersize": 4, "linewidth": 1.5, "capsize": 2.5} | look
-    aside = ScaledTranslation(4 / 72 * (place - (of - 1) / 2), 0, axes.figure.dpi_scale_trans)
+    aside = ScaledTranslation(ASIDE / 72 * (place - (of - 1) / 2), 0, axes.figure.dpi_scale_trans)
     means, half = np.asarray(y, float), np.asarray(half, float)
     # Without this the log of what is below 0 would be nothing, and the whole bar with it.
     below = np.where(means > half, half, means * (1 - 1e-6)) if axes.get_yscale() == "log" else half

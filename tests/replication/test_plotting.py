@@ -203,7 +203,7 @@ def test_a_crowded_curve_keeps_its_numbers_and_stands_aside_on_the_page():
     first, second = axes.lines[0], axes.lines[-3]
     np.testing.assert_array_equal(first.get_xydata(), [[1.0, 3.0], [2.0, 4.0]])
     pixels = [line.get_transform().transform((1.0, 3.0))[0] for line in (first, second)]
-    assert pixels[1] - pixels[0] == pytest.approx(4 / 72 * axes.figure.dpi)
+    assert pixels[1] - pixels[0] == pytest.approx(plotting.ASIDE / 72 * axes.figure.dpi)
     assert axes.get_xlim()[1] < 2.2
 
 
