@@ -51,7 +51,7 @@ export DVC_NO_ANALYTICS := 1
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check test lint verify lab bench gpu fuzz audit clean
+.PHONY: help setup repro check test lint verify lab site bench gpu fuzz audit clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -101,6 +101,9 @@ lab: $(STAMP)  ## open the notebooks in JupyterLab, with stand-in data prepared
 	@python -m replication.stages
 	dvc repro --quiet --glob 'data@standin-*'
 	jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks
+
+site: $(STAMP)  ## the site from docs/ and results/paper, without a network (COST)
+	python -m replication.site
 
 bench: $(STAMP)  ## solvers beside generic formulations, writes results/bench.json (20 min)
 	python -m bench

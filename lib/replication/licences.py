@@ -21,6 +21,7 @@ ALLOWED = (
 """Beginnings of names of licences: permissive ones, and such as concern changes of a file only."""
 
 EXCEPTIONS = {
+    "docutils": "public domain and BSD; the GPL is that of a mode of Emacs, not installed",
     "grandalf": "GPL-2.0 or EPL-1.0, at one's choice: EPL; DVC draws graphs with it",
     "pygit2": "GPL-2.0 with an exception for linking; DVC reads git with it",
 }

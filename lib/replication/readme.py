@@ -69,7 +69,7 @@ TITLES = {
 
 def results_section() -> str:
     """The README's part: one picture, and verdicts by paper and origin, from the scorecard."""
-    rows = _scorecard()
+    rows = scorecard_rows()
     shown = [verdict for verdict in VERDICTS if verdict in {row["verdict"] for row in rows}]
     parts = [f"![{CAPTION}](results/paper/{PICTURE})", f"*{CAPTION}*", ""]
     parts += [f"| [claims](results/paper/SCORECARD.md) | | {' | '.join(shown)} |"]
@@ -86,7 +86,7 @@ def results_section() -> str:
 def scorecard_page() -> str:
     """Every claim with its verdict, paper by paper, and pictures."""
     parts = [f"<!-- {WRITTEN} -->", "# Scorecard", "", LEGEND]
-    for paper, claims in _by_paper(_scorecard()).items():
+    for paper, claims in _by_paper(scorecard_rows()).items():
         parts += ["", f"## {TITLES[paper]}", ""]
         for picture, caption in GALLERY.get(paper, ()):
             parts += [f"![{caption}]({paper}/{picture})", f"*{caption}*", ""]
@@ -111,7 +111,12 @@ PAGES = {"results/paper/SCORECARD.md": scorecard_page, "results/BENCHMARKS.md": 
 """Pages that are written whole, below the project's folder."""
 
 
-def _scorecard() -> list[dict[str, Any]]:
+def scorecard_rows() -> list[dict[str, Any]]:
+    """The claims of the paper profile with their verdicts.
+
+    Raises:
+        ReadingError: ``results/paper/scorecard.json`` is not what it should be; one sentence.
+    """
     again = "run `dvc repro scorecard@paper` again"
     return read_result(paths.ROOT / "results" / "paper" / "scorecard.json", _rows, again)
 
@@ -124,8 +129,8 @@ def _by_paper(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _rows(found: Any) -> list[dict[str, Any]]:
-    needed = {"paper", "origin", "asked_after", "source", "statement"}
-    needed |= {"verdict", "paper_value", "ours", "ci95"}
+    needed = {"id", "paper", "origin", "asked_after", "source", "statement", "rules", "region"}
+    needed |= {"verdict", "reason", "paper_value", "ours", "ci95", "n"}
     for row in found:
         if not needed <= row.keys():
             raise KeyError(min(needed - row.keys()))
@@ -138,7 +143,7 @@ def _claims(rows: list[dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|",
         *(
             f"| {row['statement']}{_marks(row)} | {row['source']} | **{row['verdict']}** "
-            f"| {_number(row['paper_value'])} | {_number(row['ours'])}{_interval(row['ci95'])} |"
+            f"| {number(row['paper_value'])} | {number(row['ours'])}{interval(row['ci95'])} |"
             for row in rows
         ),
     ]
@@ -149,12 +154,14 @@ def _marks(row: dict[str, Any]) -> str:
     return f" *({', '.join(marks)})*" if marks else ""
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three digits; "–" for none."""
     return "–" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def _interval(interval: list[float] | None) -> str:
-    return "" if interval is None else f" ({interval[0]:.3g} to {interval[1]:.3g})"
+def interval(ends: list[float] | None) -> str:
+    """What follows a number: its interval in brackets, or nothing."""
+    return "" if ends is None else f" ({ends[0]:.3g} to {ends[1]:.3g})"
 
 
 def _seconds(value: float | None) -> str:

@@ -24,9 +24,10 @@ def test_every_picture_of_the_readme_exists():
 def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     (tmp_path / "results" / "paper").mkdir(parents=True)
     row = {
-        "paper": "koh2021", "origin": "ours", "asked_after": True,
+        "id": "a", "paper": "koh2021", "origin": "ours", "asked_after": True,
         "statement": "s", "source": "Table 2", "verdict": "partial",
         "paper_value": 0.225, "ours": 0.2345, "ci95": [0.23, 0.24],
+        "n": 6, "region": None, "rules": [], "reason": "r",
     }  # fmt: skip
     (tmp_path / "results/paper/scorecard.json").write_text(json.dumps([row]))
     bench = {

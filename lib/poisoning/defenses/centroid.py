@@ -52,7 +52,7 @@ class L2Defense:
 
 @dataclass
 class SlabDefense:
-    """s(x, y) = |(μ₊ − μ₋)·(x − μ_y)|, of two classes −1 and +1.
+    """s(x, y) = ``|(μ₊ − μ₋)·(x − μ_y)|``, of two classes −1 and +1.
 
     Koh et al. 2021, Section 2.2.
     """

@@ -73,7 +73,7 @@ class GaussianLogistic:
     F(w) = E log(1 + e^{‖w‖ Z}) − κ w·w* with Z ~ N(0, 1) and, by Stein's lemma, κ = E σ'(‖w*‖ Z):
     two one-dimensional integrals, by Gauss-Hermite quadrature where ‖w‖ ≤ 2.5. For larger norms a
     their integrands have a kink or a peak of width 1/a at 0, so that the part beside the kink,
-    log(1 + e^{t}) = max(t, 0) + log(1 + e^{-|t|}), is integrated in u = a|Z|.
+    ``log(1 + e^t) = max(t, 0) + log(1 + e^{−|t|})``, is integrated in ``u = a|Z|``.
     """
 
     minimiser: Float[ndarray, "d"]
