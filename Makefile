@@ -102,7 +102,7 @@ lab: $(STAMP)  ## open the notebooks in JupyterLab, with stand-in data prepared
 	dvc repro --quiet --glob 'data@standin-*'
 	jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks
 
-site: $(STAMP)  ## the site from docs/ and results/paper, without a network (COST)
+site: $(STAMP)  ## the site from docs/ and results/paper, without a network (1.5 min)
 	python -m replication.site
 
 bench: $(STAMP)  ## solvers beside generic formulations, writes results/bench.json (20 min)
@@ -124,5 +124,5 @@ audit: $(STAMP)  ## how poisonable is a table: DATA=table.csv LABEL=column MINUT
 
 clean:  ## remove the environment, data, caches and demo/quick results (paper results stay)
 	@du -sh $(wildcard $(VENV) .cache data/raw data/real data/standin) 2>/dev/null || true
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis data/raw data/real data/standin
+	rm -rf $(VENV) site .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis data/raw data/real data/standin
 	git clean -qfdX results

@@ -36,7 +36,8 @@ class Page:
         message = json.loads(self._connection.recv())
         kind, values = message.get("method"), message.get("params", {})
         if kind == "Runtime.exceptionThrown":
-            self.complaints.append(values["exceptionDetails"]["exception"]["description"])
+            details = values["exceptionDetails"]
+            self.complaints.append(details.get("exception", details))
         elif kind == "Log.entryAdded" and values["entry"]["level"] == "error":
             self.complaints.append(f"{values['entry']['text']} {values['entry'].get('url', '')}")
         elif kind == "Runtime.consoleAPICalled" and values["type"] == "error":
@@ -54,10 +55,11 @@ class Page:
                   deviceScaleFactor=1, mobile=width < 500)  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self._events.clear()
-        self.call("Page.navigate", url=url)
-        while "Page.loadEventFired" not in self._events:
-            self._receive()
+        for place in ("about:blank", url):  # or an anchor in the same page would load nothing
+            self._events.clear()
+            self.call("Page.navigate", url=place)
+            while "Page.loadEventFired" not in self._events:
+                self._receive()
         # Formulas are set after the page has loaded; a page without any has no MathJax.
         self.value("window.MathJax?.startup?.promise?.then(() => 0)")
 
@@ -68,6 +70,13 @@ class Page:
         )
         assert "exceptionDetails" not in found, (expression, found)
         return found["result"].get("value")
+
+    def until(self, expression):
+        """Wait for a JavaScript expression to be true."""
+        deadline = time.monotonic() + 30
+        while not self.value(expression):
+            assert time.monotonic() < deadline, expression
+            time.sleep(0.05)
 
 
 @contextmanager

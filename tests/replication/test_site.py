@@ -1,0 +1,162 @@
+"""What a page shows comes from results, and what the site promises is seen in a browser."""
+
+import base64
+import json
+
+import nbformat
+import pytest
+
+from replication import paths, readme, site
+from replication.reading import ReadingError
+from tests.replication import browser
+
+NOTEBOOKS = {"koh2021/attacks": paths.ROOT / "attacks.ipynb"}
+PIXEL = base64.b64encode(b"a picture").decode()
+
+
+def test_numbers_and_names_lead_to_their_notebook():
+    text = "It is 22.1 %<!-- koh2021/attacks enron.kkt.min5.test_error -->; see `koh2021/attacks`."
+    place = "(/koh2021/attacks/attacks.ipynb)"
+    assert site.linked(text, NOTEBOOKS) == f"It is [22.1 %]{place}; see [`koh2021/attacks`]{place}."
+    other = "4.3 %<!-- koh2021/matrix enron -->, `koh2021/matrix`, `lib/poisoning`"
+    assert site.linked(other, NOTEBOOKS) == other
+
+
+def test_the_first_sentence_on_each_paper_is_found():
+    section, first = site.findings(paths.ROOT.joinpath("README.md").read_text("utf-8"))
+    assert set(first) == set(readme.TITLES) - {"crossing"}
+    for paper, sentence in first.items():
+        assert sentence.endswith("."), paper
+        assert sentence in section
+
+
+@pytest.mark.parametrize(
+    "text", ["# No findings\n", "\n## What we found\n\n- **Koh et al.** holds.\n"]
+)
+def test_a_readme_without_a_finding_is_refused(text):
+    with pytest.raises(ReadingError, match='an item must begin with "- \\*\\*'):
+        site.findings(text)
+
+
+def picture(**about):
+    return nbformat.v4.new_output("display_data", {"image/png": PIXEL}, metadata=about)
+
+
+def test_a_notebook_has_folded_code_one_set_of_parameters_and_described_pictures(tmp_path):
+    code = nbformat.v4.new_code_cell
+    cells = [
+        nbformat.v4.new_markdown_cell("# Three attacks\n\nSee `koh2021/attacks`."),
+        code("profile = 'demo'", metadata={"tags": ["parameters"]}),
+        code("profile = 'paper'", metadata={"tags": ["injected-parameters"]}),
+        code("show", outputs=[picture(), picture(**{"image/png": {"alt": "KKT [best], $x_1$"}})]),
+    ]
+    path = tmp_path / "attacks.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    text, injected, shown = site.site_notebook(path, tmp_path, NOTEBOOKS).cells
+    assert "(/koh2021/attacks/attacks.ipynb)" in text.source
+    assert injected.source == "profile = 'paper'"
+    assert "hide-input" in injected.metadata.tags and "hide-input" in shown.metadata.tags
+    first, second = (output.data["text/markdown"] for output in shown.outputs)
+    assert first == "![Three attacks](picture-0.png)"
+    assert second == r"![KKT \[best\], \$x\_1\$](picture-1.png)"
+    assert (tmp_path / "picture-1.png").read_bytes() == b"a picture"
+
+
+def test_dead_links_and_pictures_without_text_are_named(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<p id="here"><a href="#here">a</a><a href="b.html?q=1#there">a</a>'
+        '<a href="https://example.org">a</a><a href="b.html#gone">a</a><a href="c.html">a</a>'
+        '<img src="b.html" alt="a"><img src="b.html" alt=" "></p>',
+        "utf-8",
+    )
+    (tmp_path / "b.html").write_text('<p id="there"></p>', "utf-8")
+    assert list(site.faults(tmp_path)) == [
+        "a.html: b.html has no alternative text.",
+        "a.html: b.html#gone leads nowhere.",
+        "a.html: c.html leads nowhere.",
+    ]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    assert site.build(folder / "site", folder / "work") == []
+    return folder / "site"
+
+
+@pytest.fixture
+def page(tmp_path):
+    if browser.PROGRAM is None:
+        pytest.skip("There is no Chromium: install it, and the site is opened in it.")
+    with browser.chromium(tmp_path / "profile") as found:
+        yield found
+
+
+@pytest.mark.slow
+def test_every_page_opens_without_a_complaint_and_without_sideways_scrolling(built, page):
+    names = sorted(built.rglob("*.html"))
+    stems = {name.stem for name in names}
+    assert {
+        "index",
+        "scorecard",
+        "attacks",
+        "running",
+        *(p.stem for p in site.executed().values()),
+    } <= stems
+    for name in names:
+        for width in (390, 1280):
+            page.open(name.as_uri(), width=width)
+            wide = (
+                "Math.max(document.documentElement.scrollWidth,"
+                " document.querySelector('article').getBoundingClientRect().right)"
+            )
+            assert page.value(wide) <= width, (name, width)
+    assert page.complaints == []
+
+
+@pytest.mark.slow
+def test_the_scorecard_filters_sorts_and_opens_a_claim(built, page):
+    rows = json.loads((paths.ROOT / "results/paper/scorecard.json").read_text("utf-8"))
+    address = (built / "scorecard.html").as_uri()
+    shown = "[...document.querySelectorAll('#claims tbody tr:not([hidden])')].map(row => row.id)"
+    page.open(address)
+    assert page.value(shown) == [row["id"] for row in rows]
+    chosen = {"paper": "koh2021", "verdict": "replicated", "origin": "ours"}
+    for name, value in chosen.items():
+        page.value(
+            f"(field => {{ field.value = '{value}'; field.dispatchEvent("
+            f"new Event('change', {{bubbles: true}})) }})(document.forms.filters.{name})"
+        )
+    wanted = [row["id"] for row in rows if chosen.items() <= row.items()]
+    assert wanted and page.value(shown) == wanted
+    page.open(page.value("location.href"))  # the address keeps what was chosen
+    assert page.value(shown) == wanted
+
+    page.open(address)
+    for order in (1, -1):
+        page.value("document.querySelectorAll('#claims th button')[4].click()")
+        found = [row["ours"] for name in page.value(shown) for row in rows if row["id"] == name]
+        numbers = [value for value in found if value is not None]
+        assert numbers == sorted(numbers, key=lambda value: order * value)
+        assert found == numbers + [None] * (len(rows) - len(numbers))
+
+    page.open(f"{address}#{rows[100]['id']}")
+    opened = "[...document.querySelectorAll('#claims details[open]')].map(one => one.innerText)"
+    (text,) = page.value(opened)
+    assert rows[100]["statement"] in text
+    assert rows[100]["reason"] in text
+    assert page.complaints == []
+
+
+@pytest.mark.slow
+def test_the_search_finds_a_page_and_the_home_page_leads_to_claims(built, page):
+    page.open(f"{(built / 'search.html').as_uri()}?q=hypergradient")
+    page.until("document.querySelectorAll('ul.search li').length > 0")
+    page.open((built / "index.html").as_uri())
+    page.value("document.querySelector('.verdicts a').click()")
+    page.until("document.readyState === 'complete' && document.getElementById('claims') !== null")
+    count = page.value("document.querySelectorAll('#claims tbody tr:not([hidden])').length")
+    rows = readme.scorecard_rows()
+    first = {key: rows[0][key] for key in ("paper", "origin", "verdict")}
+    assert count == sum(first.items() <= row.items() for row in rows)
+    assert page.complaints == []
