@@ -152,7 +152,9 @@ def _templates() -> Environment:
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
     )
-    found.filters |= {"number": readme.number, "interval": readme.interval}
+    found.filters |= {
+        "number": readme.number, "interval": readme.interval, "positions": positions,
+    }  # fmt: skip
     return found
 
 
@@ -203,6 +205,25 @@ def _scorecard() -> dict[str, Any]:
     filters = [("paper", "Paper", papers), ("verdict", "Verdict", verdicts),
                ("origin", "Origin", ORIGINS)]  # fmt: skip
     return {"legend": readme.LEGEND, "filters": filters, "rows": rows, "titles": readme.TITLES}
+
+
+def positions(row: dict[str, Any]) -> dict[str, list[float]]:
+    """Where a claim's numbers lie on one line, from 2 to 98; {} where fewer than two differ.
+
+    Keys: ``paper`` and ``ours``, one place; ``region`` and ``ci95``, two. Each has none where the
+    claim has no such number.
+    """
+    numbers = {key: row[key] or [] for key in ("region", "ci95")}
+    for key, name in (("paper", "paper_value"), ("ours", "ours")):
+        numbers[key] = [] if row[name] is None else [row[name]]
+    every = [value for values in numbers.values() for value in values]
+    if len(set(every)) < 2:
+        return {}
+    low, width = min(every), max(every) - min(every)
+    return {
+        key: [2.0 + 96.0 * (value - low) / width for value in values]
+        for key, values in numbers.items()
+    }
 
 
 def _names() -> dict[str, dict[str, Any]]:

@@ -62,6 +62,19 @@ def test_a_notebook_has_folded_code_one_set_of_parameters_and_described_pictures
     assert (tmp_path / "picture-1.png").read_bytes() == b"a picture"
 
 
+def test_the_numbers_of_a_claim_lie_on_one_scale():
+    row = {"paper_value": 0.2, "ours": 0.3, "ci95": [0.25, 0.4], "region": [0.0, 0.35]}
+    at = site.positions(row)
+    assert (at["region"][0], at["ci95"][1]) == pytest.approx((2.0, 98.0))
+    assert at["paper"] == pytest.approx([50.0])
+    assert at["ci95"][0] < at["ours"][0] < at["region"][1]
+    at = site.positions(row | {"ci95": None, "region": None})
+    assert at == {"paper": [2.0], "ours": [98.0], "region": [], "ci95": []}
+    alone = {"paper_value": None, "ours": 0.3, "ci95": None, "region": None}
+    assert site.positions(alone) == {}
+    assert site.positions(alone | {"paper_value": 0.3}) == {}
+
+
 def test_dead_links_and_pictures_without_text_are_named(tmp_path):
     (tmp_path / "a.html").write_text(
         '<p id="here"><a href="#here">a</a><a href="b.html?q=1#there">a</a>'
