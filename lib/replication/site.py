@@ -94,26 +94,31 @@ def site_notebook(path: Path, pictures: Path, notebooks: dict[str, Path]) -> Not
     """
     notebook = nbformat.read(path, 4)
     tags = [set(cell.metadata.get("tags", [])) for cell in notebook.cells]
-    injected = any("injected-parameters" in own for own in tags)
-    heading, cells = "", []
-    for cell, own in zip(notebook.cells, tags, strict=True):
-        if injected and "parameters" in own:
-            continue
-        cells.append(cell)
+    twice = "parameters" if any("injected-parameters" in own for own in tags) else None
+    cells = [
+        (cell, own) for cell, own in zip(notebook.cells, tags, strict=True) if twice not in own
+    ]
+    heading = ""
+    for cell, own in cells:
         if cell.cell_type == "markdown":
             heading = (re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
             cell.source = linked(cell.source, notebooks)
-            continue
-        cell.metadata.tags = sorted(own | {"hide-input"})
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                alt = output.metadata.get("image/png", {}).get("alt", heading)
-                picture = pictures / f"picture-{len(list(pictures.glob('picture-*.png')))}.png"
-                picture.write_bytes(base64.b64decode(output.data["image/png"]))
-                alt = _SPECIAL.sub(r"\\\1", " ".join(alt.split()))
-                output.data = {"text/markdown": f"![{alt}]({picture.name})"}
-    notebook.cells = cells
+        elif cell.cell_type == "code":
+            cell.metadata.tags = sorted(own | {"hide-input"})
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    _as_markdown(output, heading, pictures)
+    notebook.cells = [cell for cell, _ in cells]
     return notebook
+
+
+def _as_markdown(output: NotebookNode, heading: str, pictures: Path) -> None:
+    """Put a file in place of a picture's bytes: only so does it get its text from Sphinx."""
+    alt = output.metadata.get("image/png", {}).get("alt", heading)
+    alt = _SPECIAL.sub(r"\\\1", " ".join(alt.split()))
+    file = pictures / f"picture-{len(list(pictures.glob('picture-*.png')))}.png"
+    file.write_bytes(base64.b64decode(output.data["image/png"]))
+    output.data = {"text/markdown": f"![{alt}]({file.name})"}
 
 
 def gather(target: Path) -> None:
@@ -266,9 +271,7 @@ def faults(site: Path) -> Iterator[str]:
     for path, page in pages.items():
         shown = path.relative_to(site)
         for picture in page.find_all("img"):
-            if not picture.get("alt", "").strip() and "sidebar-logo" not in picture.get(
-                "class", []
-            ):
+            if not picture.get("alt", "").strip():
                 yield f"{shown}: {picture['src'][:80]} has no alternative text."
         for tag in page.find_all(["a", "img", "link", "script"]):
             link = urlsplit(tag.get("href") or tag.get("src") or "")
