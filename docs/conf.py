@@ -21,6 +21,7 @@ html_static_path = [
     str(Path(mathjax.__file__).parent / "static" / "mathjax" / "es5" / "tex-svg.js"),
 ]
 html_css_files = ["site.css", "verdicts.css"]
+html_use_index = False  # a table too wide for a phone; the search finds names
 html_show_search_summary = False  # summaries are fetched, which pages opened from a disk must not
 html_show_copyright = False
 html_show_sourcelink = False
