@@ -45,12 +45,6 @@ _ROWS_PER_PART = 5
 _SMALL = 20_000  # numbers in the training data, up to which the whole grid of decoys is tried
 _FEWER = {"quantiles": (0.1, 0.2, 0.3, 0.4, 0.5), "decoy_copies": (1, 3, 8, 25)}
 
-ADAPTIVE = "adaptive"
-"""The attack, and what it knows: the defense that it meets."""
-
-TRIES = 10
-"""How many candidates it tries behind a defense."""
-
 ATTACKS = ("flip", "alfa", "kkt", "minmax", "influence")
 
 
@@ -59,7 +53,7 @@ class Measured:
     """The test error of one attack behind one defense, and the poison that it discards.
 
     ``points`` of poison, 0 for none; ``lam`` is λ. ``knows`` says what the attacker knows of the
-    defense: "fixed" poison is made without knowledge of it, "adaptive" poison for it.
+    defense: "fixed" poison is made without knowledge of it.
     """
 
     split: int
@@ -186,10 +180,7 @@ def main_points(n: int) -> int:
 def stages(n: int) -> list[Callable[["_Split"], None]]:
     """What is measured on every split of ``n`` training rows, what matters most first."""
     main, points = main_points(n), list(numbers_of_points(n))
-    first = [
-        _Split.clean, partial(_Split.attack, points=main), _Split.explain_strongest,
-        partial(_Split.know, points=main),
-    ]  # fmt: skip
+    first = [_Split.clean, partial(_Split.attack, points=main), _Split.explain_strongest]
     lams = [partial(_Split.other, lam=lam) for lam in LAMBDAS]
     one, *more = [
         [partial(_Split.attack, points=p), partial(_Split.certify, points=p)]
@@ -255,12 +246,11 @@ class _Split:
         self.tell(f"split {self.number + 1}: {what}")
 
     def _measured(
-        self, attack: str, points: int, outcomes: dict[str, Outcome], lam: float | None = None,
-        knows: str = "fixed",
-    ) -> list[Measured]:  # fmt: skip
+        self, attack: str, points: int, outcomes: dict[str, Outcome], lam: float | None = None
+    ) -> list[Measured]:
         return [
             Measured(
-                self.number, lam or self.findings.lam, attack, knows, points, defense,
+                self.number, lam or self.findings.lam, attack, "fixed", points, defense,
                 one.test_error, one.poison_removed, one.clean_removed,
             )
             for defense, one in outcomes.items()
@@ -290,7 +280,11 @@ class _Split:
                 ]  # fmt: skip
 
     def attack(self, points: int) -> None:
-        """Every attack: made without knowledge of the defense, and made for no defense."""
+        """Every attack: made without knowledge of the defense, and made for no defense.
+
+        Attackers who know the defense have their place here: further measurements, under another
+        ``knows``.
+        """
         found = []
         for name, variants in attacks(points / self.game.n, self.size).items():
             self._say(f"{name}, {points} rows of poison")
@@ -303,21 +297,6 @@ class _Split:
             found += self._measured(name, points, known.outcomes | {NONE: bare.outcomes[NONE]})
             self.bare.setdefault(points, {})[name] = bare
         self.findings.errors += found  # all attacks or none: else the strongest might be missing
-
-    def know(self, points: int) -> None:
-        """For each defense an attacker who knows it: KKT poison of many limits, tried behind it."""
-        self._say(f"attackers who know the defense, {points} rows of poison")
-        within = {"radius_percentile": PERCENTILE, "slab_percentile": PERCENTILE}
-        attack = po.Adaptive(
-            po.KKT(points / self.game.n, **within, ratios=3, **_FEWER), tries=TRIES
-        )
-        pool = attack.pool(self.undefended, self.rng)
-        for name, defense in self.game.defenses.items():
-            known = self.undefended.with_defenses({name: defense})
-            outcomes = attack.search(known, pool, self.rng).outcomes
-            self.findings.errors += self._measured(
-                ADAPTIVE, points, {name: outcomes[name]}, knows=ADAPTIVE
-            )
 
     def _best_of(self, name: str, variants: tuple[Any, ...], game: LinearGame) -> Any:
         """The variant of greatest value; None if none of them finds poison."""

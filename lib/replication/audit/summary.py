@@ -16,7 +16,7 @@ from poisoning.defenses.detector import name_of
 from poisoning.games.linear import NONE
 from poisoning.metrics import mean_interval
 from replication.audit.features import Problem
-from replication.audit.measuring import ADAPTIVE, LAMBDAS, PERCENTILE, TEST, Findings, main_points
+from replication.audit.measuring import LAMBDAS, PERCENTILE, TEST, Findings, main_points
 
 SCHEMA = 1
 MIN5 = "min5"
@@ -24,7 +24,7 @@ MIN5 = "min5"
 
 ATTACK_NAMES = {
     "flip": "random flips", "alfa": "alfa flips", "kkt": "KKT", "minmax": "min-max",
-    "influence": "influence", ADAPTIVE: "an attacker who knows it", NONE: "none",
+    "influence": "influence", NONE: "none",
 }  # fmt: skip
 DEFENSE_NAMES = {
     NONE: "None", "l2": "L2", "slab": "Slab", "loss": "Loss", "svd": "SVD", "knn": "k-NN",
