@@ -112,7 +112,7 @@ def test_poison_harms_and_no_attack_exceeds_its_bound(findings):
 
 @pytest.mark.slow
 def test_the_strongest_attack_is_that_of_the_records(findings, made):
-    errors = pd.DataFrame([vars(one) for one in findings.errors])
+    errors = pd.DataFrame([vars(one) for one in findings.errors if one.knows == "fixed"])
     (row,) = [r for r in made[2]["worst"] if (r["points"], r["defense"]) == (6, "l2")]
     mine = errors[(errors.lam == findings.lam) & (errors.points == 6) & (errors.defense == "l2")]
     assert row["error"]["value"] == pytest.approx(mine.groupby("attack").error.mean().max())
@@ -120,6 +120,26 @@ def test_the_strongest_attack_is_that_of_the_records(findings, made):
     least = five.groupby(["attack", "split"]).error.min().groupby("attack").mean()
     (row,) = [r for r in made[2]["worst"] if (r["points"], r["defense"]) == (6, "min5")]
     assert row["error"]["value"] == pytest.approx(least.max())
+
+
+@pytest.mark.slow
+def test_an_attacker_who_knows_the_defense_does_no_less(findings, made):
+    knowing = [one for one in findings.errors if one.knows == "adaptive"]
+    for points in findings.points:
+        mine = [(one.split, one.defense) for one in knowing if one.points == points]
+        assert sorted(mine) == sorted(
+            (split, defense) for split in (0, 1) for defense in ("l2", "slab", "loss", "svd", "knn")
+        )
+    for row in made[2]["worst"]:
+        if row["defense"] in ("none", "min5"):
+            assert row["adaptive"] is None
+        else:
+            assert row["adaptive"]["value"] >= row["error"]["value"]
+            mean = np.mean([
+                one.error for one in knowing
+                if (one.points, one.defense) == (row["points"], row["defense"])
+            ])  # fmt: skip
+            assert row["adaptive"]["value"] >= mean
 
 
 @pytest.mark.slow
@@ -259,6 +279,7 @@ def test_the_numbers_of_the_json_are_on_the_page(made):
     single = [row for row in content["certified"] if row["lam"] == content["settings"]["lam"]]
     estimates = [
         *(row["error"] for row in content["clean"] + content["worst"] + content["attacks"]),
+        *(row["adaptive"] for row in content["worst"] if row["points"] == 2),
         *(row[field] for row in content["lams"] for field in ("clean", "attacked", "certified_1")),
         *(row["bound"] for row in single if row["method"] == "svm"),
     ]

@@ -187,7 +187,9 @@ def stages(n: int) -> list[Callable[["_Split"], None]]:
         for p in sorted(points, key=lambda p: (p > 1, p < max(points), p))
         if p != main
     ]
-    return [*first, *one, *lams, *chain(*more), partial(_Split.certify, points=main)]
+    adapted = [partial(_Split.adapt, points=p) for p in dict.fromkeys((main, *points))]
+    last = partial(_Split.certify, points=main)
+    return [*first, *one, *lams, adapted[0], *chain(*more), last, *adapted[1:]]
 
 
 def attacks(epsilon: float, size: int) -> dict[str, tuple[Any, ...]]:
@@ -246,11 +248,12 @@ class _Split:
         self.tell(f"split {self.number + 1}: {what}")
 
     def _measured(
-        self, attack: str, points: int, outcomes: dict[str, Outcome], lam: float | None = None
-    ) -> list[Measured]:
+        self, attack: str, points: int, outcomes: dict[str, Outcome], lam: float | None = None,
+        knows: str = "fixed",
+    ) -> list[Measured]:  # fmt: skip
         return [
             Measured(
-                self.number, lam or self.findings.lam, attack, "fixed", points, defense,
+                self.number, lam or self.findings.lam, attack, knows, points, defense,
                 one.test_error, one.poison_removed, one.clean_removed,
             )
             for defense, one in outcomes.items()
@@ -280,11 +283,7 @@ class _Split:
                 ]  # fmt: skip
 
     def attack(self, points: int) -> None:
-        """Every attack: made without knowledge of the defense, and made for no defense.
-
-        Attackers who know the defense have their place here: further measurements, under another
-        ``knows``.
-        """
+        """Every attack: made without knowledge of the defense, and made for no defense."""
         found = []
         for name, variants in attacks(points / self.game.n, self.size).items():
             self._say(f"{name}, {points} rows of poison")
@@ -310,6 +309,21 @@ class _Split:
             if best is None or attacked.value > best.value:
                 best = attacked
         return best
+
+    def adapt(self, points: int) -> None:
+        """For each defense an attacker who knows it, and searches by KKT."""
+        epsilon = points / self.game.n
+        limits = {"radius_percentile": PERCENTILE, "slab_percentile": PERCENTILE}
+        knowing = po.Adaptive(po.KKT(epsilon, **limits, ratios=3, **_FEWER), percentiles=(70.0,))
+        found = []
+        for name, defense in self.game.defenses.items():
+            self._say(f"an attacker who knows {name}, {points} rows of poison")
+            game = self.game.with_defenses({name: defense})
+            attacked = self._best_of("kkt", (knowing,), game)
+            if attacked is not None:
+                outcomes = {name: attacked.outcomes[name]}
+                found += self._measured("kkt", points, outcomes, knows="adaptive")
+        self.findings.errors += found
 
     def explain_strongest(self) -> None:
         """Look at the poison of the first split."""

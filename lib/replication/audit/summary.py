@@ -19,6 +19,9 @@ from replication.audit.features import Problem
 from replication.audit.measuring import LAMBDAS, PERCENTILE, TEST, Findings, main_points
 
 SCHEMA = 1
+FIXED, ADAPTIVE = "fixed", "adaptive"
+"""Attackers who do not know the defense, and those who do."""
+
 MIN5 = "min5"
 """The defense that is best against an attack: of the five the one with the least error."""
 
@@ -64,15 +67,19 @@ class Tables:
             columns=["split", "lam", "attack", "knows", "points", "defense", "error",
                      "poison_removed", "clean_removed"],
         )  # fmt: skip
-        five = errors[errors.defense.isin([name_of(one) for one in FIVE])]
+        behind = errors.defense.isin([name_of(one) for one in FIVE])
+        five = errors[behind & (errors.knows == FIXED)]
         keys = ["split", "lam", "attack", "knows", "points"]
         least = five.loc[five.groupby(keys).error.idxmin()].assign(defense=MIN5)
         self.errors = pd.concat([errors, least], ignore_index=True)
 
     def by_split(self, **where: Any) -> pd.Series:
-        """The error of each split where columns have the given values; λ is the chosen one."""
+        """The error of each split where columns have the given values.
+
+        Unless said otherwise, λ is the chosen one and attackers do not know the defense.
+        """
         found = self.errors
-        for name, value in ({"lam": self.lam} | where).items():
+        for name, value in ({"lam": self.lam, "knows": FIXED} | where).items():
             found = found[found[name] == value]
         return found.groupby("split").error.max()
 
@@ -85,6 +92,17 @@ class Tables:
             return None
         name = max(found, key=lambda name: found[name].mean())
         return name, found[name]
+
+    def known(self, points: int, defense: str) -> pd.Series | None:
+        """The errors of an attacker who knows the defense, on splits where there was one.
+
+        Who knows it may also use the strongest poison of those who do not.
+        """
+        adaptive = self.by_split(points=points, defense=defense, knows=ADAPTIVE)
+        fixed = self.worst(points=points, defense=defense)
+        if fixed is None or not len(adaptive):
+            return None
+        return pd.concat([adaptive, fixed[1]], axis=1).dropna().max(axis=1)
 
 
 def summarise(problem: Problem, findings: Findings) -> dict[str, Any]:
@@ -183,10 +201,12 @@ def _worst(tables: Tables, findings: Findings) -> list[dict[str, Any]]:
             worst = tables.worst(points=points, defense=defense)
             if worst is not None:
                 name, errors = worst
-                found.append(
-                    {"points": points, "share": share, "defense": defense, "attack": name,
-                     "error": estimate(errors.to_numpy())}
-                )  # fmt: skip
+                known = tables.known(points, defense)
+                found.append({
+                    "points": points, "share": share, "defense": defense, "attack": name,
+                    "error": estimate(errors.to_numpy()),
+                    "adaptive": None if known is None else estimate(known.to_numpy()),
+                })  # fmt: skip
     return found
 
 
@@ -240,19 +260,22 @@ def least_votes(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _defense(tables: Tables, main: int) -> dict[str, Any] | None:
-    """The defense with the least error under its strongest attack, compared with none."""
-    worst = {
-        name: found
-        for name in DEFENSE_NAMES
-        if name != MIN5 and (found := tables.worst(points=main, defense=name)) is not None
-    }
-    if NONE not in worst:
+    """The defense with the least error under its strongest attack, compared with none.
+
+    Attackers know the defense where that was measured; all defenses are compared on those splits.
+    """
+    errors = {}
+    for name in DEFENSE_NAMES:
+        known, fixed = tables.known(main, name), tables.worst(points=main, defense=name)
+        if name != MIN5 and fixed is not None:
+            errors[name] = fixed[1] if known is None else known
+    if NONE not in errors:
         return None
-    best = min(worst, key=lambda name: worst[name][1].mean())
-    gain = (worst[NONE][1] - worst[best][1]).dropna()
+    common = pd.concat(errors, axis=1).dropna()
+    best = common.mean().idxmin()
     clean = tables.by_split(attack=NONE, defense=best)
     cost = (clean - tables.by_split(attack=NONE, defense=NONE)).dropna()
-    return _chosen(best, NONE, worst[best][1], gain, cost)
+    return _chosen(best, NONE, common[best], common[NONE] - common[best], cost)
 
 
 def _lam(tables: Tables, main: int, findings: Findings) -> dict[str, Any] | None:
