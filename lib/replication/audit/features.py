@@ -28,7 +28,7 @@ LEAST = 20
 CATEGORIES = 20
 """Different values up to which a column of texts is a category."""
 
-WORDS = 1_000
+WORDS = 500
 WORDS_BESIDE = 200
 """Most frequent words that are counted, alone and beside other columns."""
 

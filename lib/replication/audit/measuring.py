@@ -180,7 +180,7 @@ def main_points(n: int) -> int:
 def stages(n: int) -> list[Callable[["_Split"], None]]:
     """What is measured on every split of ``n`` training rows, what matters most first."""
     main, points = main_points(n), list(numbers_of_points(n))
-    first = [_Split.clean, partial(_Split.attack, points=main), _Split.explain_strongest]
+    first = [_Split.clean, partial(_Split.attack, points=main)]
     lams = [partial(_Split.other, lam=lam) for lam in LAMBDAS]
     one, *more = [
         [partial(_Split.attack, points=p), partial(_Split.certify, points=p)]
@@ -296,6 +296,8 @@ class _Split:
             found += self._measured(name, points, known.outcomes | {NONE: bare.outcomes[NONE]})
             self.bare.setdefault(points, {})[name] = bare
         self.findings.errors += found  # all attacks or none: else the strongest might be missing
+        if self.number == 0 and points == self.main and points in self.bare:
+            self._explain(self.bare[points])
 
     def _best_of(self, name: str, variants: tuple[Any, ...], game: LinearGame) -> Any:
         """The variant of greatest value; None if none of them finds poison."""
@@ -325,18 +327,12 @@ class _Split:
                 found += self._measured("kkt", points, outcomes, knows="adaptive")
         self.findings.errors += found
 
-    def explain_strongest(self) -> None:
-        """Look at the poison of the first split."""
-        if self.number:
-            return
-        found = self.bare.get(self.main)
-        if found:
-            self._say("what carries the attack")
-            # Of equals the last, which is optimised the most.
-            name = max(found, key=lambda k: (found[k].outcomes[NONE].test_error, ATTACKS.index(k)))
-            self.findings.explanation = explain(
-                self.problem, self.undefended, name, found[name].poison
-            )
+    def _explain(self, found: dict[str, Any]) -> None:
+        """Look at the poison that does most harm."""
+        self._say("what carries the attack")
+        # Of equals the last, which is optimised the most.
+        name = max(found, key=lambda k: (found[k].outcomes[NONE].test_error, ATTACKS.index(k)))
+        self.findings.explanation = explain(self.problem, self.undefended, name, found[name].poison)
 
     def certify(self, points: int) -> None:
         """A bound for the SVM, unless one for fewer points already says nothing."""

@@ -65,7 +65,7 @@ def _pictures(summary: dict[str, Any]) -> dict[str, Markup]:
     wanted = {
         "attacked": summary["worst"] and figures.attacked(summary),
         "certified": summary["certified"] and figures.certified(summary),
-        "lams": summary["lams"] and figures.lams(summary),
+        "lams": len(summary["lams"]) > 1 and figures.lams(summary),
         "weights": summary["explanation"] and figures.weights(summary),
     }
     return {

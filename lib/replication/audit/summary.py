@@ -296,6 +296,8 @@ def _lam(tables: Tables, main: int, findings: Findings) -> dict[str, Any] | None
         for lam in LAMBDAS
     }  # fmt: skip
     chosen = None
+    if len(attacked) < 2:
+        return chosen
     for by, errors in (("attacked", attacked), ("certified", bounds)):
         errors = {lam: values for lam, values in errors.items() if len(values)}
         if findings.lam in errors and not (chosen and chosen["clear"]):
