@@ -183,6 +183,32 @@ def test_an_interrupt_keeps_what_is_done_and_that_is_what_a_whole_run_finds(
     assert "was interrupted" in Page((tmp_path / report.HTML).read_text(encoding="utf-8")).text
 
 
+@pytest.mark.parametrize("drop", [True, False])
+def test_time_ends_an_audit_though_the_first_stop_is_dropped_or_changed(problem, toy, drop):
+    stopped = []
+
+    def tell(what):
+        try:
+            while not stopped:
+                pass
+        except measuring.Stop:
+            stopped.append(what)
+            if not drop:
+                raise RuntimeError("compiled code failed") from None
+
+    found = measuring.measure(problem, 0.5, tell)
+    assert found.ended == "time"
+    assert len(stopped) == 1
+
+
+def test_an_error_that_is_no_stop_is_raised(problem, toy):
+    def tell(what):
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        measuring.measure(problem, 600.0, tell)
+
+
 def test_an_audit_without_time_says_so(table, toy, monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     folder = audit(str(table), "label", "1e-5", "", "auto", "")

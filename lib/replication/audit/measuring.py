@@ -6,8 +6,7 @@ so that an audit that ends early lacks what matters least, and has intervals for
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -107,24 +106,40 @@ class Findings:
     seconds: float = 0.0
 
 
-class OutOfTime(BaseException):
-    """The budget is spent; no ``Exception``, which an attack could take for its own failure."""
+class Stop(BaseException):
+    """Measuring has to end; no ``Exception``, which an attack could take for its own failure."""
 
 
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Raise :class:`OutOfTime` in what runs inside, once ``seconds`` have passed."""
+class _Stopping:
+    """Raise :class:`Stop` in what runs inside, after ``seconds`` and again, or at Ctrl-C.
 
-    def stop(*_: Any) -> None:
-        raise OutOfTime
+    Again, because code that is called back by compiled code cannot raise: Python drops what it
+    raises, or makes another error of it. ``why`` is "time", "interrupted", or None so far.
+    """
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
-    try:
-        yield
-    finally:
+    def __init__(self, seconds: float) -> None:
+        self.why: str | None = None
+        self._seconds, self._armed = max(seconds, 1e-3), False
+
+    def __enter__(self) -> None:
+        self._armed = True
+        self._before = {one: signal.signal(one, self._stop) for one in _STOPS}
+        signal.setitimer(signal.ITIMER_REAL, self._seconds, _AGAIN)
+
+    def __exit__(self, *_: object) -> None:
+        self._armed = False
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+
+    def _stop(self, number: int, _: Any) -> None:
+        self.why = self.why or _STOPS[number]
+        if self._armed:
+            raise Stop
+
+
+_STOPS = {signal.SIGALRM: "time", signal.SIGINT: "interrupted"}
+_AGAIN = 1.0  # seconds
 
 
 def measure(
@@ -135,9 +150,9 @@ def measure(
     A keyboard interrupt ends them early. What is kept of a split that was not finished is whole
     measurements.
     """
-    findings, begun = Findings(), time.monotonic()
+    findings, begun, stopping = Findings(), time.monotonic(), _Stopping(seconds)
     try:
-        with deadline(seconds):
+        with stopping:
             findings.lam = choose_lam(problem, seed)
             draw = StratifiedShuffleSplit(MOST_SPLITS, test_size=TEST, random_state=seed)
             rows = list(draw.split(problem.y, problem.y))
@@ -148,10 +163,12 @@ def measure(
                     for split in splits:
                         split.play(stage)
                 findings.complete = first + SPLITS
-    except OutOfTime:
-        findings.ended = "time"
-    except KeyboardInterrupt:
-        findings.ended = "interrupted"
+    except (Stop, KeyboardInterrupt):
+        findings.ended = stopping.why or "interrupted"
+    except Exception:
+        if stopping.why is None:
+            raise
+        findings.ended = stopping.why
     findings.seconds = time.monotonic() - begun
     return findings
 

@@ -62,7 +62,7 @@ def _certain(summary: dict[str, Any]) -> str:
     if single:
         row = max(single, key=lambda row: row["points"])
         parts.append(
-            f"{rows_of(row['points'])} that look like the data cannot bring the model above "
+            f"{rows_of(row['points'])} within the range of the data cannot bring the model above "
             f"{percent(row['bound']['value'])}"
         )
     if votes:
