@@ -51,6 +51,9 @@ GALLERY = {
 PICTURE = "koh2021/attacks/figures/figure-3-enron.png"
 """The README's picture, under ``results/paper``."""
 
+BARS = "scorecard/figures/scorecard.png"
+"""Verdicts by paper, as bars, under ``results/paper``."""
+
 CAPTION = "Three attacks on a spam filter, before five defenses"
 WRITTEN = "python -m replication.readme writes this page"
 LEGEND = """A rule is tested with the 95 % interval of what it compares: it holds, fails, or is
@@ -72,6 +75,7 @@ def results_section() -> str:
     rows = scorecard_rows()
     shown = [verdict for verdict in VERDICTS if verdict in {row["verdict"] for row in rows}]
     parts = [f"![{CAPTION}](results/paper/{PICTURE})", f"*{CAPTION}*", ""]
+    parts += [f"![Verdicts by paper](results/paper/{BARS})", ""]
     parts += [f"| [claims](results/paper/SCORECARD.md) | | {' | '.join(shown)} |"]
     parts += ["|---" * (2 + len(shown)) + "|"]
     for paper, claims in _by_paper(rows).items():
