@@ -29,8 +29,8 @@ from replication import paths, plotting, readme
 from replication.claims import VERDICTS
 from replication.reading import ReadingError
 
-CHECK = ("scorecard", "deviations", "equations")
-USE = ("library", "api", "running", "clusters", "gpu", "byte-kernels")
+CHECK = ("scorecard", "deviations", "equations", "reviewers")
+USE = ("library", "api", "running", "audit", "clusters", "gpu", "byte-kernels")
 """Pages other than notebooks, in their order."""
 
 ORIGINS = {"paper": "claims of papers", "ours": "our own claims"}
@@ -60,6 +60,23 @@ def linked(text: str, notebooks: dict[str, Path]) -> str:
 
     text = _NUMBER.sub(lambda match: link(match, match[1], match[2]), text)
     return _NAME.sub(lambda match: link(match, match[0], match[1]), text)
+
+
+OUTSIDE = {
+    "../README.md": "index.md", "../DEVIATIONS.md": "deviations.md",
+    "../results/paper/SCORECARD.md": "scorecard.md",
+}  # fmt: skip
+"""Files of the repository that the site has as pages."""
+
+
+def inside(text: str) -> str:
+    """Links of ``docs/`` to the rest of the repository: to pages of the site, or names alone."""
+
+    def written(match: re.Match[str]) -> str:
+        name, place = match.groups()
+        return f"[{name}]({OUTSIDE[place]})" if place in OUTSIDE else f"`{place[3:]}`"
+
+    return re.sub(r"\[([^]]+)\]\((\.\./[^)]+)\)", written, text)
 
 
 def findings(text: str) -> tuple[str, dict[str, str]]:
@@ -130,7 +147,7 @@ def gather(target: Path) -> None:
     notebooks = executed()
     shutil.copytree(paths.ROOT / "docs", target)
     for page in [*target.glob("*.md"), paths.ROOT / "DEVIATIONS.md"]:
-        text = linked(page.read_text(encoding="utf-8"), notebooks)
+        text = linked(inside(page.read_text(encoding="utf-8")), notebooks)
         files.write_text(target / page.name.replace("DEVIATIONS", "deviations"), text)
     for name, path in notebooks.items():
         shutil.copytree(path.parent, target / name, ignore=_not_pictures)

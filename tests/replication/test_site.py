@@ -172,3 +172,8 @@ def test_the_search_finds_a_page_and_the_home_page_leads_to_claims(built, page):
     first = {key: rows[0][key] for key in ("paper", "origin", "verdict")}
     assert count == sum(first.items() <= row.items() for row in rows)
     assert page.complaints == []
+
+
+def test_links_out_of_the_documents_become_pages_or_names():
+    text = "[README](../README.md), [examples](../examples), [running](running.md)"
+    assert site.inside(text) == "[README](index.md), `examples`, [running](running.md)"
