@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -252,7 +253,7 @@ def _names() -> dict[str, dict[str, Any]]:
     """What fills the page of each part of the library: its names, and what each of them is."""
     found: dict[str, dict[str, Any]] = {}
     for name in poisoning.__all__:
-        thing = getattr(poisoning, name)
+        thing = locate(f"poisoning.{name}")
         part = poisoning._HOMES[name].split(".")[1]
         page = found.setdefault(part, {"title": part.capitalize(), "names": []})
         if inspect.isclass(thing):

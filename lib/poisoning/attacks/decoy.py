@@ -91,12 +91,11 @@ def decoy_grid(game: LinearGame, quantiles: Sequence[float], copies: Sequence[in
     ``TypeError`` for another learner.
     """
     checks.instance(game, "game", LinearGame)
-    # Of all games on the same clean data only a blind attacker's have other test data.
-    key = "decoys", game.X_test is game.X, tuple(quantiles), tuple(copies)
+    key = "decoys", tuple(quantiles), tuple(copies)
     data = game.X, game.y, game.X_test, game.y_test, game.lam
     clean = game.clean_svm.model
     find = partial(find_decoys, *data, quantiles, copies, clean=clean)
-    return list(game.remember(key, find))
+    return list(game.remember(key, find, tested=True))
 
 
 def likely_first(

@@ -104,6 +104,7 @@ class LinearGame:
         self._check_classes()
         self.data = CleanData(self.X, self.y)
         self._learned: dict[Hashable, Any] = {}
+        self._aimed: dict[Hashable, Any] = {}
 
     def _check_classes(self) -> None:
         parts = [
@@ -165,7 +166,7 @@ class LinearGame:
         """
         other = self._like(
             learner=_learner(learner), defenses=named(defenses),
-            remove=checks.fraction(remove, "remove"), _learned={},
+            remove=checks.fraction(remove, "remove"), _learned={}, _aimed={},
         )  # fmt: skip
         other._check_classes()
         return other
@@ -175,7 +176,7 @@ class LinearGame:
 
         The clean training data take their place (Section 6.1), also in evaluations.
         """
-        return self._like(X_test=self.X, y_test=self.y)
+        return self._like(X_test=self.X, y_test=self.y, _aimed={})
 
     def with_test(self, X_test: Matrix, y_test: Shaped[ndarray, "m"]) -> "LinearGame":
         """The same game with other test data, (m, d) and (m,), of the same classes.
@@ -184,7 +185,7 @@ class LinearGame:
         """
         X_test = checks.matrix(X_test, "X_test", columns=self.X.shape[1])
         y_test = checks.labels(y_test, "y_test", X_test.shape[0])
-        other = self._like(X_test=X_test, y_test=y_test)
+        other = self._like(X_test=X_test, y_test=y_test, _aimed={})
         other._labels()
         other.y_test = y_test.astype(self.y.dtype, copy=False)
         return other
@@ -203,15 +204,17 @@ class LinearGame:
 
     # Used by attacks -----------------------------------------------------------------------------
 
-    def remember(self, key: Hashable, find: Callable[[], Known]) -> Known:
+    def remember(self, key: Hashable, find: Callable[[], Known], *, tested: bool = False) -> Known:
         """The result of ``find()``, computed at the first call with this ``key``.
 
         For what follows from the clean data and the learner: games on the same data with the same
-        learner share it.
+        learner share it. What follows from the test data too is ``tested``: then a game with other
+        test data computes its own.
         """
-        if key not in self._learned:
-            self._learned[key] = find()
-        return self._learned[key]
+        known = self._aimed if tested else self._learned
+        if key not in known:
+            known[key] = find()
+        return known[key]
 
     @property
     def n(self) -> int:

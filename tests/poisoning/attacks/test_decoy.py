@@ -105,3 +105,22 @@ def test_what_a_caller_does_with_a_grid_changes_no_other(game):
 def test_pruning_keeps_the_pareto_front(decoys, kept):
     made = [decoy(*pair) for pair in decoys]
     assert prune(made) == [made[i] for i in kept]
+
+
+def test_games_with_other_test_data_have_decoys_of_their_own():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 3))
+    y = np.where(X[:, 0] + 0.3 * rng.normal(size=80) > 0.0, 1.0, -1.0)
+    game = LinearGame(
+        X[:40], y[:40], X[40:60], y[40:60], domain="real", learner=SVM(0.1), defenses=()
+    )
+
+    def grid(game):
+        return [decoy.model.theta for decoy in decoy_grid(game, (0.2, 0.4), (1, 4))]
+
+    grid(game)
+    for other in (game.with_test(X[60:], y[60:]), game.blind()):
+        fresh = LinearGame(
+            X[:40], y[:40], other.X_test, other.y_test, domain="real", learner=SVM(0.1), defenses=()
+        )
+        np.testing.assert_array_equal(grid(other), grid(fresh))
