@@ -42,7 +42,9 @@ class ProseError(ValueError):
 def sources() -> list[Path]:
     """The files whose prose holds numbers of ours."""
     notebooks = sorted(paths.NOTEBOOKS.rglob("*.ipynb"))
-    return [paths.ROOT / "README.md", paths.ROOT / "DEVIATIONS.md", *notebooks]
+    notebooks = sorted(paths.NOTEBOOKS.rglob("*.ipynb"))
+    essays = sorted((paths.ROOT / "docs" / "essays").glob("*.md"))
+    return [paths.ROOT / "README.md", paths.ROOT / "DEVIATIONS.md", *essays, *notebooks]
 
 
 def with_numbers(text: str, find: Find) -> str:

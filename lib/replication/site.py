@@ -26,10 +26,13 @@ from nbformat import NotebookNode
 
 import poisoning
 from poisoning.datasets import files
-from replication import paths, plotting, readme
+from replication import paths, plotting, readme, sliders
 from replication.claims import VERDICTS
 from replication.reading import ReadingError
 
+READ = (
+    "essays/five-detectors", "essays/wrong-gradient", "essays/weak-attacker", "essays/width",
+)  # fmt: skip
 CHECK = ("scorecard", "deviations", "equations", "reviewers")
 USE = ("library", "api", "running", "audit", "clusters", "gpu", "byte-kernels")
 """Pages other than notebooks, in their order."""
@@ -39,6 +42,7 @@ ORIGINS = {"paper": "claims of papers", "ours": "our own claims"}
 _NUMBER = re.compile(r"([−+]?\d[\d.]*(?: ?%)?)<!--\s*([a-z0-9-]+/[a-z0-9-]+)\s.*?-->", re.DOTALL)
 _NAME = re.compile(r"(?<!`)`([a-z0-9]+/[a-z0-9-]+)`(?!`)")
 _SENTENCE = re.compile(r".*?[.!?](?=\s|$)", re.DOTALL)
+_SLIDER = re.compile(r"^<!-- slider: ([a-z-]+) -->$", re.MULTILINE)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>$])")
 
 
@@ -78,6 +82,26 @@ def inside(text: str) -> str:
         return f"[{name}]({OUTSIDE[place]})" if place in OUTSIDE else f"`{place[3:]}`"
 
     return re.sub(r"\[([^]]+)\]\((\.\./[^)]+)\)", written, text)
+
+
+def essay(text: str, notebooks: dict[str, Path]) -> str:
+    """An essay with its numbers linked and its sliders filled.
+
+    Raises:
+        ReadingError: it names a slider that there is not, or results lack what one shows.
+    """
+
+    def filled(match: re.Match[str]) -> str:
+        if match[1] not in sliders.SLIDERS:
+            raise ReadingError(
+                f"An essay asks for the slider {match[1]}: there are {', '.join(sliders.SLIDERS)}."
+            )
+        template = _templates().get_template("slider.html")
+        page = template.render(slider=sliders.SLIDERS[match[1]]())
+        return f"```{{raw}} html\n{page}\n```"
+
+    text = _SLIDER.sub(filled, linked(text, notebooks))
+    return f'{text}\n```{{raw}} html\n<script src="../_static/slider.js"></script>\n```\n'
 
 
 def findings(text: str) -> tuple[str, dict[str, str]]:
@@ -150,6 +174,8 @@ def gather(target: Path) -> None:
     for page in [*target.glob("*.md"), paths.ROOT / "DEVIATIONS.md"]:
         text = linked(inside(page.read_text(encoding="utf-8")), notebooks)
         files.write_text(target / page.name.replace("DEVIATIONS", "deviations"), text)
+    for page in (target / "essays").glob("*.md"):
+        files.write_text(page, essay(page.read_text(encoding="utf-8"), notebooks))
     for name, path in notebooks.items():
         shutil.copytree(path.parent, target / name, ignore=_not_pictures)
         notebook = site_notebook(path, target / name, notebooks)
@@ -213,12 +239,18 @@ def _home(notebooks: dict[str, Path]) -> dict[str, Any]:
         "caption": readme.CAPTION,
         "papers": papers,
         "findings": linked(section, notebooks),
+        "essays": {page: _title(paths.ROOT / "docs" / f"{page}.md") for page in READ},
         "contents": {
+            "Read": READ,
             "Check": CHECK,
             **{paper["title"]: paper["notebooks"] for paper in papers if paper["notebooks"]},
             "Use": USE,
         },
     }
+
+
+def _title(page: Path) -> str:
+    return page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def _scorecard() -> dict[str, Any]:

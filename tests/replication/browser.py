@@ -13,6 +13,10 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 
+class Navigated(AssertionError):
+    """The page went away while it was asked."""
+
+
 class Page:
     """One tab; ``complaints`` are the errors of its console and of what it loads."""
 
@@ -29,6 +33,8 @@ class Page:
         self._connection.send(json.dumps({"id": self._calls, "method": method, "params": values}))
         while (answer := self._receive()).get("id") != self._calls:
             pass
+        if "navigated" in answer.get("error", {}).get("message", ""):
+            raise Navigated(method)
         assert "error" not in answer, (method, answer)
         return answer["result"]
 
@@ -72,11 +78,17 @@ class Page:
         return found["result"].get("value")
 
     def until(self, expression):
-        """Wait for a JavaScript expression to be true."""
+        """Wait for a JavaScript expression to be true, on this page or the one that follows."""
         deadline = time.monotonic() + 30
-        while not self.value(expression):
+        while not self._holds(expression):
             assert time.monotonic() < deadline, expression
             time.sleep(0.05)
+
+    def _holds(self, expression):
+        try:
+            return self.value(expression)
+        except Navigated:
+            return False
 
 
 @contextmanager

@@ -161,6 +161,31 @@ def test_the_scorecard_filters_sorts_and_opens_a_claim(built, page):
 
 
 @pytest.mark.slow
+def test_a_slider_shows_the_row_that_is_chosen(built, page):
+    page.open((built / "essays/five-detectors.html").as_uri())
+    table = "[...document.querySelectorAll('.slider tbody tr')].map(row => row.innerText.trim())"
+    assert page.value("document.querySelector('.slider details').open") is False
+    page.value("document.querySelector('.slider details').open = true")
+    for place, row in enumerate(page.value(table)):
+        page.value(
+            "(range => { range.value = "
+            f"{place}; range.dispatchEvent(new Event('input')) }})"
+            "(document.querySelector('.slider input'))"
+        )
+        name, *numbers = row.split("\t")
+        assert page.value("document.querySelector('.slider label output').value") == name
+        shown = page.value("[...document.querySelectorAll('.line output')].map(one => one.value)")
+        assert shown == [f"{number} %" for number in numbers]
+        widths = page.value(
+            "[...document.querySelectorAll('.value')].map(one => parseFloat(one.style.width))"
+        )
+        values = [float(number.split(" ")[0]) for number in numbers]
+        scaled = [width / widths[-1] * values[-1] for width in widths]
+        assert scaled == pytest.approx(values, abs=0.2)
+    assert page.complaints == []
+
+
+@pytest.mark.slow
 def test_the_search_finds_a_page_and_the_home_page_leads_to_claims(built, page):
     page.open(f"{(built / 'search.html').as_uri()}?q=hypergradient")
     page.until("document.querySelectorAll('ul.search li').length > 0")

@@ -31,6 +31,7 @@ from poisoning.models.svm_kernels import descend_csr, descend_dense
 
 _FREE_EPOCHS = 20
 _NEWTON_BELOW = 1e-3  # relative gap under which the undecided set is worth a Newton step
+_SETTLED = 0.01  # part of the tolerance from which on a smaller gap does not help: rounding does
 _CG_STEPS = 100
 _CG_TOLERANCE = 0.03
 _DETOURS = 50  # bounds reached one by one in a Newton step
@@ -94,11 +95,12 @@ def train_svm(
             if not gap <= tol * primal:
                 raise _no_convergence(n, lam, gap / primal, tol, epochs)
         if gap <= tol * primal:
-            w, primal, gap = problem.beyond_rounding(w, alpha, primal, gap, tol)
-            if not gap <= tol * primal:
-                raise _no_convergence(n, lam, gap / primal, tol, epochs)
-            model = LinearModel(w[:-1].copy(), float(w[-1]))
-            return SVMSolution(model, alpha, lam * primal, lam * gap, epochs)
+            sure_w, sure_primal, sure_gap = problem.beyond_rounding(w, alpha, primal, gap, tol)
+            if sure_gap <= tol * sure_primal:
+                model = LinearModel(sure_w[:-1].copy(), float(sure_w[-1]))
+                return SVMSolution(model, alpha, lam * sure_primal, lam * sure_gap, epochs)
+            if gap <= _SETTLED * tol * primal or epochs >= max_epochs:
+                raise _no_convergence(n, lam, sure_gap / sure_primal, tol, epochs)
         newton = gap <= _NEWTON_BELOW * primal and not newton
         if newton:
             problem.newton_step(alpha, w, gradient)

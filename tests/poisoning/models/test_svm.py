@@ -8,6 +8,7 @@ from sklearn.svm import LinearSVC
 
 from poisoning.arrays import to_dense
 from poisoning.errors import SolverError
+from poisoning.models import svm
 from poisoning.models.svm import train_svm
 from poisoning.models.svm_kernels import descend_csr, descend_dense, shuffle
 
@@ -160,6 +161,22 @@ def test_features_too_far_from_0_are_an_error_that_says_what_to_change():
     X, y = 1e12 + rng.normal(size=(30, 3)), np.where(rng.random(30) < 0.5, 1.0, -1.0)
     with pytest.raises(SolverError, match=r"gap .* after .* epochs.*bring the features nearer"):
         train_svm(X, y, 1e-4, max_epochs=20)
+
+
+def test_training_goes_on_where_rounding_takes_most_of_the_tolerance(monkeypatch):
+    """As with thousands of long rows: there it takes 6e-10 of the objective."""
+
+    def widened(self, w, alpha, primal, gap, tol):
+        return w, primal, gap + 6e-10 * primal
+
+    monkeypatch.setattr(svm._Problem, "beyond_rounding", widened)
+    for seed in range(8):
+        X, y = problem(seed)
+        for tol in np.geomspace(6.2e-10, 1e-7, 20):
+            solution = train_svm(X, y, 0.09, tol=tol)
+            assert solution.gap <= tol * solution.objective
+    with pytest.raises(SolverError, match=r"tolerance 5.0e-10"):
+        train_svm(X, y, 0.09, tol=5e-10)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e5])
