@@ -90,6 +90,11 @@ def distinct_rows(X: Matrix) -> tuple[Matrix, Int[ndarray, "u"], Int[ndarray, "r
     return X[first], np.bincount(which), which
 
 
+def first_rows(X: Matrix) -> Int[ndarray, "u"]:
+    """The indices of rows that no row before them equals."""
+    return np.unique(distinct_rows(X)[2], return_index=True)[1]
+
+
 def with_short_indices(X: sp.csr_array) -> sp.csr_array:
     """The same matrix with 32-bit indices, the only ones that scikit-learn takes.
 

@@ -131,16 +131,14 @@ class Met:
 def meet(game: LinearGame, X: Any, y: ndarray) -> Met:
     """Given poison before one defender; a game of several defenses has no place here."""
     begun = process_time()
-    outcome = _only(game.evaluate(X, y, rng=0))
-    return Met(
-        outcome.test_error, outcome.poison_removed, outcome.clean_removed, process_time() - begun
-    )
+    return _met(game.evaluate(X, y, rng=0), begun)
 
 
-def _only(outcomes: dict[str, Outcome]) -> Outcome:
-    """The outcome behind the one defense that there is, or without any."""
+def _met(outcomes: dict[str, Outcome], begun: float) -> Met:
+    """The outcome behind the one defense that there is, or without any, found since ``begun``."""
     (name,) = outcomes.keys() - {NONE} or {NONE}
-    return outcomes[name]
+    one = outcomes[name]
+    return Met(one.test_error, one.poison_removed, one.clean_removed, process_time() - begun)
 
 
 def meet_all(
@@ -176,11 +174,7 @@ def meet_knowing(
     for name, game in games.items():
         if name not in ("random", "oracle"):
             begun = process_time()
-            outcome = _only(attack.search(game, pool, rng).outcomes)
-            found[name] = Met(
-                outcome.test_error, outcome.poison_removed, outcome.clean_removed,
-                process_time() - begun,
-            )  # fmt: skip
+            found[name] = _met(attack.search(game, pool, rng).outcomes, begun)
     return found
 
 

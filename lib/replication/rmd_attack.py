@@ -5,7 +5,7 @@ test data, which attackers of that game know. Poison is added, where the paper r
 It models no defense.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -16,7 +16,7 @@ from poisoning import checks
 from poisoning.arrays import squared_norms, to_dense
 from poisoning.attacks.attacked import Attacked, playing
 from poisoning.attacks.minimax_bilevel import MinimaxBilevel
-from poisoning.attacks.poisoned_set import PoisonedSet
+from poisoning.attacks.selection import measured
 from poisoning.games.bilevel import BilevelGame, Policy
 from poisoning.games.linear import LinearGame
 from poisoning.settings import COUNT, FRACTION, Settings, setting
@@ -58,9 +58,7 @@ class RMD(Settings):
         )  # fmt: skip
         points, labels, _ = attack.play(surrogate, rng).at(1)
         points, labels = self._inside(scale * points[0], game), labels[0].astype(np.float64)
-        poison = PoisonedSet(points, labels, game.n, self.epsilon, game.domain)
-        outcomes = game.evaluate(points, labels)
-        return Attacked(poison, game.value(outcomes), outcomes, seconds=perf_counter() - begun)
+        return replace(measured(game, points, labels), seconds=perf_counter() - begun)
 
     def _inside(self, points: Float[ndarray, "r d"], game: LinearGame) -> Float[ndarray, "r d"]:
         domain = game.domain

@@ -1,4 +1,4 @@
-"""A defender who throws out repeated points, and noise against it."""
+"""A defender who throws out repeated points."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.datasets import Dataset
 from poisoning.feasible.sets import InputDomain
-from replication.repeated_points import first_of_each, least, repeats_dropped, with_noise
+from replication.repeated_points import first_of_each, least, repeats_dropped
 
 DOMAIN = InputDomain("counts", np.zeros(6), np.array([9.0, 9.0, 9.0, 9.0, 1.0, 0.0]))
 
@@ -17,23 +17,6 @@ def test_the_first_of_equal_points_stays_and_labels_tell_points_apart(kind):
     X = kind(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
     y = np.array([1.0, 1.0, 1.0, -1.0, 1.0])
     np.testing.assert_array_equal(first_of_each(X, y), [True, False, True, True, True])
-
-
-def poison(copies):
-    rng = np.random.default_rng(0)
-    X = np.repeat(rng.integers(0, 9, size=(12 // copies, 6)), copies, axis=0).astype(float)
-    X[:, 4:] = 1.0, 0.0
-    return PoisonedSet(sp.csr_array(X), np.resize([1.0, -1.0], 12), 120, 0.1, DOMAIN)
-
-
-def test_noise_makes_every_point_differ_by_a_count_or_two_inside_the_domain():
-    twice = PoisonedSet(
-        poison(4).X, np.ones(12), 120, 0.1, DOMAIN
-    )  # four copies each: some have to be changed more than once
-    noisy = with_noise(twice, np.random.default_rng(1))
-    assert first_of_each(noisy.X, noisy.y).all()
-    assert np.abs(noisy.X - twice.X.toarray()).sum(axis=1).max() <= 2
-    np.testing.assert_array_equal(noisy.y, twice.y)
 
 
 def test_a_defender_who_drops_repeats_sees_each_point_once():

@@ -32,7 +32,7 @@ from jaxtyping import Shaped
 from numpy import ndarray
 
 from poisoning import checks
-from poisoning.arrays import Matrix, distinct_rows
+from poisoning.arrays import Matrix, first_rows
 from poisoning.attacks.attacked import Attack, Attacked, playing
 from poisoning.attacks.kkt import KKT
 from poisoning.attacks.poisoned_set import PoisonedSet
@@ -297,12 +297,6 @@ def _in_turn(
     return [tuple(rest) for _, *rest in sorted(ranked, key=lambda one: one[0])]
 
 
-def _repeats(X: Matrix) -> Shaped[ndarray, "k"]:
-    """The rows that repeat an earlier one."""
-    which = distinct_rows(X)[2]
-    return np.setdiff1d(np.arange(len(which)), np.unique(which, return_index=True)[1])
-
-
 def apart(poison: PoisonedSet, spread: float, rng: np.random.Generator) -> PoisonedSet:
     """The poison with every row that repeats an earlier one moved a little within the domain.
 
@@ -315,7 +309,7 @@ def apart(poison: PoisonedSet, spread: float, rng: np.random.Generator) -> Poiso
     checks.instance(poison, "poison", PoisonedSet)
     spread, rng = checks.between(spread, "spread", 0.0, 1.0), checks.generator(rng)
     X, domain = poison.X.copy(), poison.domain
-    again = _repeats(X)
+    again = np.setdiff1d(np.arange(X.shape[0]), first_rows(X))
     if domain.integer:
         X = _by_one(X, again, domain, rng)
     elif sp.issparse(X):

@@ -61,12 +61,18 @@ def save(target: Path, content: Content, about: dict[str, Any]) -> dict[str, Any
     return manifest
 
 
-def load(path: Path) -> Dataset:
+def load(path: str | Path) -> Dataset:
     """Read a prepared data set: float64 examples, pixels divided by 255, bags of words sparse.
+
+    ``path`` is its folder.
 
     Raises:
         DataError: the folder is missing, incomplete or altered; the sentence names the remedy.
+        TypeError: ``path`` is no path.
     """
+    if not isinstance(path, str | Path):
+        raise TypeError(f"path must be the folder of a data set, not {path!r}.")
+    path = Path(path)
     try:
         manifest = read_json(path / "manifest.json")
         arrays = read_npz(path / "arrays.npz")

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from numpy import ndarray
 
-from poisoning.arrays import Matrix, distinct_rows
+from poisoning.arrays import Matrix, first_rows
 from poisoning.defenses.detector import examples, fitted
 
 
@@ -38,6 +38,5 @@ class RepeatsDefense:
         scores = np.full(len(y), np.inf)
         for label in np.unique(y):
             members = np.flatnonzero(y == label)
-            which = distinct_rows(X[members])[2]
-            scores[members[np.unique(which, return_index=True)[1]]] = 0.0
+            scores[members[first_rows(X[members])]] = 0.0
         return scores

@@ -18,7 +18,7 @@ ABOUT = {"name": "tiny", "variant": "test"}
 
 def test_text_survives(tmp_path):
     save(tmp_path / "tiny", TEXT, ABOUT)
-    read = load(tmp_path / "tiny")
+    read = load(str(tmp_path / "tiny"))
     assert isinstance(read.X, sp.csr_array)
     assert read.X.dtype == np.float64
     assert np.array_equal(read.X.toarray(), COUNTS.toarray())
@@ -171,3 +171,8 @@ def test_no_content_but_a_data_set_passes(changed):
     check(Content(**right))
     with pytest.raises(DataError):
         check(Content(**(right | changed)))
+
+
+def test_what_is_no_path_is_refused(unchecked):
+    with pytest.raises(TypeError, match="path must be the folder of a data set, not 3"):
+        load(3)
