@@ -8,7 +8,7 @@ const rows = [...body.rows];
 function filter() {
   const wanted = [...new FormData(form)].filter(([, value]) => value);
   for (const row of rows) {
-    row.hidden = !wanted.every(([name, value]) => row.dataset[name] === value);
+    row.hidden = !wanted.every(([name, value]) => row.dataset[name].split(",").includes(value));
   }
   const shown = rows.filter((row) => !row.hidden).length;
   form.querySelector("output").value = `${shown} of ${rows.length} claims`;

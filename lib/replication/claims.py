@@ -261,6 +261,8 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
         "asked_after": claim.asked_after,
         "source": claim.source,
         "statement": " ".join(claim.statement.split()),
+        "notebooks": [claim.notebook, *claim.besides],
+        "metrics": sorted(_names(claim)),
         "paper_value": claim.paper_value,
         "region": claim.number and claim.number.region(claim.paper_value),
         "ours": None,

@@ -134,6 +134,7 @@ def _by_paper(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def _rows(found: Any) -> list[dict[str, Any]]:
     needed = {"id", "paper", "origin", "asked_after", "source", "statement", "rules", "region"}
+    needed |= {"notebooks", "metrics"}
     needed |= {"verdict", "reason", "paper_value", "ours", "ci95", "n"}
     for row in found:
         if not needed <= row.keys():

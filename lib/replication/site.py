@@ -28,7 +28,8 @@ import poisoning
 from poisoning.datasets import files
 from replication import paths, plotting, readme, sliders
 from replication.claims import VERDICTS
-from replication.reading import ReadingError
+from replication.reading import ReadingError, read_result
+from replication.units import read_table
 
 READ = (
     "essays/five-detectors", "essays/wrong-gradient", "essays/weak-attacker", "essays/width",
@@ -36,6 +37,15 @@ READ = (
 CHECK = ("scorecard", "deviations", "equations", "reviewers")
 USE = ("library", "api", "running", "audit", "clusters", "gpu", "byte-kernels")
 """Pages other than notebooks, in their order."""
+
+DEVIATIONS = {
+    "koh2021": "koh-steinhardt-liang-2021",
+    "zhao2018": "zhao-an-yu-liu-pan-2018",
+    "carnerero2023": "carnerero-cano-munoz-gonzalez-spencer-lupu-2023",
+    "wang2021": "wang-mianjy-arora-2021",
+    "crossing": "methods-of-other-papers-notebooks-crossing",
+}
+"""Where the deviations from a paper begin."""
 
 ORIGINS = {"paper": "claims of papers", "ours": "our own claims"}
 
@@ -213,7 +223,7 @@ def _filled(notebooks: dict[str, Path]) -> dict[str, tuple[str, dict[str, Any]]]
     named = {f"api/{part}.md": ("part.md", values) for part, values in parts.items()}
     return {
         "index.md": ("index.md", _home(notebooks)),
-        "scorecard.md": ("scorecard.md", _scorecard()),
+        "scorecard.md": ("scorecard.md", _scorecard(notebooks)),
         "api.md": ("api.md", {"parts": parts}),
         **named,
     }
@@ -253,13 +263,45 @@ def _title(page: Path) -> str:
     return page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
-def _scorecard() -> dict[str, Any]:
-    rows = readme.scorecard_rows()
+def _scorecard(notebooks: dict[str, Path]) -> dict[str, Any]:
+    rows = [row | {"data": data_sets(row["metrics"])} for row in readme.scorecard_rows()]
+    found = {name for row in rows for name in row["data"]}
+    data = {name: title for name, title in plotting.DATA.items() if name in found}
     papers = {paper: readme.TITLES[paper] for paper in dict.fromkeys(r["paper"] for r in rows)}
     verdicts = {verdict: verdict for verdict in VERDICTS if verdict in _found(rows)}
     filters = [("paper", "Paper", papers), ("verdict", "Verdict", verdicts),
-               ("origin", "Origin", ORIGINS)]  # fmt: skip
-    return {"legend": readme.LEGEND, "filters": filters, "rows": rows, "titles": readme.TITLES}
+               ("origin", "Origin", ORIGINS), ("data", "Data set", data)]  # fmt: skip
+    names = {name for row in rows for name in row["notebooks"] if name in notebooks}
+    return {
+        "legend": readme.LEGEND,
+        "filters": filters,
+        "rows": rows,
+        "titles": readme.TITLES,
+        "runs": {name: _run(notebooks[name].parent) | {"page": page_name(name)} for name in names},
+        "deviations": DEVIATIONS,
+    }
+
+
+def data_sets(metrics: list[str]) -> list[str]:
+    """The data sets that names of metrics begin with: of two that both fit, the longer one."""
+    fits = [
+        [name for name in plotting.DATA if re.match(rf"{re.escape(name)}(?![a-z])", metric)]
+        for metric in metrics
+    ]
+    return sorted({max(names, key=len) for names in fits if names})
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """What a reader needs to know about the run of a notebook, and to run it again."""
+    file = folder / "provenance.json"
+    commit = read_result(file, lambda found: str(found["commit"]), "run the notebook again")
+    spent = [row["cpu_seconds"] for row in read_table(folder)]
+    paper, section = folder.parts[-2:]
+    return {
+        "commit": commit[:12],
+        "cpu_hours": sum(spent) / 3600.0 if spent else None,
+        "command": f"dvc repro {paper}-{section}@paper",
+    }
 
 
 def positions(row: dict[str, Any]) -> dict[str, list[float]]:

@@ -27,7 +27,7 @@ def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     row = {
         "id": "a", "paper": "koh2021", "origin": "ours", "asked_after": True,
         "statement": "s", "source": "Table 2", "verdict": "partial",
-        "paper_value": 0.225, "ours": 0.2345, "ci95": [0.23, 0.24],
+        "notebooks": [], "metrics": [], "paper_value": 0.225, "ours": 0.2345, "ci95": [0.23, 0.24],
         "n": 6, "region": None, "rules": [], "reason": "r",
     }  # fmt: skip
     (tmp_path / "results/paper/scorecard.json").write_text(json.dumps([row]))

@@ -78,6 +78,12 @@ def test_the_numbers_of_a_claim_lie_on_one_scale():
     assert site.positions(alone | {"paper_value": 0.3}) == {}
 
 
+def test_the_data_sets_of_a_claim_are_those_that_its_metrics_begin_with():
+    names = ["mnist-1-7.kkt.error", "mnist.lr.relief", "landmine-0.001.direct", "mnist-wide.x"]
+    assert site.data_sets(names) == ["landmine", "mnist", "mnist-1-7", "mnist-wide"]
+    assert site.data_sets(["absolute.slope", "enronic.error"]) == []
+
+
 def test_dead_links_and_pictures_without_text_are_named(tmp_path):
     (tmp_path / "a.html").write_text(
         '<p id="here"><a href="#here">a</a><a href="b.html?q=1#there">a</a>'
@@ -152,11 +158,16 @@ def test_the_scorecard_filters_sorts_and_opens_a_claim(built, page):
         assert numbers == sorted(numbers, key=lambda value: order * value)
         assert found == numbers + [None] * (len(rows) - len(numbers))
 
+    page.open(f"{address}?data=imdb")
+    of_imdb = [row["id"] for row in rows if "imdb" in site.data_sets(row["metrics"])]
+    assert of_imdb and page.value(shown) == of_imdb
+
     page.open(f"{address}#{rows[100]['id']}")
     opened = "[...document.querySelectorAll('#claims details[open]')].map(one => one.innerText)"
     (text,) = page.value(opened)
     assert rows[100]["statement"] in text
     assert rows[100]["reason"] in text
+    assert rows[100]["notebooks"][0] in text
     assert page.complaints == []
 
 
