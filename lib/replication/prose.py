@@ -43,8 +43,8 @@ def sources() -> list[Path]:
     """The files whose prose holds numbers of ours."""
     notebooks = sorted(paths.NOTEBOOKS.rglob("*.ipynb"))
     notebooks = sorted(paths.NOTEBOOKS.rglob("*.ipynb"))
-    essays = sorted((paths.ROOT / "docs" / "essays").glob("*.md"))
-    return [paths.ROOT / "README.md", paths.ROOT / "DEVIATIONS.md", *essays, *notebooks]
+    documents = sorted((paths.ROOT / "docs").rglob("*.md"))
+    return [paths.ROOT / "README.md", paths.ROOT / "DEVIATIONS.md", *documents, *notebooks]
 
 
 def with_numbers(text: str, find: Find) -> str:

@@ -35,7 +35,7 @@ READ = (
     "essays/five-detectors", "essays/wrong-gradient", "essays/weak-attacker", "essays/width",
 )  # fmt: skip
 CHECK = ("scorecard", "deviations", "equations", "reviewers")
-USE = ("library", "api", "running", "audit", "clusters", "gpu", "byte-kernels")
+USE = ("how-to", "library", "api", "running", "audit", "clusters", "gpu", "byte-kernels")
 """Pages other than notebooks, in their order."""
 
 DEVIATIONS = {
@@ -181,6 +181,7 @@ def gather(target: Path) -> None:
     """
     notebooks = executed()
     shutil.copytree(paths.ROOT / "docs", target)
+    shutil.copytree(paths.ROOT / "examples", target / "examples")
     for page in [*target.glob("*.md"), paths.ROOT / "DEVIATIONS.md"]:
         text = linked(inside(page.read_text(encoding="utf-8")), notebooks)
         files.write_text(target / page.name.replace("DEVIATIONS", "deviations"), text)
