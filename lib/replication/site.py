@@ -34,7 +34,7 @@ from replication.units import read_table
 READ = (
     "essays/five-detectors", "essays/wrong-gradient", "essays/weak-attacker", "essays/width",
 )  # fmt: skip
-CHECK = ("scorecard", "deviations", "equations", "reviewers")
+CHECK = ("scorecard", "deviations", "equations", "benchmarks", "reviewers")
 USE = ("how-to", "library", "api", "running", "audit", "clusters", "gpu", "byte-kernels")
 """Pages other than notebooks, in their order."""
 
@@ -79,7 +79,7 @@ def linked(text: str, notebooks: dict[str, Path]) -> str:
 
 OUTSIDE = {
     "../README.md": "index.md", "../DEVIATIONS.md": "deviations.md",
-    "../results/paper/SCORECARD.md": "scorecard.md",
+    "../results/paper/SCORECARD.md": "scorecard.md", "../results/BENCHMARKS.md": "benchmarks.md",
 }  # fmt: skip
 """Files of the repository that the site has as pages."""
 
@@ -185,6 +185,7 @@ def gather(target: Path) -> None:
     for page in [*target.glob("*.md"), paths.ROOT / "DEVIATIONS.md"]:
         text = linked(inside(page.read_text(encoding="utf-8")), notebooks)
         files.write_text(target / page.name.replace("DEVIATIONS", "deviations"), text)
+    files.write_text(target / "benchmarks.md", readme.benchmarks_page())
     for page in (target / "essays").glob("*.md"):
         files.write_text(page, essay(page.read_text(encoding="utf-8"), notebooks))
     for name, path in notebooks.items():

@@ -32,13 +32,14 @@ def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     }  # fmt: skip
     (tmp_path / "results/paper/scorecard.json").write_text(json.dumps([row]))
     bench = {
-        "kkt": {
+        "koh2021.growth": {"ours_s": 1.0, "data": "official"},
+        "koh2021.kkt_problem": {
             "ours_s": 0.0123,
             "peer": "cvxpy",
             "peer_s": 2.5,
             "ratio": 203.2,
             "data": "official",
-        }
+        },
     }
     (tmp_path / "results/bench.json").write_text(json.dumps(bench))
     (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
@@ -53,4 +54,12 @@ def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     assert "| s *(ours, asked after)* | Table 2 |" in page
     assert "0.225 | 0.234 (0.23 to 0.24)" in page
     page = (tmp_path / "results/BENCHMARKS.md").read_text()
-    assert "0.0123 s | cvxpy 2.5 s | 203×" in page
+    assert "problem (17) | 0.0123 s | cvxpy | 2.5 s | 203× | official |" in page
+    assert page.endswith("Without a peer, in `results/bench.json`: `koh2021.growth`.\n")
+
+
+def test_every_time_beside_a_peer_has_words():
+    bench = json.loads((paths.ROOT / "results" / "bench.json").read_text(encoding="utf-8"))
+    assert {name for name, row in bench.items() if row.get("ratio") is not None} <= set(
+        readme.TIMED
+    )
