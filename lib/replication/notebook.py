@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,6 +58,8 @@ class Notebook:
         for part in ("figures", "tables", "timed"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         plotting.use_style()
+        if not paths.in_pipeline():
+            self._say_where()
 
     @property
     def device(self) -> str:
@@ -252,6 +256,17 @@ class Notebook:
         else:
             self._compare(numbers)
 
+    def _say_where(self) -> None:
+        """In a run by hand, say what is read and written, and whether results are out of date."""
+        there = paths.shown(paths.pipeline_results(self.profile, self.name))
+        print(
+            f"Profile {self.profile} ({self.source} data), by the notebook's first cell of code. "
+            f"Results go to {paths.shown(self.folder)}, the pipeline's are in {there}."
+        )
+        stage = f"{self.name.replace('/', '-')}@{self.profile}"
+        if _out_of_date(stage):
+            print(f"They are not what the pipeline would make now: `dvc repro {stage}`.")
+
     def _stamp(self, figure: Figure) -> None:
         if self.source == "standin":
             plotting.stamp(figure, "stand-in data")
@@ -273,6 +288,13 @@ class Notebook:
         there = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         rows = {key: {"here": value, "pipeline": there.get(key)} for key, value in numbers.items()}
         display(pd.DataFrame.from_dict(rows, orient="index", columns=["here", "pipeline"]))
+
+
+def _out_of_date(stage: str) -> bool:
+    """Whether DVC knows that a stage would run; False where DVC cannot say."""
+    command = [sys.executable, "-m", "dvc", "status", "--json", stage]
+    found = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
+    return found.returncode == 0 and bool(json.loads(found.stdout))
 
 
 def _write_json(path: Path, content: Any) -> None:

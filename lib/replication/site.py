@@ -47,6 +47,9 @@ DEVIATIONS = {
 }
 """Where the deviations from a paper begin."""
 
+SHOWN = 5
+"""Claims in the summary below a notebook's title, at most."""
+
 ORIGINS = {"paper": "claims of papers", "ours": "our own claims"}
 
 _NUMBER = re.compile(r"([−+]?\d[\d.]*(?: ?%)?)<!--\s*([a-z0-9-]+/[a-z0-9-]+)\s.*?-->", re.DOTALL)
@@ -138,10 +141,38 @@ def findings(text: str) -> tuple[str, dict[str, str]]:
     return section, first
 
 
-def site_notebook(path: Path, pictures: Path, notebooks: dict[str, Path]) -> NotebookNode:
+def summary(name: str, rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
+    """What stands below a notebook's title: verdicts of its claims, its key picture, its run.
+
+    ``rows`` are the scorecard's, ``run`` is as from :func:`_run`.
+    """
+    own = [row for row in rows if name in row["notebooks"]]
+    paper, section = name.split("/")
+    found = _found(own)
+    pictures = [(place.partition("/")[2], caption)
+                for place, caption in readme.GALLERY.get(paper, ())
+                if place.startswith(f"{section}/")]  # fmt: skip
+    return (
+        _templates()
+        .get_template("summary.md")
+        .render(
+            name=name,
+            rows=[row for row in own if row["paper_value"] is not None][:SHOWN] or own[:SHOWN],
+            counts={verdict: found.count(verdict) for verdict in VERDICTS if verdict in found},
+            picture=pictures[0] if pictures else None,
+            run=run,
+            deviations=DEVIATIONS[paper],
+        )
+    )
+
+
+def site_notebook(
+    path: Path, pictures: Path, notebooks: dict[str, Path], below_title: str = ""
+) -> NotebookNode:
     """An executed notebook as the site shows it; its pictures are written to a folder.
 
-    Code is folded, parameters stand once. A picture's alternative text is the one that the runner
+    ``below_title``: Markdown that follows the title. Code is folded, parameters stand once. A
+    picture's alternative text is the one that the runner
     recorded or, where a run is older than that, the heading above it.
     """
     notebook = nbformat.read(path, 4)
@@ -161,6 +192,10 @@ def site_notebook(path: Path, pictures: Path, notebooks: dict[str, Path]) -> Not
                 if "image/png" in output.get("data", {}):
                     _as_markdown(output, heading, pictures)
     notebook.cells = [cell for cell, _ in cells]
+    if below_title:
+        title = notebook.cells[0]
+        first, _, rest = title.source.partition("\n")
+        title.source = f"{first}\n\n{below_title}\n{rest}"
     return notebook
 
 
@@ -188,9 +223,11 @@ def gather(target: Path) -> None:
     files.write_text(target / "benchmarks.md", readme.benchmarks_page())
     for page in (target / "essays").glob("*.md"):
         files.write_text(page, essay(page.read_text(encoding="utf-8"), notebooks))
+    rows = readme.scorecard_rows()
     for name, path in notebooks.items():
         shutil.copytree(path.parent, target / name, ignore=_not_pictures)
-        notebook = site_notebook(path, target / name, notebooks)
+        about = summary(name, rows, _run(path.parent))
+        notebook = site_notebook(path, target / name, notebooks, about)
         files.write_text(target / f"{page_name(name)}.ipynb", nbformat.writes(notebook))
     shutil.copy(paths.ROOT / "results" / "paper" / readme.PICTURE, target / "picture.png")
     colours = (
@@ -271,8 +308,10 @@ def _scorecard(notebooks: dict[str, Path]) -> dict[str, Any]:
     data = {name: title for name, title in plotting.DATA.items() if name in found}
     papers = {paper: readme.TITLES[paper] for paper in dict.fromkeys(r["paper"] for r in rows)}
     verdicts = {verdict: verdict for verdict in VERDICTS if verdict in _found(rows)}
+    read = {name: name for name in sorted({name for row in rows for name in row["notebooks"]})}
     filters = [("paper", "Paper", papers), ("verdict", "Verdict", verdicts),
-               ("origin", "Origin", ORIGINS), ("data", "Data set", data)]  # fmt: skip
+               ("origin", "Origin", ORIGINS), ("data", "Data set", data),
+               ("notebook", "Notebook", read)]  # fmt: skip
     names = {name for row in rows for name in row["notebooks"] if name in notebooks}
     return {
         "legend": readme.LEGEND,

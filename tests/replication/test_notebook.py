@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +12,7 @@ from poisoning.datasets import prepare
 from poisoning.errors import DataError
 from poisoning.metrics import Estimate, mean_interval
 from replication import paths, plotting
-from replication.notebook import Notebook
+from replication.notebook import Notebook, _out_of_date
 from replication.provenance import provenance
 
 
@@ -131,6 +133,10 @@ def test_a_run_by_hand_writes_elsewhere_and_shows_the_pipelines_result(
     monkeypatch.setattr("IPython.display.Image", lambda filename: filename)
     notebook = Notebook("koh2021/kkt", "paper")
     assert notebook.folder == tmp_path / "results" / "lab" / "paper" / "koh2021" / "kkt"
+    assert capsys.readouterr().out == (
+        "Profile paper (real data), by the notebook's first cell of code. Results go to "
+        "results/lab/paper/koh2021/kkt, the pipeline's are in results/paper/koh2021/kkt.\n"
+    )
     notebook.figure(picture(), "a")
     assert shown[-1] == committed / "figures" / "a.png"
     notebook.metric("x", 0.25)
@@ -140,6 +146,37 @@ def test_a_run_by_hand_writes_elsewhere_and_shows_the_pipelines_result(
     assert not (notebook.folder / "used.json").exists()
     markdown = notebook.timed_figure(picture(), "t")
     assert markdown.endswith("results/lab/paper/koh2021/kkt/timed/t.png)")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_run_by_hand_says_where_the_pipelines_results_are_out_of_date(
+    monkeypatch, tmp_path, capsys, old
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.delenv(paths.RESULTS_VARIABLE, raising=False)
+    monkeypatch.setattr("replication.notebook._out_of_date", lambda stage: old and stage)
+    Notebook("koh2021/kkt", "demo")
+    told = capsys.readouterr().out.splitlines()[1:]
+    assert told == old * [
+        "They are not what the pipeline would make now: `dvc repro koh2021-kkt@demo`."
+    ]
+
+
+def test_dvc_knows_which_stages_are_out_of_date(tmp_path, monkeypatch):
+    def dvc(*command):
+        run = [sys.executable, "-m", "dvc", *command]
+        subprocess.run(run, cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert not _out_of_date("copy")  # no project at all
+    dvc("init", "--no-scm")
+    (tmp_path / "a").write_text("a")
+    dvc("stage", "add", "-n", "copy", "-d", "a", "-o", "b", "cp a b")
+    assert _out_of_date("copy")
+    dvc("repro")
+    assert not _out_of_date("copy")
+    (tmp_path / "a").write_text("changed")
+    assert _out_of_date("copy")
 
 
 def test_data_that_are_missing_are_named_with_the_remedy(notebook, tmp_path, monkeypatch):

@@ -55,7 +55,8 @@ def test_a_notebook_has_folded_code_one_set_of_parameters_and_described_pictures
     ]
     path = tmp_path / "attacks.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    text, injected, shown = site.site_notebook(path, tmp_path, NOTEBOOKS).cells
+    text, injected, shown = site.site_notebook(path, tmp_path, NOTEBOOKS, "Verdicts").cells
+    assert text.source.startswith("# Three attacks\n\nVerdicts\n\nSee ")
     assert "(/koh2021/attacks/attacks.ipynb)" in text.source
     assert injected.source == "profile = 'paper'"
     assert "hide-input" in injected.metadata.tags and "hide-input" in shown.metadata.tags
@@ -63,6 +64,25 @@ def test_a_notebook_has_folded_code_one_set_of_parameters_and_described_pictures
     assert first == "![Three attacks](picture-0.png)"
     assert second == r"![KKT \[best\], \$x\_1\$](picture-1.png)"
     assert (tmp_path / "picture-1.png").read_bytes() == b"a picture"
+
+
+def test_a_notebooks_summary_has_its_claims_its_picture_and_how_to_run_it():
+    rows = readme.scorecard_rows()
+    run = {
+        "commit": "0123456789ab",
+        "cpu_hours": 1.25,
+        "command": "dvc repro koh2021-attacks@paper",
+    }
+    text = site.summary("koh2021/attacks", rows, run)
+    own = [row for row in rows if "koh2021/attacks" in row["notebooks"]]
+    first = next(row for row in own if row["paper_value"] is not None)
+    assert f"| {first['statement']} | {readme.number(first['paper_value'])} |" in text
+    assert "](figures/figure-3-enron.png)" in text
+    replicated = sum(row["verdict"] == "replicated" for row in own)
+    assert f"{replicated} replicated, " in text
+    assert "Commit 0123456789ab, 1.25 CPU hours; `dvc repro koh2021-attacks@paper`" in text
+    alone = site.summary("koh2021/attacks", [], run | {"cpu_hours": None})
+    assert "claim" not in alone and "CPU hours" not in alone
 
 
 def test_the_numbers_of_a_claim_lie_on_one_scale():
