@@ -10,6 +10,7 @@ from bench import (
     online_sgd,
     patom_growth,
     svm_poisoning,
+    table_detection,
 )
 from bench.evaluation import ENRON, IMDB
 from bench.hypergradient import AgainstPeers, Batched, Growth, Sizes
@@ -22,5 +23,5 @@ ENTRIES = (
     kkt_problem, min_max_lp, influence_projection, KKT, MINMAX, INFLUENCE, ENRON, growth, IMDB,
     *LOWER_LEVEL, *PATOM_ITERATION, patom_growth, AgainstPeers, Sizes, Batched,
     hypergradient_networks, Growth, *HYPERPARAMETER_SEARCH, online_sgd, dask_overhead,
-    svm_poisoning,
+    svm_poisoning, table_detection,
 )  # fmt: skip

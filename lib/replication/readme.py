@@ -82,6 +82,7 @@ TIMED = {
     "carnerero2023.rmd_networks": "hypergradients of multilayer perceptrons",
     "wang2021.online_sgd": "a step of online SGD on a two-layer network",
     "crossing.svm_poisoning": "poisoned points for an SVM",
+    "crossing.table_detection": "the rows of a table scored for poison",
 }
 """What is timed beside a peer, in words, in the order of the page."""
 
