@@ -5,12 +5,14 @@ A part of the README, the scorecard and the benchmarks. A test compares them wit
 
 import argparse
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from poisoning.datasets import files
 from replication import paths
-from replication.claims import VERDICTS
+from replication.claims import BENCH, VERDICTS
 from replication.reading import ReadingError, read_result
+from replication.units import read_table
 
 BEGIN = "<!-- results: begin (python -m replication.readme writes this part) -->"
 END = "<!-- results: end -->"
@@ -106,15 +108,30 @@ def results_section() -> str:
     shown = [verdict for verdict in VERDICTS if verdict in {row["verdict"] for row in rows}]
     parts = [f"![{CAPTION}](results/paper/{PICTURE})", f"*{CAPTION}*", ""]
     parts += [f"![Verdicts by paper](results/paper/{BARS})", ""]
-    parts += [f"| [claims](results/paper/SCORECARD.md) | | {' | '.join(shown)} |"]
-    parts += ["|---" * (2 + len(shown)) + "|"]
+    parts += [f"| [claims](results/paper/SCORECARD.md) | | {' | '.join(shown)} | CPU hours |"]
+    parts += ["|---" * (3 + len(shown)) + "|"]
     for paper, claims in _by_paper(rows).items():
+        hours = cost({name for row in claims for name in row["notebooks"]} - {BENCH})
         for origin, whose in (("paper", ""), ("ours", ", our own claims")):
             verdicts = [row["verdict"] for row in claims if row["origin"] == origin]
             counts = " | ".join(str(verdicts.count(verdict)) for verdict in shown)
             if verdicts:
-                parts.append(f"| {TITLES[paper]}{whose} | {len(verdicts)} | {counts} |")
+                parts.append(f"| {TITLES[paper]}{whose} | {len(verdicts)} | {counts} | {hours} |")
+                hours = ""
     return "\n".join(parts)
+
+
+def cost(notebooks: Collection[str]) -> str:
+    """CPU hours of the units of notebooks, and how many of these have units on record."""
+    spent = [
+        sum(row["cpu_seconds"] for row in rows) / 3600.0
+        for name in notebooks
+        if (rows := read_table(paths.ROOT / "results" / "paper" / name))
+    ]
+    if not spent:
+        return "–"
+    known = "" if len(spent) == len(notebooks) else f" ({len(spent)} of {len(notebooks)} notebooks)"
+    return f"{sum(spent):.1f}{known}"
 
 
 def scorecard_page() -> str:

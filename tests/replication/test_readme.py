@@ -1,6 +1,7 @@
 import json
 
 from replication import paths, readme
+from replication.units import COLUMNS, write_table
 
 
 def test_the_readme_shows_what_lies_in_results():
@@ -49,13 +50,31 @@ def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     assert text.startswith("before\n")
     assert text.endswith(f"{readme.END}\nafter\n")
     assert "old" not in text
-    assert f"| {readme.TITLES['koh2021']}, our own claims | 1 | 1 |" in text
+    assert f"| {readme.TITLES['koh2021']}, our own claims | 1 | 1 | – |" in text
     page = (tmp_path / "results/paper/SCORECARD.md").read_text()
     assert "| s *(ours, asked after)* | Table 2 |" in page
     assert "0.225 | 0.234 (0.23 to 0.24)" in page
     page = (tmp_path / "results/BENCHMARKS.md").read_text()
     assert "problem (17) | 0.0123 s | cvxpy | 2.5 s | 203× | official |" in page
     assert page.endswith("Without a peer, in `results/bench.json`: `koh2021.growth`.\n")
+
+
+def test_hours_are_those_of_the_units_on_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    folder = tmp_path / "results/paper/koh2021/kkt"
+    folder.mkdir(parents=True)
+    unit = dict.fromkeys(COLUMNS, "") | {
+        "index": 0,
+        "key": "0" * 32,
+        "dirty": False,
+        "adopted": None,
+    }
+    write_table(
+        folder, [unit | {"cpu_seconds": 5400.0}, unit | {"index": 1, "cpu_seconds": 1800.0}]
+    )
+    assert readme.cost(["koh2021/kkt"]) == "2.0"
+    assert readme.cost({"koh2021/kkt", "koh2021/attacks"}) == "2.0 (1 of 2 notebooks)"
+    assert readme.cost(["koh2021/attacks"]) == "–"
 
 
 def test_every_time_beside_a_peer_has_words():
