@@ -77,7 +77,7 @@ repro: $(STAMP)  ## run every notebook: PROFILE=demo (8 min) | quick (40 min) | 
 	$(if $(filter demo,$(PROFILE)),$(call DEMO),dvc repro --glob '*@$(PROFILE)')
 
 check: $(STAMP) lint  ## lint, layers, tests that take under a second each (3 min): for every save
-	@echo "Fast tests: about 2 minutes."
+	@echo "Fast tests: about 3 minutes."
 	python -m pytest -q -n $(JOBS) -m "not slow"
 
 test: $(STAMP) lint  ## lint, demo pipeline, all tests with coverage, nbval on the demo (20 min)

@@ -18,7 +18,7 @@ function scaleOf(cells) {
 function bar(header, unit) {
   const fill = element("span", { className: "value" });
   const whisker = element("span", { className: "interval" });
-  const number = element("output");
+  const number = element("span", { className: "number" });
   fill.style.background = header.dataset.colour;
   const track = element("div", { className: "track", ariaHidden: "true" }, fill, whisker);
   const line = element("div", { className: "line" },
@@ -30,7 +30,7 @@ function bar(header, unit) {
     fill.style.width = `${place(to) - place(from)}%`;
     whisker.style.left = `${place(low)}%`;
     whisker.style.width = `${place(high) - place(low)}%`;
-    number.value = `${cell.textContent} ${unit}`;
+    number.textContent = `${cell.textContent} ${unit}`;
   };
   return { line, show };
 }
@@ -40,12 +40,15 @@ for (const figure of document.querySelectorAll("figure.slider")) {
   const rows = [...figure.querySelectorAll("tbody tr")];
   const scale = scaleOf([...figure.querySelectorAll("td")]);
   const bars = headers.map((header) => bar(header, figure.dataset.unit));
-  const chosen = element("output");
-  const range = element("input", { type: "range", min: 0, max: rows.length - 1, value: 0 });
+  const chosen = element("span", { className: "chosen" });
+  const range = element("input",
+    { type: "range", min: 0, max: rows.length - 1, value: 0, ariaLabel: axis.textContent });
   const show = () => {
     const [name, ...cells] = rows[range.value].cells;
-    chosen.value = name.textContent;
-    range.ariaValueText = `${axis.textContent}: ${name.textContent}`;
+    chosen.textContent = name.textContent;
+    const told = cells.map(
+      (cell, place) => `${headers[place].textContent} ${cell.textContent} ${figure.dataset.unit}`);
+    range.ariaValueText = [name.textContent, ...told].join("; ");
     cells.forEach((cell, place) => bars[place].show(cell, scale));
   };
   range.addEventListener("input", show);

@@ -96,7 +96,7 @@ def _detectors() -> Slider:
     attacks = {"flip": "label flips", "influence": "influence", "kkt": "KKT", "minmax": "min-max"}
     return _slider(
         "Test error of a spam filter (Enron) with 3 % of poison",
-        "Defense",
+        "Detector",
         "%",
         _Source(
             "koh2021/attacks/tables/figure-3.csv", "defense", "attack", "test error",
@@ -146,7 +146,7 @@ def _policies() -> Slider:
 def _widths(step: str, words: str) -> Slider:
     curves = {
         "clean": ("no poison", plotting.CLEAN),
-        "B": ("all images, by little", plotting.POISONS["B"]),
+        "B": ("all images changed a little", plotting.POISONS["B"]),
         "C-0.2": ("20 % of labels", plotting.POISONS["C, less"]),
         "C-0.3": ("30 % of labels", plotting.POISONS["C"]),
     }

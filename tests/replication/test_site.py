@@ -204,9 +204,11 @@ def test_a_slider_shows_the_row_that_is_chosen(built, page):
             "(document.querySelector('.slider input'))"
         )
         name, *numbers = row.split("\t")
-        assert page.value("document.querySelector('.slider label output').value") == name
-        shown = page.value("[...document.querySelectorAll('.line output')].map(one => one.value)")
+        assert page.value("document.querySelector('.slider .chosen').innerText") == name
+        shown = page.value("[...document.querySelectorAll('.number')].map(one => one.innerText)")
         assert shown == [f"{number} %" for number in numbers]
+        told = page.value("document.querySelector('.slider input').ariaValueText")
+        assert told.startswith(f"{name}; ") and all(number in told for number in numbers)
         widths = page.value(
             "[...document.querySelectorAll('.value')].map(one => parseFloat(one.style.width))"
         )
