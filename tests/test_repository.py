@@ -1,5 +1,6 @@
 """What the repository promises about itself: pins, stages, stripped sources, honest commands."""
 
+import json
 import re
 import subprocess
 import sys
@@ -135,3 +136,14 @@ def test_the_index_of_equations_names_code_that_exists():
                 found += 1
                 assert re.search(rf"\b(def|class) {word.rpartition('.')[2]}\b", source), word
     assert found > 40
+
+
+def test_one_name_has_one_number():
+    """A metric that several notebooks record is the same quantity, on the same draws."""
+    values = {}
+    for file in sorted((ROOT / "results/demo").glob("*/*/metrics.json")):
+        for name, metric in json.loads(file.read_text("utf-8"))["metrics"].items():
+            values.setdefault(name, {})[f"{file.parts[-3]}/{file.parts[-2]}"] = metric["value"]
+    shared = {name: found for name, found in values.items() if len(found) > 1}
+    assert len(shared) > 20
+    assert {name: found for name, found in shared.items() if len(set(found.values())) > 1} == {}
