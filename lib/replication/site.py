@@ -35,7 +35,9 @@ READ = (
     "essays/five-detectors", "essays/wrong-gradient", "essays/weak-attacker", "essays/width",
 )  # fmt: skip
 CHECK = ("scorecard", "deviations", "equations", "benchmarks", "reviewers")
-USE = ("how-to", "ablations", "library", "api", "running", "audit", "clusters", "gpu", "byte-kernels")
+USE = (
+    "how-to", "ablations", "library", "api", "running", "audit", "clusters", "gpu", "byte-kernels",
+)  # fmt: skip
 """Pages other than notebooks, in their order."""
 
 DEVIATIONS = {

@@ -279,6 +279,12 @@ def test_knobs_of_a_notebook_that_contradict_each_other_are_refused(inside):
         params.load("paper")
 
 
+def test_a_step_that_is_taken_anyway_is_no_other_step(edited):
+    file = edited("wang2021.two_layer.step", 0.25)
+    with pytest.raises(params.ParameterError, match="other_steps must not hold step"):
+        params.load("demo", file)
+
+
 def test_a_block_of_knobs_that_is_missing_is_named(edited):
     with pytest.raises(params.ParameterError, match=r"wang2021\.width is missing .*widths, seeds"):
         params.load("demo", edited("wang2021.width", None, remove=True))
