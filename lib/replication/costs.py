@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from poisoning.datasets import files
@@ -44,6 +45,12 @@ def costs(profile: str) -> dict[str, dict[str, Any]]:
             "kinds": kinds,
         }
     return dict(sorted(found.items(), key=lambda one: -one[1]["cpu_hours"]))
+
+
+def cpu_hours(folder: Path) -> float | None:
+    """CPU hours of the units in a folder of results; None where it has no units on record."""
+    rows = read_table(folder)
+    return sum(row["cpu_seconds"] for row in rows) / HOUR if rows else None
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:

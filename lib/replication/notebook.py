@@ -263,7 +263,7 @@ class Notebook:
             f"Profile {self.profile} ({self.source} data), by the notebook's first cell of code. "
             f"Results go to {paths.shown(self.folder)}, the pipeline's are in {there}."
         )
-        stage = f"{self.name.replace('/', '-')}@{self.profile}"
+        stage = f"{paths.stage_name(self.name)}@{self.profile}"
         if _out_of_date(stage):
             print(f"They are not what the pipeline would make now: `dvc repro {stage}`.")
 

@@ -56,6 +56,11 @@ def pipeline_results(profile: str, name: str) -> Path:
     return ROOT / "results" / profile / name
 
 
+def stage_name(name: str) -> str:
+    """The DVC stage of a notebook: ``koh2021-kkt`` of ``koh2021/kkt``."""
+    return name.replace("/", "-")
+
+
 def dataset(source: str, name: str) -> Path:
     """A prepared data set; ``source`` is ``real`` or ``standin``."""
     return ROOT / "data" / source / name

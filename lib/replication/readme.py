@@ -11,8 +11,8 @@ from typing import Any
 from poisoning.datasets import files
 from replication import paths
 from replication.claims import BENCH, VERDICTS
+from replication.costs import cpu_hours
 from replication.reading import ReadingError, read_result
-from replication.units import read_table
 
 BEGIN = "<!-- results: begin (python -m replication.readme writes this part) -->"
 END = "<!-- results: end -->"
@@ -123,11 +123,8 @@ def results_section() -> str:
 
 def cost(notebooks: Collection[str]) -> str:
     """CPU hours of the units of notebooks, and how many of these have units on record."""
-    spent = [
-        sum(row["cpu_seconds"] for row in rows) / 3600.0
-        for name in notebooks
-        if (rows := read_table(paths.ROOT / "results" / "paper" / name))
-    ]
+    found = [cpu_hours(paths.ROOT / "results" / "paper" / name) for name in notebooks]
+    spent = [hours for hours in found if hours is not None]
     if not spent:
         return "–"
     known = "" if len(spent) == len(notebooks) else f" ({len(spent)} of {len(notebooks)} notebooks)"

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -28,8 +29,8 @@ import poisoning
 from poisoning.datasets import files
 from replication import paths, plotting, readme, sliders
 from replication.claims import VERDICTS
+from replication.costs import cpu_hours
 from replication.reading import ReadingError, read_result
-from replication.units import read_table
 
 READ = (
     "essays/five-detectors", "essays/wrong-gradient", "essays/weak-attacker", "essays/width",
@@ -246,6 +247,7 @@ def _not_pictures(folder: str, names: list[str]) -> list[str]:
     return [n for n in names if not (Path(folder, n).is_dir() or n.endswith((".png", ".svg")))]
 
 
+@cache
 def _templates() -> Environment:
     found = Environment(
         loader=FileSystemLoader(paths.ROOT / "docs" / "templates"),
@@ -338,12 +340,11 @@ def _run(folder: Path) -> dict[str, Any]:
     """What a reader needs to know about the run of a notebook, and to run it again."""
     file = folder / "provenance.json"
     commit = read_result(file, lambda found: str(found["commit"]), "run the notebook again")
-    spent = [row["cpu_seconds"] for row in read_table(folder)]
-    paper, section = folder.parts[-2:]
+    stage = paths.stage_name("/".join(folder.parts[-2:]))
     return {
         "commit": commit[:12],
-        "cpu_hours": sum(spent) / 3600.0 if spent else None,
-        "command": f"dvc repro {paper}-{section}@paper",
+        "cpu_hours": cpu_hours(folder),
+        "command": f"dvc repro {stage}@paper",
     }
 
 

@@ -15,7 +15,7 @@ from replication.reading import ReadingError
 
 @dataclass(frozen=True)
 class Bar:
-    """A number as text and as two ends: a bar from 0 to ``value``, its interval from ``low``."""
+    """A number and the ends of its 95 % interval."""
 
     value: float
     low: float

@@ -161,7 +161,7 @@ class Pipeline:
         folder = f"results/${{key}}/{name}"
         sets = sorted({s for found in needs.data.values() for s in found})
         lines = [
-            f"  {stage_name(name)}:",
+            f"  {paths.stage_name(name)}:",
             "    foreach: ${profiles}",
             "    do:",
             f"      desc: {json.dumps(self._title(name), ensure_ascii=False)}",
@@ -182,11 +182,6 @@ class Pipeline:
     def _draws(self, name: str) -> bool:
         """Whether a notebook draws figures beside those that show seconds."""
         return any("notebook.figure(" in cell.code for cell in self.reader.project.cells(name))
-
-
-def stage_name(name: str) -> str:
-    """The DVC stage of a notebook: ``koh2021-kkt`` of ``koh2021/kkt``."""
-    return name.replace("/", "-")
 
 
 def _words(value: Any) -> list[str]:
