@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,6 +41,7 @@ from replication.stages import Needs, Pipeline
 from replication.units import KEPT_IN_ALL, SMALL, TABLE, cache_size, read_table, unit_file
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+KERNEL_START_SECONDS = 120
 ALLOW_DIRTY = "ALLOW_DIRTY"
 LOCK = "lock"
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -233,16 +235,26 @@ def _execute(
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         with _environment(variables):
-            return papermill.execute_notebook(
+            execute = partial(
+                papermill.execute_notebook,
                 source,
                 output,
                 parameters=knobs,
                 kernel_name="python3",
                 cwd=paths.ROOT,
                 progress_bar=sys.stderr.isatty(),
+                start_timeout=KERNEL_START_SECONDS,
                 # The kernel warns of its own port, and logs an error when it is stopped.
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )
+            try:
+                return execute()
+            except DeadKernelError:
+                raise
+            except RuntimeError:
+                # The kernel did not start, so no cell has run. Jupyter chooses ports before the
+                # kernel takes them: of two that start at the same moment, one can lose its port.
+                return execute()
     except PapermillExecutionError as error:
         if error.ename == "KeyboardInterrupt":
             raise KeyboardInterrupt from None
@@ -255,6 +267,11 @@ def _execute(
         raise NotebookError(
             f"{source.relative_to(paths.ROOT)}: its process was killed, maybe for want of memory: "
             "run it again, for finished units are kept."
+        ) from None
+    except RuntimeError as error:
+        raise NotebookError(
+            f"{source.relative_to(paths.ROOT)}: its kernel did not start in two attempts of "
+            f"{KERNEL_START_SECONDS} seconds ({error}): is the machine overloaded?"
         ) from None
 
 

@@ -345,6 +345,34 @@ def test_the_kernel_is_this_interpreter_whatever_else_is_called_python3(project)
     call(project, *command("toy/one", "--profile", "demo"), JUPYTER_PATH=str(project / "elsewhere"))
 
 
+KERNELS_FAIL = """
+import os, pathlib, sys
+
+starts = pathlib.Path(__file__).with_name("starts")
+if any("ipykernel" in word for word in sys.orig_argv):
+    with starts.open("a") as file:
+        file.write("x")
+    if len(starts.read_text()) <= {failures}:
+        os._exit(1)
+"""
+
+
+@pytest.mark.parametrize(("failures", "ends"), [(1, 0), (2, 1)])
+def test_a_kernel_that_does_not_start_gets_a_second_attempt(project, failures, ends):
+    folder = project / "elsewhere"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(KERNELS_FAIL.format(failures=failures))
+    search = f"{folder}{os.pathsep}{project / 'lib'}"
+    run_it = command("toy/one", "--profile", "demo")
+    done = call(project, *run_it, check=False, PYTHONPATH=search)
+    assert done.returncode == ends, done.stderr
+    assert (folder / "starts").read_text() == "xx"
+    assert results(project).exists() is not bool(ends)
+    if ends:
+        told = done.stderr.splitlines()[-1]
+        assert told.startswith("error: notebooks/toy/one.ipynb: its kernel did not start")
+
+
 PLAIN = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 
 
