@@ -109,7 +109,7 @@ class Logistic(MLP):
             for data, _, states, vectors, out in _calls(problem, here, v[j], Hv[j]):
                 data_term(*data, True, states, vectors, out)
         pull, weights = state.pull[:, free:], state.w[:, :-1]
-        left = torch.stack([q[..., free:], pull.expand(J, -1, -1)], dim=-1)
+        left = torch.stack([q[..., free:], pull.expand(J, -1, -1)], dim=-2)
         right = torch.stack([weights.expand(J, -1, -1), v[..., :-1]], dim=-2)
         return Hv, (left, right)
 

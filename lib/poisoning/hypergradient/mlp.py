@@ -18,6 +18,7 @@ logistic regression.
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -28,7 +29,7 @@ from poisoning.hypergradient.problem import Linearisation, Model, Problem
 
 @dataclass(frozen=True)
 class _State:
-    """At one w: its matrices, activations a_0 … of hidden layers, φ', δ, and σ(1 − σ)c/N."""
+    """At one w: its matrices, and activations, φ', δ and σ(1 − σ)c/N as (…, units, rows)."""
 
     weights: list[Tensor]
     activations: list[Tensor]
@@ -75,41 +76,42 @@ class MLP(Model):
         return torch.cat(parts, dim=1)
 
     def _matrices(self, w: Float[Tensor, "*k p"], d: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Views of the W_l (*k, out, in) and the b_l (*k, 1, out)."""
+        """Views of the W_l (*k, out, in) and the b_l (*k, out, 1)."""
         weights, biases, at = [], [], 0
         for out, inputs in self.shapes(d):
             weights.append(w[..., at : at + out * inputs].unflatten(-1, (out, inputs)))
             at += out * inputs
-            biases.append(w[..., None, at : at + out])
+            biases.append(w[..., at : at + out, None])
             at += out
         return weights, biases
 
     def scores(self, w: Float[Tensor, "K p"], X: Float[Tensor, "*K v d"]) -> Float[Tensor, "K v"]:
         """f_w(x)."""
         weights, biases = self._matrices(w, X.shape[-1])
-        z = X @ weights[0].mT + biases[0]
+        z = weights[0] @ X.mT + biases[0]
         for W, b in zip(weights[1:], biases[1:], strict=True):
-            z = torch.nn.functional.leaky_relu(z, self.slope) @ W.mT + b
-        return z.squeeze(-1)
+            z = W @ torch.nn.functional.leaky_relu(z, self.slope) + b
+        return z.squeeze(-2)
 
     def linearise(self, problem: Problem, w: Float[Tensor, "K p"]) -> Linearisation:
         """One forward and one backward sweep."""
         weights, biases = self._matrices(w, problem.poison.shape[-1])
-        z = _first(problem, weights[0]) + biases[0]
+        z = _first(problem, weights[0]).add_(biases[0])
+        one, below = z.new_tensor(1.0), z.new_tensor(self.slope)
         activations, slopes = [], []
         for W, b in zip(weights[1:], biases[1:], strict=True):
-            slopes.append((z > 0).to(z.dtype).mul_(1.0 - self.slope).add_(self.slope))
-            activations.append(z * slopes[-1])
-            z = activations[-1] @ W.mT + b
-        f = z.squeeze(-1)
+            slopes.append(torch.where(z > 0, one, below))
+            activations.append(z.mul_(slopes[-1]))
+            z = _product(W, activations[-1]).add_(b)
+        f = z.squeeze(-2)
         s = torch.sigmoid(f)
-        deltas = [(problem.shares * (s - problem.targets)).unsqueeze(-1)]
+        deltas = [(problem.shares * (s - problem.targets)).unsqueeze(-2)]
         for W, slope in zip(reversed(weights[1:]), reversed(slopes), strict=True):
-            deltas.insert(0, (deltas[0] @ W) * slope)
-        parts = [_first_adjoint(problem, deltas[0]), deltas[0].sum(-2)]
+            deltas.insert(0, _product(W.mT, deltas[0]).mul_(slope))
+        parts = [_first_adjoint(problem, deltas[0]), deltas[0].sum(-1)]
         for delta, a in zip(deltas[1:], activations, strict=True):
-            parts += [(delta.mT @ a).flatten(-2), delta.sum(-2)]
-        curvature = (problem.shares * s * (1.0 - s)).unsqueeze(-1)
+            parts += [_product(delta, a.mT).flatten(-2), delta.sum(-1)]
+        curvature = (problem.shares * s * (1.0 - s)).unsqueeze(-2)
         state = _State(weights, activations, slopes, deltas, curvature)
         return Linearisation(torch.cat(parts, dim=-1), lambda: problem.data_loss(f), state)
 
@@ -123,29 +125,31 @@ class MLP(Model):
         free = len(problem.clean.y) + problem.frozen
         V, v_bias = self._matrices(v, problem.poison.shape[-1])
         W = state.weights
-        Rz = _first(problem, V[0]) + v_bias[0]
+        Rz = _first(problem, V[0]).add_(v_bias[0])
         Ras = []
         for layer, slope in enumerate(state.slopes, start=1):
-            Ras.append(Rz * slope)
+            Ras.append(Rz.mul_(slope))
             a = state.activations[layer - 1]
-            Rz = Ras[-1] @ W[layer].mT + a @ V[layer].mT + v_bias[layer]
-        Rdeltas = [state.curvature * Rz]
+            Rz = _product(W[layer], Ras[-1]).add_(_product(V[layer], a)).add_(v_bias[layer])
+        Rdeltas = [Rz.mul_(state.curvature)]
         for layer in range(len(W) - 1, 0, -1):
-            back = Rdeltas[0] @ W[layer] + state.deltas[layer] @ V[layer]
-            Rdeltas.insert(0, back * state.slopes[layer - 1])
-        parts = [_first_adjoint(problem, Rdeltas[0]), Rdeltas[0].sum(-2)]
+            back = _product(W[layer].mT, Rdeltas[0])
+            back.add_(_product(V[layer].mT, state.deltas[layer]))
+            Rdeltas.insert(0, back.mul_(state.slopes[layer - 1]))
+        parts = [_first_adjoint(problem, Rdeltas[0]), Rdeltas[0].sum(-1)]
         for layer, Ra in enumerate(Ras, start=1):
             a, delta = state.activations[layer - 1], state.deltas[layer]
-            parts += [(Rdeltas[layer].mT @ a + delta.mT @ Ra).flatten(-2), Rdeltas[layer].sum(-2)]
-        delta = state.deltas[0][:, free:].expand(len(v), -1, -1, -1)
-        left = torch.cat([Rdeltas[0][..., free:, :], delta], dim=-1)
+            found = _product(Rdeltas[layer], a.mT).add_(_product(delta, Ra.mT))
+            parts += [found.flatten(-2), Rdeltas[layer].sum(-1)]
+        delta = state.deltas[0][..., free:].expand(len(v), -1, -1, -1)
+        left = torch.cat([Rdeltas[0][..., free:], delta], dim=-2)
         right = torch.cat([W[0].expand(len(v), -1, -1, -1), V[0]], dim=-2)
         return torch.cat(parts, dim=-1), (left, right)
 
     def gather(self, crosses: list[tuple[Tensor, Tensor]]) -> Float[Tensor, "J K free d"]:
-        """Σ left @ right over the steps, as one matrix product."""
-        left = torch.cat([left for left, _right in crosses], dim=-1)
-        return left @ torch.cat([right for _left, right in crosses], dim=-2)
+        """Σ leftᵀ right over the steps, as one matrix product."""
+        left = torch.cat([left for left, _right in crosses], dim=-2)
+        return _product(left.mT, torch.cat([right for _left, right in crosses], dim=-2))
 
     def bytes(self, state: _State) -> int:
         """The bytes of activations, slopes, δ and curvatures.
@@ -156,30 +160,48 @@ class MLP(Model):
         return sum(tensor.nbytes for tensor in kept)
 
 
-def _used(problem: Problem, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The features that are not 0 on all clean rows (c,), and these columns of theirs (n, c)."""
+def _product(A: Tensor, B: Tensor, out: Tensor | None = None) -> Tensor:
+    """A @ B, on a CPU by NumPy.
 
-    def found() -> tuple[Tensor, Tensor]:
+    The BLAS of NumPy's wheels is up to 1.4 times as fast as torch's for thin factors, where the
+    processor is not Intel's (`python -m bench carnerero2023.rmd_networks`).
+    """
+    if A.device.type != "cpu":
+        return torch.matmul(A, B, out=out)
+    room = None if out is None else out.numpy()
+    with np.errstate(all="ignore"):  # what has diverged is refused at the end
+        return torch.from_numpy(np.matmul(A.numpy(), B.numpy(), out=room))
+
+
+def _used(problem: Problem, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The features that are not 0 on all clean rows (c,), these columns of theirs, and those of Xᵀ.
+
+    Each is contiguous: a product reads (c, n) faster than the (n, c) transposed, and the reverse.
+    """
+
+    def found() -> tuple[Tensor, Tensor, Tensor]:
         X = problem.clean.values(dtype)
         used = torch.nonzero((X != 0).any(dim=0)).squeeze(1)
-        return used, X[:, used]
+        return used, X[:, used], X.T[used]
 
     return problem.clean.keep(("used", dtype), found)
 
 
-def _first(problem: Problem, W: Float[Tensor, "*k h d"]) -> Float[Tensor, "*k n_m h"]:
-    """All rows times Wᵀ; the clean rows for all problems in one product."""
-    used, X = _used(problem, W.dtype)
-    clean = (X @ W.flatten(0, -2).T[used]).unflatten(1, W.shape[:-1])
-    return torch.cat([clean.movedim(0, -2), problem.poison @ W.mT], dim=-2)
+def _first(problem: Problem, W: Float[Tensor, "*k h d"]) -> Float[Tensor, "*k h n_m"]:
+    """W times all rows; the clean rows for all problems in one product."""
+    used, X, transposed = _used(problem, W.dtype)
+    n, m = len(X), problem.poison.shape[1]
+    z = W.new_empty(*W.shape[:-1], n + m)
+    _product(W.flatten(0, -2)[:, used], transposed, out=z.flatten(0, -2)[:, :n])
+    _product(W, problem.poison.mT, out=z[..., n:])
+    return z
 
 
-def _first_adjoint(problem: Problem, delta: Float[Tensor, "*k n_m h"]) -> Tensor:
-    """Σ δ x over all rows, (…, h·d)."""
-    used, X = _used(problem, delta.dtype)
-    n, d = len(X), problem.poison.shape[2]
-    found = X.T @ delta[..., :n, :].movedim(-2, 0).flatten(1)
-    sums = found.new_zeros(d, found.shape[1])
-    sums[used] = found
-    clean = sums.T.unflatten(0, (*delta.shape[:-2], delta.shape[-1]))
-    return (clean + delta[..., n:, :].mT @ problem.poison).flatten(-2)
+def _first_adjoint(problem: Problem, delta: Float[Tensor, "*k h n_m"]) -> Tensor:
+    """Σ δ xᵀ over all rows, (…, h·d)."""
+    used, X, _ = _used(problem, delta.dtype)
+    n, rows = len(X), delta.flatten(0, -2)
+    sums = rows.new_zeros(len(rows), problem.poison.shape[2])
+    sums[:, used] = _product(rows[:, :n], X)
+    poison = _product(delta[..., n:], problem.poison)
+    return poison.add_(sums.view_as(poison)).flatten(-2)
