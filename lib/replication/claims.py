@@ -143,6 +143,11 @@ class Claim(_Strict):
     sensitivity: list[Magnitude] = Field(default=[], description="bounds for the worst settings")
     out_of_scope: str | None = Field(default=None, description="why it is not tested")
 
+    @property
+    def notebooks(self) -> list[str]:
+        """All whose metrics it needs."""
+        return [self.notebook, *self.besides]
+
     @model_validator(mode="after")
     def _has_a_rule(self) -> "Claim":
         rules = self.direction or self.ordering or self.magnitude or self.number
@@ -261,7 +266,7 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
         "asked_after": claim.asked_after,
         "source": claim.source,
         "statement": " ".join(claim.statement.split()),
-        "notebooks": [claim.notebook, *claim.besides],
+        "notebooks": claim.notebooks,
         "metrics": sorted(_names(claim)),
         "paper_value": claim.paper_value,
         "region": claim.number and claim.number.region(claim.paper_value),
@@ -273,7 +278,10 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
     if claim.out_of_scope is not None:
         return row | {"verdict": "out of scope", "reason": claim.out_of_scope}
     if run is None:
-        return row | {"verdict": "not run", "reason": f"{_notebooks(claim)} has no results here"}
+        return row | {
+            "verdict": "not run",
+            "reason": f"{' or '.join(claim.notebooks)} has no results here",
+        }
     standins = [name for name, variant in run["data"].items() if variant == "standin"]
     if standins:
         reason = f"stand-in data ({', '.join(standins)}): no claim counts as tested from it"
@@ -281,7 +289,7 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
     metrics = run["metrics"]
     missing = sorted(name for name in _names(claim) if name not in metrics)
     if missing:
-        reason = f"{_notebooks(claim)} gives no {', '.join(missing)} in this profile"
+        reason = f"{' or '.join(claim.notebooks)} gives no {', '.join(missing)} in this profile"
         return row | {"verdict": "not run", "reason": reason}
     if claim.metric is not None:
         ours = metrics[claim.metric]
@@ -298,10 +306,6 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
     ]
     reason = "; ".join(f"{rule['text']}: {rule['outcome']}" for rule in row["rules"])
     return row | {"verdict": verdict(tests), "reason": reason}
-
-
-def _notebooks(claim: Claim) -> str:
-    return " or ".join((claim.notebook, *claim.besides))
 
 
 def _names(claim: Claim) -> set[str]:
@@ -436,7 +440,7 @@ def scorecard(profile: str) -> list[dict[str, Any]]:
 
 def _runs(profile: str, claim: Claim) -> dict[str, Any] | None:
     """The metrics of all notebooks that a claim names; None unless all of them have been run."""
-    runs = [metrics(profile, name) for name in (claim.notebook, *claim.besides)]
+    runs = [metrics(profile, name) for name in claim.notebooks]
     if None in runs:
         return None
     used = [pair for run in runs for pair in run["data"].items()]
