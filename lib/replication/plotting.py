@@ -458,7 +458,9 @@ def _markers(panels: Iterable[Axes]) -> Iterator[Bbox]:
         for line in axes.lines if axes.get_visible() else ():
             if line.get_marker() in (None, "", "None", " ", "|", "_") or not line.get_visible():
                 continue
-            size = line.get_markersize() * axes.figure.dpi / 72
+            across = np.sqrt(2) if line.get_marker() == "D" else 1.0  # a square on its corner
+            size = across * line.get_markersize() + line.get_markeredgewidth()
+            size *= axes.figure.dpi / 72
             for x, y in line.get_transform().transform(line.get_xydata()):
                 if np.isfinite((x, y)).all():
                     box = Bbox.from_bounds(x - size / 2, y - size / 2, size, size)
