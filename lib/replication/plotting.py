@@ -8,7 +8,7 @@ the numbers that are drawn, so that it changes when they do.
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -85,6 +85,7 @@ DATA = {
 BEHIND = {
     "none": "no defense", "l2": "L2", "slab": "slab", "loss": "loss", "svd": "SVD", "knn": "k-NN",
     "min of 5": "least of 5", "all": "all five", "random": "random", "oracle": "perfect",
+    "ecod": "ECOD",
 }  # fmt: skip
 """Defenses as readers know them, in the order of every figure; results use the keys."""
 
@@ -95,9 +96,18 @@ WHO_SETS = {
 """Who sets λ, by the part of a policy's name that follows the penalty."""
 
 _WHISKER = {"fmt": "none", "ecolor": "#444444", "elinewidth": 1.1, "capsize": 2.5, "zorder": 6}
-STAMP = "stamp"
+STAMP, WRITTEN = "stamp", "value of a bar"
 ASIDE = 3.0
-"""Points between lines that share their x."""
+"""Points between lines that share their x; in panels of three or more columns two thirds."""
+
+NOT_LEGIBLE = "The paper's values are not legible in the copy at hand."
+"""For notes."""
+
+_UNBROKEN = re.compile(
+    r"(?<=[=<≤≈]) | (?=[%=<≤≈](?!\w))|(?<=\d) (?=s\b|points?\b|to −?\d)"
+    r"|(?<=\bfrom) (?=−?\d)|(?<=\d to) (?=−?\d)"
+)
+"""Spaces that stay within a line: around signs, before units, in "from 2 to 3"."""
 
 
 def use_style() -> None:
@@ -165,8 +175,9 @@ def bars(
     below = np.minimum(halves, heights - floor)
     axes.errorbar(x, heights, np.array([below, halves]), **_WHISKER)
     for at, height, half in zip(x, heights, np.nan_to_num(halves), strict=True) if written else ():
-        axes.annotate(f"{height:.1f}", (at, height + max(half, 0.0)), (0, 3), ha="center",
-                      textcoords="offset points", fontsize="small")  # fmt: skip
+        if np.isfinite(height):
+            axes.annotate(f"{height:.1f}", (at, height + max(half, 0.0)), (0, 3), ha="center",
+                          textcoords="offset points", fontsize="small", gid=WRITTEN)  # fmt: skip
     return x
 
 
@@ -224,7 +235,12 @@ def curve(
     Where the axis is logarithmic, an interval that ends below 0 ends at the page's edge.
     """
     drawn = {"marker": "o", "markersize": 4, "linewidth": 1.5, "capsize": 2.5} | look
-    aside = ScaledTranslation(ASIDE / 72 * (place - (of - 1) / 2), 0, axes.figure.dpi_scale_trans)
+    place_of = axes.get_subplotspec()
+    columns = place_of.get_gridspec().ncols if place_of else 1
+    step = ASIDE if columns < 3 else ASIDE * 2 / 3
+    aside = ScaledTranslation(step / 72 * (place - (of - 1) / 2), 0, axes.figure.dpi_scale_trans)
+    outermost = (step * (of - 1) / 2 + 4.0) / (72 * 0.8 * WIDTH / columns)
+    axes.margins(x=max(axes.margins()[0], outermost))  # so that no marker is cut in half
     means, half = np.asarray(y, float), np.asarray(half, float)
     # Without this the log of what is below 0 would be nothing, and the whole bar with it.
     below = np.where(means > half, half, means * (1 - 1e-6)) if axes.get_yscale() == "log" else half
@@ -234,10 +250,11 @@ def curve(
 
 
 class _FewTicks(LogLocator):
-    """Powers of ten; 1, 2 and 5 times these where the axis spans few."""
+    """Powers of ten; some multiples of these where the axis spans few."""
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
-        self.set_params(subs=(1.0, 2.0, 5.0) if vmax < 30 * vmin else (1.0,))
+        few, more = (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+        self.set_params(subs=more if vmax < 5 * vmin else few if vmax < 30 * vmin else (1.0,))
         return super().tick_values(vmin, vmax)
 
 
@@ -251,12 +268,14 @@ def few_ticks(*axes: Axis) -> None:
 
 def _short(value: float, _: int) -> str:
     """A number on a logarithmic axis, in full where that is short."""
-    if 1e-3 <= value < 1e4:
-        return f"{value:g}"
-    exponent = int(np.floor(np.log10(value) + 1e-9))
-    times = round(value / 10.0**exponent)
-    power = f"10^{{{exponent}}}"
-    return f"${power}$" if times == 1 else f"${times}\\cdot {power}$"
+    return f"{value:g}" if 1e-3 <= value < 1e4 else power(value)
+
+
+def power(value: float) -> str:
+    """A positive number of two digits and a power of ten, as in 1.5·10⁻⁴."""
+    times, exponent = f"{value:.1e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return ("" if times == "1.0" else times.removesuffix(".0") + "·") + "10" + raised
 
 
 def band(axes: Axes, x: ArrayLike, repeats: Float[ndarray, "repeats points"], **look: Any) -> None:
@@ -303,11 +322,6 @@ def published(axes: Axes, x: ArrayLike, y: ArrayLike, **look: Any) -> None:
               markeredgewidth=1.6, zorder=8, **drawn)  # fmt: skip
 
 
-def not_legible(axes: Axes) -> None:
-    """Say in the legend that the copy of the paper at hand has lost its number."""
-    axes.plot([], [], linestyle="", label="paper's value not legible")
-
-
 def without_attack(axes: Axes, value: float, label: str = "no attack") -> None:
     """A line where the number is without an attack; none if it is NaN."""
     if np.isfinite(value):
@@ -326,16 +340,44 @@ def boundary(axes: Axes, model: LinearModel) -> None:
 def finish(figure: Figure, finding: str, note: str) -> None:
     """The finding as title, one legend of all panels below them, and a note on data and repeats."""
     sentence = re.sub(r"(?<![\w.])-(?=\d)", "−", finding[:1].upper() + finding[1:])
-    figure.suptitle(textwrap.fill(sentence, 84), x=0.01, ha="left", fontweight="bold")
+    figure.suptitle(_balanced(sentence, 84), x=0.01, ha="left", fontweight="bold")
     entries = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     widest = max(map(len, entries), default=0)
+    below = textwrap.fill(_unbroken(note.replace("`", "")), 112, break_on_hyphens=False)
     figure.legend(
-        entries.values(), entries, title=textwrap.fill(note, 112), alignment="left",
-        loc="outside lower left", ncols=max(1, min(len(entries), 104 // (widest + 8))),
+        entries.values(), entries, title=below, alignment="left", loc="outside lower left",
+        ncols=max(1, min(len(entries), 104 // (widest + 8))),
     )  # fmt: skip
+    _lift_values(figure)
+
+
+def _balanced(sentence: str, width: int) -> str:
+    """A sentence in as few lines as fit, of about one length, with numbers beside their units."""
+    whole = _unbroken(sentence)
+    lines = [textwrap.wrap(whole, w, break_on_hyphens=False) for w in range(width // 2, width + 1)]
+    return "\n".join(min(lines, key=len))
+
+
+def _unbroken(text: str) -> str:
+    """With no-break spaces between numbers and what belongs to them."""
+    return _UNBROKEN.sub("\N{NO-BREAK SPACE}", text)
+
+
+def _lift_values(figure: Figure) -> None:
+    """Move values that :func:`bars` wrote above the markers that would lie on them."""
+    values = [t for axes in figure.axes for t in axes.texts if t.get_gid() == WRITTEN]
+    if not values:
+        return
+    figure.draw_without_rendering()
+    for text in values:
+        for box in sorted(_markers([text.axes]), key=lambda box: box.y0):
+            its = text.get_window_extent()
+            if _cover(box, its):
+                up = (box.y1 - its.y0) * 72 / figure.dpi
+                text.set_position((0.0, text.get_position()[1] + up + 1.0))
 
 
 def describe(figure: Figure, *, finding: bool = True) -> str:
@@ -395,10 +437,36 @@ def faults(figure: Figure) -> list[str]:
                 figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1):  # fmt: skip
             found.append(f"{text.get_text()!r} is cut off.")
     for (one, box), (other, its) in combinations(drawn, 2):
-        common = Bbox.intersection(box, its)
-        if common is not None and min(common.width, common.height) > 1.0:
+        if _cover(box, its):
             found.append(f"{one.get_text()!r} and {other.get_text()!r} overlap.")
+    markers = list(_markers(figure.axes))
+    for text, box in drawn:
+        if any(_cover(box, marker) for marker in markers):
+            found.append(f"{text.get_text()!r} lies under a marker.")
     return found
+
+
+def _cover(one: Bbox, other: Bbox) -> bool:
+    """Whether two boxes in pixels have more than an edge in common."""
+    common = Bbox.intersection(one, other)
+    return common is not None and bool(min(common.width, common.height) > 1.0)
+
+
+def _markers(panels: Iterable[Axes]) -> Iterator[Bbox]:
+    """The boxes in pixels of the markers that lines show."""
+    for axes in panels:
+        for line in axes.lines if axes.get_visible() else ():
+            if line.get_marker() in (None, "", "None", " ", "|", "_") or not line.get_visible():
+                continue
+            across = np.sqrt(2) if line.get_marker() == "D" else 1.0  # a square on its corner
+            size = across * line.get_markersize() + line.get_markeredgewidth()
+            size *= axes.figure.dpi / 72
+            for x, y in line.get_transform().transform(line.get_xydata()):
+                if np.isfinite((x, y)).all():
+                    box = Bbox.from_bounds(x - size / 2, y - size / 2, size, size)
+                    seen = Bbox.intersection(box, axes.bbox) if line.get_clip_on() else box
+                    if seen is not None:
+                        yield seen
 
 
 class _Recorder(RendererAgg):

@@ -138,6 +138,9 @@ def test_an_interval_of_an_error_ends_at_zero():
         (lambda f: f.text(0.99, 0.5, "too long for its place"), "'too long for its place' is cut"),
         (lambda f: f.axes[0].set_xticks([0, 0.2], ["no defense", "L2 and slab"]),
          "'no defense' and 'L2 and slab' overlap"),
+        (lambda f: plotting.published(f.axes[0], [1], [np.subtract(*f.axes[0].get_ylim()) / -2]) or
+         f.axes[0].text(1, np.subtract(*f.axes[0].get_ylim()) / -2, "hidden"),
+         "'hidden' lies under a marker"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_told(spoil, told):
@@ -189,6 +192,29 @@ def test_words_follow_the_numbers(before, after, words):
     assert plotting.moved(before, after) == words
 
 
+def test_a_value_stands_above_the_mark_that_would_lie_on_it():
+    figure, ((axes,),) = plotting.canvas()
+    plotting.bars(axes, [14.4, 8.0, np.nan], [np.nan] * 3, written=True)
+    plotting.published(axes, [0], [16.2])
+    axes.set_ylim(0, 20)
+    plotting.finish(figure, "Two bars", "")
+    assert plotting.faults(figure) == []
+    lifted, free = axes.texts
+    assert lifted.get_position()[1] > free.get_position()[1] == 3
+
+
+def test_a_title_keeps_numbers_and_units_together_in_lines_of_one_length():
+    figure = plotting.canvas()[0]
+    sentence = ("Behind the best of five defenses the error of the spam filter rises from 2.7 to "
+                "26.5 % within 4.8 s at η = 64")  # fmt: skip
+    plotting.finish(figure, sentence, "")
+    first, second = figure.get_suptitle().split("\n")
+    assert abs(len(first) - len(second)) < 20
+    for kept in ("from 2.7 to 26.5 %", "4.8 s", "η = 64"):
+        assert kept.replace(" ", "\N{NO-BREAK SPACE}") in figure.get_suptitle()
+    assert sentence in plotting.describe(figure)
+
+
 def test_a_title_begins_large_and_has_a_proper_minus():
     figure = plotting.canvas()[0]
     plotting.finish(figure, "min-max: -0.2, not 1e-06", "")
@@ -224,6 +250,34 @@ def test_a_logarithmic_axis_does_not_crowd():
         assert plotting.faults(figure) == []
         shown = [t for t in axes.get_xticks() if low <= t <= high]
         assert len(shown) >= 1
+
+
+def test_labels_of_a_logarithmic_axis_are_the_numbers_of_its_ticks():
+    for low, high in ((1.2e-4, 4.3e-4), (2e-4, 2.6e-4), (3e-8, 7e-7), (0.2, 0.9)):
+        figure, ((axes,),) = plotting.canvas()
+        axes.set(xscale="log", xlim=(low, high))
+        plotting.few_ticks(axes.xaxis)
+        figure.canvas.draw()
+        shown = [
+            (tick, label.get_text())
+            for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+            if low <= tick <= high
+        ]
+        assert len({label for _, label in shown}) == len(shown) >= 2
+    assert plotting.power(2.5e-4) == "2.5·10⁻⁴"
+    assert plotting.power(9.99e-9) == "10⁻⁸"
+
+
+def test_the_outermost_of_crowded_curves_are_not_cut():
+    figure, panels = plotting.canvas(1, 4)
+    for place in range(5):
+        plotting.curve(panels[0, 0], [1.0, 2.0], [3.0, 4.0], [0.1, 0.1], place=place, of=5)
+    figure.canvas.draw()
+    for line in (panels[0, 0].lines[0], panels[0, 0].lines[-3]):
+        x = line.get_transform().transform(line.get_xydata())[:, 0]
+        radius = line.get_markersize() / 2 * figure.dpi / 72
+        assert panels[0, 0].bbox.x0 <= x.min() - radius
+        assert x.max() + radius <= panels[0, 0].bbox.x1
 
 
 def test_a_table_says_where_it_has_no_number():
