@@ -195,7 +195,7 @@ def test_words_follow_the_numbers(before, after, words):
 def test_a_value_stands_above_the_mark_that_would_lie_on_it():
     figure, ((axes,),) = plotting.canvas()
     plotting.bars(axes, [14.4, 8.0, np.nan], [np.nan] * 3, written=True)
-    plotting.published(axes, [0], [16.2])
+    plotting.published(axes, [0], [15.2])
     axes.set_ylim(0, 20)
     plotting.finish(figure, "Two bars", "")
     assert plotting.faults(figure) == []
