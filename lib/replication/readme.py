@@ -5,6 +5,7 @@ A part of the README, the scorecard and the benchmarks. A test compares them wit
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -111,7 +112,10 @@ def results_section() -> str:
     rows = scorecard_rows()
     shown = [verdict for verdict in VERDICTS if verdict in {row["verdict"] for row in rows}]
     parts = [f"![{CAPTION}](results/paper/{PICTURE})", f"*{CAPTION}*", ""]
-    parts += [f"![Verdicts by paper](results/paper/{BARS})", ""]
+    parts += [f"![Verdicts by paper](results/paper/{BARS})"]
+    counts = Counter(row["verdict"] for row in rows)
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in shown)
+    parts += [f"*{len(rows)} claims: {told}*", ""]
     parts += [f"| [claims](results/paper/SCORECARD.md) | | {' | '.join(shown)} | CPU hours |"]
     parts += ["|---" * (3 + len(shown)) + "|"]
     for paper, claims in _by_paper(rows).items():
