@@ -287,8 +287,9 @@ def _home(notebooks: dict[str, Path]) -> dict[str, Any]:
         for paper, title in readme.TITLES.items()
     ]
     papers = [paper for paper in papers if paper["verdicts"] or paper["notebooks"]]
+    opening = text.partition("\n")[2].partition(readme.BEGIN)[0].strip()
     return {
-        "opening": text.partition("\n")[2].partition(readme.BEGIN)[0].strip(),
+        "opening": linked(opening, notebooks),
         "caption": readme.CAPTION,
         "papers": papers,
         "findings": linked(section, notebooks),
