@@ -1,8 +1,8 @@
 """An essay shows the numbers of a table, each in its place, or says what is missing."""
 
-import pandas as pd
 import re
 
+import pandas as pd
 import pytest
 
 from replication import paths, site, sliders
