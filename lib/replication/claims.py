@@ -133,6 +133,7 @@ class Claim(_Strict):
     notebook: str = Field(description="whose metrics decide: <paper>/<section>, or bench")
     besides: list[str] = Field(default=[], description="notebooks whose metrics it is compared to")
     metric: str | None = Field(default=None, description="our number beside paper_value")
+    unit: Literal["", "%", "points", "s"] = Field(default="", description="in which both are shown")
     deterministic: str | None = Field(default=None, description="why no number here is random")
     requires: list[Magnitude] = []
     level: list[Magnitude] = []
@@ -269,6 +270,7 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
         "notebooks": claim.notebooks,
         "metrics": sorted(_names(claim)),
         "paper_value": claim.paper_value,
+        "unit": claim.unit,
         "region": claim.number and claim.number.region(claim.paper_value),
         "ours": None,
         "ci95": None,

@@ -4,10 +4,14 @@ A part of the README, the scorecard and the benchmarks. A test compares them wit
 """
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
+
+import nbformat
 
 from poisoning.datasets import files
 from replication import paths
@@ -58,6 +62,9 @@ BARS = "scorecard/figures/scorecard.png"
 """Verdicts by paper, as bars, under ``results/paper``."""
 
 CAPTION = "Three attacks on a spam filter, before five defenses"
+NAMED = re.compile(r"(?<!`)`([a-z0-9]+/[a-z0-9-]+)`(?!`)")
+"""A notebook that a text names."""
+
 WRITTEN = "python -m replication.readme writes this page"
 BENCHMARKS = """`make bench` times both sides in alternation, on the same problem, in one run;
 these are medians. *Ratio*: the peer's seconds over ours. A peer is what a careful user would write
@@ -107,6 +114,16 @@ TITLES = {
 }
 
 
+DEVIATIONS = {
+    "koh2021": "Koh, Steinhardt & Liang 2021",
+    "zhao2018": "Zhao, An, Yu, Liu & Pan 2018",
+    "carnerero2023": "Carnerero-Cano, Muñoz-González, Spencer & Lupu 2023",
+    "wang2021": "Wang, Mianjy & Arora 2021",
+    "crossing": "Methods of other papers (notebooks `crossing`)",
+}
+"""Headings of ``DEVIATIONS.md``, paper by paper."""
+
+
 def results_section() -> str:
     """The README's part: one picture, and verdicts by paper and origin, from the scorecard."""
     rows = scorecard_rows()
@@ -144,6 +161,9 @@ def scorecard_page() -> str:
     parts = [f"<!-- {WRITTEN} -->", "# Scorecard", "", LEGEND]
     for paper, claims in _by_paper(scorecard_rows()).items():
         parts += ["", f"## {TITLES[paper]}", ""]
+        own = [folder for folder in _folders() if folder.parent.name == paper]
+        links = [f"[{folder.name}]({paper}/{folder.name}/README.md)" for folder in own]
+        parts += [f"Notebooks: {', '.join(links)}.", ""] if links else []
         for picture, caption in GALLERY.get(paper, ()):
             parts += [f"![{caption}]({paper}/{picture})", f"*{caption}*", ""]
         parts += _claims(claims)
@@ -171,8 +191,71 @@ def benchmarks_page() -> str:
     return "\n".join(parts) + "\n"
 
 
-PAGES = {"results/paper/SCORECARD.md": scorecard_page, "results/BENCHMARKS.md": benchmarks_page}
-"""Pages that are written whole, below the project's folder."""
+def section_page(folder: Path) -> str:
+    """What a code host shows with a notebook's results: its verdicts, pictures and links."""
+    name = "/".join(folder.parts[-2:])
+    paper, section = name.split("/")
+    run = run_of(folder)
+    notebook = nbformat.read(folder / f"{section}.ipynb", 4)
+    title, _, text = notebook.cells[0].source.partition("\n")
+    said = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    others = sorted(set(NAMED.findall(said)) - {name})
+    found = [other for other in others if (folder.parents[1] / other / "metrics.json").is_file()]
+    rows = [row for row in scorecard_rows() if name in row["notebooks"]]
+    counts = Counter(row["verdict"] for row in rows)
+    hours = "" if run["cpu_hours"] is None else f" in {number(run['cpu_hours'])} CPU hours"
+    links = [
+        f"[the notebook, executed]({section}.ipynb)",
+        f"[its source](../../../../notebooks/{name}.ipynb)",
+        f"[where we depart from the paper](../../../../DEVIATIONS.md#{_anchor(DEVIATIONS[paper])})",
+        "[all claims](../../SCORECARD.md)",
+        *(f"[`{other}`](../../{other}/README.md)" for other in found),
+    ]
+    parts = [f"<!-- {WRITTEN} -->", title, "", "\n\n".join(text.strip().split("\n\n")[:2]), ""]
+    parts += [f"Read on: {', '.join(links)}.", ""]
+    for picture, caption in GALLERY.get(paper, ()):
+        if picture.startswith(f"{section}/"):
+            parts += [f"![{caption}]({picture.partition('/')[2]})", f"*{caption}*", ""]
+    if rows:
+        parts += [", ".join(f"{counts[v]} {v}" for v in VERDICTS if v in counts) + ":", ""]
+        parts += [*_claims(rows), ""]
+    parts += [f"Computed at commit {run['commit']}{hours}; `{run['command']}` does it again."]
+    return "\n".join(parts) + "\n"
+
+
+def _anchor(heading: str) -> str:
+    """Where a code host puts a heading of Markdown."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def run_of(folder: Path) -> dict[str, Any]:
+    """What a reader needs to know about the run of a notebook, and to run it again."""
+    file = folder / "provenance.json"
+    commit = read_result(file, lambda found: str(found["commit"]), "run the notebook again")
+    stage = paths.stage_name("/".join(folder.parts[-2:]))
+    return {
+        "commit": commit[:12],
+        "cpu_hours": cpu_hours(folder),
+        "command": f"dvc repro {stage}@paper",
+    }
+
+
+def pages() -> dict[str, str]:
+    """The pages that are written whole, by their place below the project's folder."""
+    found = {
+        "results/paper/SCORECARD.md": scorecard_page(),
+        "results/BENCHMARKS.md": benchmarks_page(),
+    }
+    for folder in _folders():
+        place = (folder / "README.md").relative_to(paths.ROOT).as_posix()
+        found[place] = section_page(folder)
+    return found
+
+
+def _folders() -> list[Path]:
+    """The folders of the notebooks that have results of the paper profile."""
+    found = (paths.ROOT / "results" / "paper").glob("*/*/metrics.json")
+    return sorted(path.parent for path in found)
 
 
 def scorecard_rows() -> list[dict[str, Any]]:
@@ -195,7 +278,7 @@ def _by_paper(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 def _rows(found: Any) -> list[dict[str, Any]]:
     needed = {"id", "paper", "origin", "asked_after", "source", "statement", "rules", "region"}
     needed |= {"notebooks", "metrics"}
-    needed |= {"verdict", "reason", "paper_value", "ours", "ci95", "n"}
+    needed |= {"verdict", "reason", "paper_value", "unit", "ours", "ci95", "n"}
     for row in found:
         if not needed <= row.keys():
             raise KeyError(min(needed - row.keys()))
@@ -208,7 +291,8 @@ def _claims(rows: list[dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|",
         *(
             f"| {row['statement']}{_marks(row)} | {row['source']} | **{row['verdict']}** "
-            f"| {number(row['paper_value'])} | {number(row['ours'])}{interval(row['ci95'])} |"
+            f"| {quantity(row['paper_value'], row['unit'])} "
+            f"| {quantity(row['ours'], row['unit'])}{interval(row['ci95'], row['unit'])} |"
             for row in rows
         ),
     ]
@@ -221,12 +305,22 @@ def _marks(row: dict[str, Any]) -> str:
 
 def number(value: float | None) -> str:
     """Three digits; "–" for none."""
-    return "–" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    text = "–" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    return text.replace("-", "−")
 
 
-def interval(ends: list[float] | None) -> str:
-    """What follows a number: its interval in brackets, or nothing."""
-    return "" if ends is None else f" ({ends[0]:.3g} to {ends[1]:.3g})"
+def quantity(value: float | None, unit: str) -> str:
+    """A number with its unit, one of those that a claim can have; "–" for none."""
+    return number(value) if value is None or not unit else f"{number(_in(unit, value))} {unit}"
+
+
+def interval(ends: list[float] | None, unit: str) -> str:
+    """What follows a quantity: its interval in brackets, or nothing."""
+    return "" if ends is None else f" ({' to '.join(number(_in(unit, end)) for end in ends)})"
+
+
+def _in(unit: str, value: float) -> float:
+    return 100.0 * value if unit in ("%", "points") else value
 
 
 def _seconds(value: float) -> str:
@@ -248,13 +342,13 @@ def main(arguments: list[str] | None = None) -> int:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     try:
         section = results_section()
-        pages = {place: page() for place, page in PAGES.items()}
+        written = pages()
     except ReadingError as error:
         print(error, file=sys.stderr)
         return 1
     readme = paths.ROOT / "README.md"
     files.write_text(readme, with_results(readme.read_text(encoding="utf-8"), section))
-    for place, text in pages.items():
+    for place, text in written.items():
         files.write_text(paths.ROOT / place, text)
     return 0
 

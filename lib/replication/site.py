@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 from bs4 import BeautifulSoup
+from docutils.nodes import make_id
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from nbformat import NotebookNode
 
@@ -29,8 +30,7 @@ import poisoning
 from poisoning.datasets import files
 from replication import paths, plotting, readme, sliders
 from replication.claims import VERDICTS
-from replication.costs import cpu_hours
-from replication.reading import ReadingError, read_result
+from replication.reading import ReadingError
 
 READ = (
     "essays/five-detectors", "essays/wrong-gradient", "essays/weak-attacker", "essays/width",
@@ -41,22 +41,12 @@ USE = (
 )  # fmt: skip
 """Pages other than notebooks, in their order."""
 
-DEVIATIONS = {
-    "koh2021": "koh-steinhardt-liang-2021",
-    "zhao2018": "zhao-an-yu-liu-pan-2018",
-    "carnerero2023": "carnerero-cano-munoz-gonzalez-spencer-lupu-2023",
-    "wang2021": "wang-mianjy-arora-2021",
-    "crossing": "methods-of-other-papers-notebooks-crossing",
-}
-"""Where the deviations from a paper begin."""
-
 SHOWN = 5
 """Claims in the summary below a notebook's title, at most."""
 
 ORIGINS = {"paper": "claims of papers", "ours": "our own claims"}
 
 _NUMBER = re.compile(r"([−+]?\d[\d.]*(?: ?%)?)<!--\s*([a-z0-9-]+/[a-z0-9-]+)\s.*?-->", re.DOTALL)
-_NAME = re.compile(r"(?<!`)`([a-z0-9]+/[a-z0-9-]+)`(?!`)")
 _SENTENCE = re.compile(r".*?[.!?](?=\s|$)", re.DOTALL)
 _SLIDER = re.compile(r"^<!-- slider: ([a-z-]+) -->$", re.MULTILINE)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>$])")
@@ -80,7 +70,7 @@ def linked(text: str, notebooks: dict[str, Path]) -> str:
         return f"[{shown}](/{page_name(name)}.ipynb)" if name in notebooks else match[0]
 
     text = _NUMBER.sub(lambda match: link(match, match[1], match[2]), text)
-    return _NAME.sub(lambda match: link(match, match[0], match[1]), text)
+    return readme.NAMED.sub(lambda match: link(match, match[0], match[1]), text)
 
 
 OUTSIDE = {
@@ -147,7 +137,7 @@ def findings(text: str) -> tuple[str, dict[str, str]]:
 def summary(name: str, rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
     """What stands below a notebook's title: verdicts of its claims, its key picture, its run.
 
-    ``rows`` are the scorecard's, ``run`` is as from :func:`_run`.
+    ``rows`` are the scorecard's, ``run`` is as from :func:`replication.readme.run_of`.
     """
     own = [row for row in rows if name in row["notebooks"]]
     paper, section = name.split("/")
@@ -164,7 +154,7 @@ def summary(name: str, rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
             counts={verdict: found.count(verdict) for verdict in VERDICTS if verdict in found},
             picture=pictures[0] if pictures else None,
             run=run,
-            deviations=DEVIATIONS[paper],
+            deviations=make_id(readme.DEVIATIONS[paper]),
         )
     )
 
@@ -229,7 +219,7 @@ def gather(target: Path) -> None:
     rows = readme.scorecard_rows()
     for name, path in notebooks.items():
         shutil.copytree(path.parent, target / name, ignore=_not_pictures)
-        about = summary(name, rows, _run(path.parent))
+        about = summary(name, rows, readme.run_of(path.parent))
         notebook = site_notebook(path, target / name, notebooks, about)
         files.write_text(target / f"{page_name(name)}.ipynb", nbformat.writes(notebook))
     shutil.copy(paths.ROOT / "results" / "paper" / readme.PICTURE, target / "picture.png")
@@ -255,7 +245,8 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
     )
     found.filters |= {
-        "number": readme.number, "interval": readme.interval, "positions": positions,
+        "number": readme.number, "quantity": readme.quantity, "interval": readme.interval,
+        "positions": positions,
     }  # fmt: skip
     return found
 
@@ -323,8 +314,11 @@ def _scorecard(notebooks: dict[str, Path]) -> dict[str, Any]:
         "filters": filters,
         "rows": rows,
         "titles": readme.TITLES,
-        "runs": {name: _run(notebooks[name].parent) | {"page": page_name(name)} for name in names},
-        "deviations": DEVIATIONS,
+        "runs": {
+            name: readme.run_of(notebooks[name].parent) | {"page": page_name(name)}
+            for name in names
+        },
+        "deviations": {paper: make_id(said) for paper, said in readme.DEVIATIONS.items()},
     }
 
 
@@ -335,18 +329,6 @@ def data_sets(metrics: list[str]) -> list[str]:
         for metric in metrics
     ]
     return sorted({max(names, key=len) for names in fits if names})
-
-
-def _run(folder: Path) -> dict[str, Any]:
-    """What a reader needs to know about the run of a notebook, and to run it again."""
-    file = folder / "provenance.json"
-    commit = read_result(file, lambda found: str(found["commit"]), "run the notebook again")
-    stage = paths.stage_name("/".join(folder.parts[-2:]))
-    return {
-        "commit": commit[:12],
-        "cpu_hours": cpu_hours(folder),
-        "command": f"dvc repro {stage}@paper",
-    }
 
 
 def positions(row: dict[str, Any]) -> dict[str, list[float]]:

@@ -1,4 +1,5 @@
 import json
+import re
 
 from replication import paths, readme
 from replication.units import COLUMNS, write_table
@@ -7,8 +8,8 @@ from replication.units import COLUMNS, write_table
 def test_the_readme_shows_what_lies_in_results():
     text = (paths.ROOT / "README.md").read_text()
     assert readme.with_results(text, readme.results_section()) == text
-    for place, page in readme.PAGES.items():
-        assert (paths.ROOT / place).read_text() == page(), place
+    for place, page in readme.pages().items():
+        assert (paths.ROOT / place).read_text() == page, place
 
 
 def test_the_readme_is_short_enough_to_be_read():
@@ -28,8 +29,8 @@ def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     row = {
         "id": "a", "paper": "koh2021", "origin": "ours", "asked_after": True,
         "statement": "s", "source": "Table 2", "verdict": "partial",
-        "notebooks": [], "metrics": [], "paper_value": 0.225, "ours": 0.2345, "ci95": [0.23, 0.24],
-        "n": 6, "region": None, "rules": [], "reason": "r",
+        "notebooks": [], "metrics": [], "paper_value": 0.225, "unit": "%", "ours": 0.2345,
+        "ci95": [0.23, 0.24], "n": 6, "region": None, "rules": [], "reason": "r",
     }  # fmt: skip
     (tmp_path / "results/paper/scorecard.json").write_text(json.dumps([row]))
     bench = {
@@ -53,7 +54,7 @@ def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     assert f"| {readme.TITLES['koh2021']}, our own claims | 1 | 1 | – |" in text
     page = (tmp_path / "results/paper/SCORECARD.md").read_text()
     assert "| s *(ours, asked after)* | Table 2 |" in page
-    assert "0.225 | 0.234 (0.23 to 0.24)" in page
+    assert "| 22.5 % | 23.4 % (23 to 24) |" in page
     page = (tmp_path / "results/BENCHMARKS.md").read_text()
     assert "problem (17) | 0.0123 s | cvxpy | 2.5 s | 203× | official |" in page
     assert page.endswith("Without a peer, in `results/bench.json`: `koh2021.growth`.\n")
@@ -82,3 +83,34 @@ def test_every_time_beside_a_peer_has_words():
     assert {name for name, row in bench.items() if row.get("ratio") is not None} <= set(
         readme.TIMED
     )
+
+
+def test_quantities_carry_their_unit():
+    assert readme.quantity(0.2345, "%") == "23.4 %"
+    assert readme.quantity(-0.015, "points") == "−1.5 points"
+    assert readme.quantity(27.0, "s") == "27 s"
+    assert readme.quantity(25000.0, "") == "25,000"
+    assert readme.quantity(None, "%") == "–"
+    assert readme.interval([0.01, 0.02], "points") == " (1 to 2)"
+    assert readme.interval([-0.5, 0.25], "") == " (−0.5 to 0.25)"
+    assert readme.interval(None, "s") == ""
+
+
+def test_the_page_of_a_notebook_leads_to_what_belongs_to_it():
+    folder = paths.ROOT / "results" / "paper" / "koh2021" / "attacks"
+    page = readme.section_page(folder)
+    assert "# Three attacks against five defenses" in page
+    places = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page)
+    assert {"attacks.ipynb", "figures/figure-3-enron.png", "../../koh2021/kkt/README.md"} <= {
+        *places
+    }
+    assert [place for place in places if not (folder / place).is_file()] == []
+    own = [row for row in readme.scorecard_rows() if "koh2021/attacks" in row["notebooks"]]
+    assert all(f"| {row['statement']}" in page for row in own)
+
+
+def test_the_deviations_of_every_paper_are_found():
+    lines = (paths.ROOT / "DEVIATIONS.md").read_text().splitlines()
+    assert [f"## {said}" for said in readme.DEVIATIONS.values() if f"## {said}" not in lines] == []
+    page = readme.section_page(paths.ROOT / "results" / "paper" / "koh2021" / "attacks")
+    assert "DEVIATIONS.md#koh-steinhardt--liang-2021)" in page

@@ -76,7 +76,9 @@ def test_a_notebooks_summary_has_its_claims_its_picture_and_how_to_run_it():
     text = site.summary("koh2021/attacks", rows, run)
     own = [row for row in rows if "koh2021/attacks" in row["notebooks"]]
     first = next(row for row in own if row["paper_value"] is not None)
-    assert f"| {first['statement']} | {readme.number(first['paper_value'])} |" in text
+    assert (
+        f"| {first['statement']} | {readme.quantity(first['paper_value'], first['unit'])} |" in text
+    )
     assert "](figures/figure-3-enron.png)" in text
     replicated = sum(row["verdict"] == "replicated" for row in own)
     assert f"{replicated} replicated, " in text
