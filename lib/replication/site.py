@@ -48,7 +48,11 @@ ORIGINS = {"paper": "claims of papers", "ours": "our own claims"}
 
 _NUMBER = re.compile(r"([−+]?\d[\d.]*(?: ?%)?)<!--\s*([a-z0-9-]+/[a-z0-9-]+)\s.*?-->", re.DOTALL)
 _SENTENCE = re.compile(r".*?[.!?](?=\s|$)", re.DOTALL)
-_SLIDER = re.compile(r"^<!-- slider: ([a-z-]+) -->$", re.MULTILINE)
+_SLIDER = re.compile(
+    r"^(?:!\[.*\]\(\.\./\.\./results/.*\)\n\n)?<!-- slider: ([a-z-]+) -->$", re.MULTILINE
+)
+"""A slider's place; the picture before it is for readers who have the repository alone."""
+
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>$])")
 
 

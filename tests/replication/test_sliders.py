@@ -35,6 +35,16 @@ def test_a_bar_is_the_number_of_the_table():
     assert bar.value - bar.low == pytest.approx(100.0 * row["±"])
 
 
+def test_readers_of_the_repository_have_a_picture_where_the_site_has_a_slider():
+    for name in site.READ:
+        page = paths.ROOT / "docs" / f"{name}.md"
+        places = re.findall(r"!\[.+\]\((.+)\)", page.read_text(encoding="utf-8"))
+        assert all((page.parent / place).is_file() for place in places), name
+        if name.startswith("essays/"):
+            assert places
+            assert "![" not in site.essay(page.read_text(encoding="utf-8"), {})
+
+
 def test_an_essay_holds_the_numbers_of_its_slider():
     text = site.essay("# Title\n\n<!-- slider: detectors -->\n", {})
     bars = [bar for row in sliders.SLIDERS["detectors"]().rows.values() for bar in row]
