@@ -9,6 +9,7 @@ from bench import (
     min_max_lp,
     online_sgd,
     patom_growth,
+    spectrum,
     svm_poisoning,
     table_detection,
 )
@@ -21,7 +22,7 @@ from bench.to_17pct import INFLUENCE, KKT, MINMAX
 
 ENTRIES = (
     kkt_problem, min_max_lp, influence_projection, KKT, MINMAX, INFLUENCE, ENRON, growth, IMDB,
-    *LOWER_LEVEL, *PATOM_ITERATION, patom_growth, AgainstPeers, Sizes, Batched,
+    spectrum, *LOWER_LEVEL, *PATOM_ITERATION, patom_growth, AgainstPeers, Sizes, Batched,
     hypergradient_networks, Growth, *HYPERPARAMETER_SEARCH, online_sgd, dask_overhead,
     svm_poisoning, table_detection,
 )  # fmt: skip

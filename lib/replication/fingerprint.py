@@ -28,6 +28,7 @@ DOES_NOT_COUNT = {
     "poisoning.datasets.files": "writes and locks files, whose content counts",
     "poisoning.datasets.sources": "where data sets come from: what came counts by its content",
     "replication.plotting": "draws",
+    "replication.words": "names what tables hold, for readers",
     "replication.notebook": "hands data, knobs and seeds to a notebook, which count by themselves",
     "replication.components": "makes what knobs name, whose code counts with the knobs",
     "replication.schemas": "checks knobs, which count by their values",

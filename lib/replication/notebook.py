@@ -19,7 +19,7 @@ from poisoning.datasets.content import digest as content_digest
 from poisoning.datasets.sources import source
 from poisoning.errors import DataError
 from poisoning.metrics import Estimate, mean_interval
-from replication import params, paths, plotting
+from replication import params, paths, plotting, words
 from replication.components import ComponentError, made
 from replication.conventions import generator, load, metric_record, rounded, whole_set
 from replication.units import Units, write_table
@@ -58,6 +58,7 @@ class Notebook:
         for part in ("figures", "tables", "timed"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         plotting.use_style()
+        words.show_tables_in_words()
         if not paths.in_pipeline():
             self._say_where()
 

@@ -77,6 +77,7 @@ TIMED = {
     "koh2021.influence_projection": "the influence attack's projection onto the feasible set",
     "koh2021.evaluation": "one attack behind five defenses",
     "koh2021.evaluation_imdb": "one attack behind five defenses, 89,527 features",
+    "koh2021.spectrum": "singular vectors of the clean data, for the SVD defense",
     "koh2021.kkt_to_17pct": "KKT attack, until 17 % test error",
     "koh2021.minmax_to_17pct": "min-max attack, until 17 % test error",
     "koh2021.influence_to_17pct": "influence attack, until 17 % test error",
