@@ -2,7 +2,7 @@
 
 A peer finds as many leading eigenpairs of XXᵀ as we do, with residuals no larger; how many are
 needed it is told. Both multiply by X with the same function. ``whole_s`` is ours on all of IMDB,
-where the peers take hours.
+where the peers take hours, with the further vectors that later updates need.
 """
 
 from functools import partial
@@ -18,6 +18,7 @@ from bench.data import examples
 from bench.timing import Race
 from poisoning.arrays import Matrix
 from poisoning.defenses.spectrum import EXACT, Spectrum, _gram, leading_spectrum
+from poisoning.defenses.svd import _REACH
 
 NAME = "koh2021.spectrum"
 TAIL = 0.05
@@ -53,7 +54,7 @@ def run(bar: tqdm) -> dict[str, Any]:
             bar.update()
     data, source = examples("imdb")
     begun = perf_counter()
-    whole = leading_spectrum(data.X, TAIL)
+    whole = leading_spectrum(data.X, TAIL, reach=_REACH)
     bar.update()
     name, rows = CELLS[-1]
     best = min(peers, key=lambda peer: races[name, peer]["peer_s"])
@@ -63,7 +64,7 @@ def run(bar: tqdm) -> dict[str, Any]:
         "n": 1,
         "agreement": max(cell["agreement"] for cell in cells),
         "whole_s": perf_counter() - begun,
-        "whole_rank": whole.rank,
+        "whole_vectors": len(whole.values),
         "cells": cells,
         **races[name, best],
     }
@@ -73,7 +74,7 @@ def summary(record: dict[str, Any]) -> str:
     """One line for a reader."""
     return (
         f"{record['data']}: {record['ours_s']:.1f} s beside {record['peer_s']:.1f} s of "
-        f"{record['peer']}; {record['whole_s']:.0f} s for {record['whole_rank']} vectors of all"
+        f"{record['peer']}; {record['whole_s']:.0f} s for {record['whole_vectors']} vectors of all"
     )
 
 
