@@ -61,7 +61,7 @@ PICTURE = "koh2021/attacks/figures/figure-3-enron.png"
 BARS = "scorecard/figures/scorecard.png"
 """Verdicts by paper, as bars, under ``results/paper``."""
 
-CAPTION = "Three attacks on a spam filter, before five defenses"
+CAPTION = "Three attacks on a spam filter, against five defenses"
 NAMED = re.compile(r"(?<!`)`([a-z0-9]+/[a-z0-9-]+)`(?!`)")
 """A notebook that a text names."""
 
@@ -102,8 +102,8 @@ TIMED = {
 """What is timed beside a peer, in words, in the order of the page."""
 
 LEGEND = """A rule is tested with the 95 % interval of what it compares: it holds, fails, or is
-undecided. A number of a paper is replicated inside an acceptance region around it, and stronger or
-weaker beyond. *Ours* is a claim that no paper makes; *asked after*, one whose rule was written
+undecided. A number of a paper is replicated inside an acceptance region around it, which stands in
+brackets, and stronger or weaker beyond. *Ours* is a claim that no paper makes; *asked after*, one whose rule was written
 after the run that decides it. `claims.yaml` has the rules."""
 
 TITLES = {
@@ -131,9 +131,7 @@ def results_section() -> str:
     shown = [verdict for verdict in VERDICTS if verdict in {row["verdict"] for row in rows}]
     parts = [f"![{CAPTION}](results/paper/{PICTURE})", f"*{CAPTION}*", ""]
     parts += [f"![Verdicts by paper](results/paper/{BARS})"]
-    counts = Counter(row["verdict"] for row in rows)
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in shown)
-    parts += [f"*{len(rows)} claims: {told}*", ""]
+    parts += [f"*{_counted(rows)}*", ""]
     parts += [f"| [claims](results/paper/SCORECARD.md) | | {' | '.join(shown)} | CPU hours |"]
     parts += ["|---" * (3 + len(shown)) + "|"]
     for paper, claims in _by_paper(rows).items():
@@ -144,7 +142,28 @@ def results_section() -> str:
             if verdicts:
                 parts.append(f"| {TITLES[paper]}{whose} | {len(verdicts)} | {counts} | {hours} |")
                 hours = ""
+    folders = _folders()
+    changed = sum(run_of(folder)["changed"] is not None for folder in folders)
+    after = sum(row["asked_after"] for row in rows)
+    parts += [
+        "",
+        f"{after} of the claims were asked when a run had been seen; the scorecard marks them.",
+    ]
+    if changed:
+        parts += [f"{changed} of the {len(folders)} notebooks with results are of earlier code or "
+                  "knobs; the first page of each says so."]  # fmt: skip
     return "\n".join(parts)
+
+
+def _counted(rows: list[dict[str, Any]]) -> str:
+    """How many claims have each verdict, the papers' and our own."""
+    parts = []
+    for origin, whose in (("paper", "claims of the papers"), ("ours", "of our own")):
+        own = Counter(row["verdict"] for row in rows if row["origin"] == origin)
+        if own:
+            told = ", ".join(f"{own[verdict]} {verdict}" for verdict in VERDICTS if own[verdict])
+            parts.append(f"{own.total()} {whose}: {told}")
+    return "; ".join(parts)
 
 
 def cost(notebooks: Collection[str]) -> str:
@@ -196,7 +215,6 @@ def section_page(folder: Path) -> str:
     """What a code host shows with a notebook's results: its verdicts, pictures and links."""
     name = "/".join(folder.parts[-2:])
     paper, section = name.split("/")
-    run = run_of(folder)
     notebook = nbformat.read(folder / f"{section}.ipynb", 4)
     title, _, text = notebook.cells[0].source.partition("\n")
     said = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
@@ -204,7 +222,6 @@ def section_page(folder: Path) -> str:
     found = [other for other in others if (folder.parents[1] / other / "metrics.json").is_file()]
     rows = [row for row in scorecard_rows() if name in row["notebooks"]]
     counts = Counter(row["verdict"] for row in rows)
-    hours = "" if run["cpu_hours"] is None else f" in {number(run['cpu_hours'])} CPU hours"
     links = [
         f"[the notebook, executed]({section}.ipynb)",
         f"[its source](../../../../notebooks/{name}.ipynb)",
@@ -212,7 +229,7 @@ def section_page(folder: Path) -> str:
         "[all claims](../../SCORECARD.md)",
         *(f"[`{other}`](../../{other}/README.md)" for other in found),
     ]
-    parts = [f"<!-- {WRITTEN} -->", title, "", "\n\n".join(text.strip().split("\n\n")[:2]), ""]
+    parts = [f"<!-- {WRITTEN} -->", title, "", _beginning(text), ""]
     parts += [f"Read on: {', '.join(links)}.", ""]
     for picture, caption in GALLERY.get(paper, ()):
         if picture.startswith(f"{section}/"):
@@ -220,8 +237,15 @@ def section_page(folder: Path) -> str:
     if rows:
         parts += [", ".join(f"{counts[v]} {v}" for v in VERDICTS if v in counts) + ":", ""]
         parts += [*_claims(rows), ""]
-    parts += [f"Computed at commit {run['commit']}{hours}; `{run['command']}` does it again."]
+    parts += [told(run_of(folder))]
     return "\n".join(parts) + "\n"
+
+
+def _beginning(text: str) -> str:
+    """The whole sentences of the first two paragraphs: the source, and what is asked."""
+    whole = (re.match(r"(?:.*(?<!\bal)[.?!*](?=\s|$))?", part, re.DOTALL)
+             for part in text.strip().split("\n\n")[:2])  # fmt: skip
+    return "\n\n".join(found[0] for found in whole if found[0])
 
 
 def _anchor(heading: str) -> str:
@@ -230,15 +254,39 @@ def _anchor(heading: str) -> str:
 
 
 def run_of(folder: Path) -> dict[str, Any]:
-    """What a reader needs to know about the run of a notebook, and to run it again."""
-    file = folder / "provenance.json"
-    commit = read_result(file, lambda found: str(found["commit"]), "run the notebook again")
-    stage = paths.stage_name("/".join(folder.parts[-2:]))
+    """What a reader needs to know about the run of a notebook, and to run it again.
+
+    ``changed`` is how to see what has changed since in its code or knobs; None: nothing has.
+    """
+    name = "/".join(folder.parts[-2:])
+    found = read_result(folder / "provenance.json", _record, "run the notebook again")
+    since = f"git diff {found['commit'][:12]} -- params.yaml lib notebooks/{name}.ipynb"
     return {
-        "commit": commit[:12],
+        "commit": found["commit"][:12],
+        "dirty": found["dirty"],
         "cpu_hours": cpu_hours(folder),
-        "command": f"dvc repro {stage}@paper",
+        "changed": None if found["fingerprint"] == _fingerprints()[name]["code"] else since,
+        "command": f"dvc repro --force {paths.stage_name(name)}@paper",
     }
+
+
+def _record(found: Any) -> dict[str, Any]:
+    return {key: found.get(key) for key in ("commit", "dirty", "fingerprint")}
+
+
+def _fingerprints() -> dict[str, Any]:
+    again = "run `python -m replication.stages --fingerprints`"
+    return read_result(paths.ROOT / "results" / "fingerprints.json", dict, again)
+
+
+def told(run: dict[str, Any]) -> str:
+    """The same in sentences; ``run`` is as from :func:`run_of`."""
+    hours = "" if run["cpu_hours"] is None else f" in {number(run['cpu_hours'])} CPU hours"
+    dirty = ", with uncommitted changes," if run["dirty"] else ""
+    since = run["changed"]
+    changed = f" Its code or knobs have changed since; `{since}` shows how." if since else ""
+    again = f"`{run['command']}` computes it as it is today; units that are on record are read."
+    return f"Computed at commit {run['commit']}{dirty}{hours}.{changed} {again}"
 
 
 def pages() -> dict[str, str]:
@@ -288,11 +336,11 @@ def _rows(found: Any) -> list[dict[str, Any]]:
 
 def _claims(rows: list[dict[str, Any]]) -> list[str]:
     return [
-        "| claim | source | verdict | paper | ours (95 % interval) |",
+        "| claim | source | verdict | paper (region) | ours (95 % interval) |",
         "|---|---|---|---|---|",
         *(
             f"| {row['statement']}{_marks(row)} | {row['source']} | **{row['verdict']}** "
-            f"| {quantity(row['paper_value'], row['unit'])} "
+            f"| {quantity(row['paper_value'], row['unit'])}{interval(row['region'], row['unit'])} "
             f"| {quantity(row['ours'], row['unit'])}{interval(row['ci95'], row['unit'])} |"
             for row in rows
         ),

@@ -250,7 +250,7 @@ def _templates() -> Environment:
     )
     found.filters |= {
         "number": readme.number, "quantity": readme.quantity, "interval": readme.interval,
-        "positions": positions,
+        "positions": positions, "told": readme.told,
     }  # fmt: skip
     return found
 

@@ -1,6 +1,8 @@
 import json
 import re
 
+import pytest
+
 from replication import paths, readme
 from replication.units import COLUMNS, write_table
 
@@ -114,3 +116,29 @@ def test_the_deviations_of_every_paper_are_found():
     assert [f"## {said}" for said in readme.DEVIATIONS.values() if f"## {said}" not in lines] == []
     page = readme.section_page(paths.ROOT / "results" / "paper" / "koh2021" / "attacks")
     assert "DEVIATIONS.md#koh-steinhardt--liang-2021)" in page
+
+
+@pytest.mark.parametrize("name", ["own_attack", "own_defense"])
+def test_examples_in_the_how_to_are_the_files(name):
+    code = (paths.ROOT / "examples" / f"{name}.py").read_text().partition('"""\n\n')[2]
+    assert f"```python\n{code}```\n" in (paths.ROOT / "docs" / "how-to.md").read_text()
+
+
+def test_a_run_of_earlier_code_says_so():
+    run = {"commit": "0123456789ab", "dirty": True, "cpu_hours": 1.25, "changed": "git diff a"}
+    run["command"] = "dvc repro --force a@paper"
+    text = readme.told(run)
+    assert text.startswith("Computed at commit 0123456789ab, with uncommitted changes, in 1.25 CPU")
+    assert "have changed since; `git diff a` shows how." in text
+    present = readme.told(run | {"dirty": False, "cpu_hours": None, "changed": None})
+    assert present.startswith("Computed at commit 0123456789ab. `dvc repro --force a@paper`")
+
+
+def test_first_paragraphs_end_with_a_whole_sentence():
+    assert (
+        readme._beginning("*Source, 2021.*\n\nWhy? It asks:\n\nMore.") == "*Source, 2021.*\n\nWhy?"
+    )
+    assert readme._beginning("*Source.*\n\nBy Xiao et al. 2012. It\nis so.") == (
+        "*Source.*\n\nBy Xiao et al. 2012. It\nis so."
+    )
+    assert readme._beginning("*Source.*\n\n$$x,$$\n\nMore.") == "*Source.*"
