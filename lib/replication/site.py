@@ -287,7 +287,7 @@ def _home(notebooks: dict[str, Path]) -> dict[str, Any]:
         "opening": linked(opening, notebooks),
         "caption": readme.CAPTION,
         "papers": papers,
-        "findings": linked(section, notebooks),
+        "findings": linked(section.replace("](docs/", "](/"), notebooks),
         "essays": {page: _title(paths.ROOT / "docs" / f"{page}.md") for page in READ},
         "contents": {
             "Read": READ,
