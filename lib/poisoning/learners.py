@@ -303,7 +303,7 @@ def assigned(X: Matrix, parts: int) -> Int[ndarray, "n"]:
     Raises ``ValueError`` or ``TypeError`` for an invalid argument.
     """
     X, parts = checks.matrix(X, "X"), checks.whole(parts, "parts")
-    X = sp.csr_array(X)
+    X = sp.csr_array(X, copy=True)  # what follows works in place
     X.eliminate_zeros()
     X.sort_indices()
     columns, values = X.indices.astype("<i8"), X.data.astype("<f8")

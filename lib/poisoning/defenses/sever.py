@@ -85,6 +85,8 @@ class SEVERDefense:
             raise TypeError(f"learner must be a linear classifier, not {self.learner!r}.")
         # The hinge loss has the gradient -y (x, 1) where the margin is below 1, else 0.
         slopes = np.where(y * np.ravel(model.decision_function(X)) < 1.0, -y, 0.0)
+        if not slopes.any():
+            return np.zeros(len(y))
         gradients = sp.hstack([sp.csr_array(X), np.ones((len(y), 1))], format="csr")
         gradients = sp.csr_array(sp.diags_array(slopes) @ gradients)
         mean = np.asarray(gradients.mean(axis=0)).ravel()
@@ -93,5 +95,7 @@ class SEVERDefense:
             matvec=lambda v: gradients @ np.ravel(v) - mean @ np.ravel(v),
             rmatvec=lambda u: gradients.T @ np.ravel(u) - mean * np.sum(u),
         )  # fmt: skip
-        _, _, right = svds(centred, k=1, v0=np.ones(min(gradients.shape)))
+        # At random: centring takes the direction of all ones away.
+        start = np.random.default_rng(0).normal(size=min(gradients.shape))
+        _, _, right = svds(centred, k=1, v0=start)
         return centred.matvec(right[0]) ** 2

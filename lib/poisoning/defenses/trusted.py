@@ -1,11 +1,12 @@
 """Learners that defend themselves: by a choice on trusted data, or by discarding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from poisoning.arrays import Matrix
@@ -13,8 +14,21 @@ from poisoning.defenses.detector import as_defense, equipped, examples, sanitize
 from poisoning.defenses.validation import removal_by_validation
 
 
+def _has(method: str) -> Callable[["_Chosen"], bool]:
+    """Whether the model has ``method``; before one is chosen, whether all learners have."""
+
+    def check(self: "_Chosen") -> bool:
+        models = [self.model_] if hasattr(self, "model_") else self._learners()
+        return all(hasattr(model, method) for model in models)
+
+    return check
+
+
 class _Chosen(ClassifierMixin, BaseEstimator):
     """A classifier that trains others, and keeps one as ``model_``."""
+
+    def _learners(self) -> Sequence[Any]:
+        return [self.learner]
 
     def _keep(self, model: Any) -> None:
         self.model_, self.classes_ = model, model.classes_
@@ -26,10 +40,17 @@ class _Chosen(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.model_.predict(X)
 
+    @available_if(_has("decision_function"))
     def decision_function(self, X: Matrix) -> ndarray:
         """The chosen model's decision for every row of ``X`` (n, d)."""
         check_is_fitted(self)
         return self.model_.decision_function(X)
+
+    @available_if(_has("predict_proba"))
+    def predict_proba(self, X: Matrix) -> ndarray:
+        """The chosen model's P(y | x) for every row of ``X`` (n, d), by ``classes_``."""
+        check_is_fitted(self)
+        return self.model_.predict_proba(X)
 
 
 class TrustedChoice(_Chosen):
@@ -44,6 +65,9 @@ class TrustedChoice(_Chosen):
         self.learners = learners
         self.X_trusted = X_trusted
         self.y_trusted = y_trusted
+
+    def _learners(self) -> Sequence[Any]:
+        return self.learners
 
     def fit(self, X: Matrix, y: ndarray) -> "TrustedChoice":
         """Train every learner on ``X`` (n, d), ``y`` (n,).

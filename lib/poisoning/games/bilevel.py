@@ -137,7 +137,8 @@ class BilevelGame:
     layers, none for logistic regression. ``target``, a pair (X, y), is the attacker's D_target of
     Eq. (2); without it the attacker aims at the validation data, Eq. (3). ``learning`` sets how a
     defender learns λ on given data, ``training`` how the tested models are trained. ``dtype`` is
-    "float32" or "float64", ``device`` where torch computes.
+    "float32" or "float64", ``device`` where torch computes: "cpu", "cuda", or "auto", which is the
+    latter where there is one.
 
     Raises ``ValueError`` or ``TypeError`` for an invalid argument; the message names it.
     """
@@ -163,10 +164,7 @@ class BilevelGame:
         device: str = "cpu",
     ) -> None:
         self.dtype = _DTYPES[checks.one_of(dtype, "dtype", _DTYPES)]
-        try:
-            self.device = str(torch.device(device))
-        except (RuntimeError, TypeError):
-            raise ValueError(f"device must be one of torch, such as cpu, not {device!r}.") from None
+        self.device = _device(device)
         self.box = _interval(box)
         self.policies = _policies(policies)
         self.learning = checks.instance(learning, "learning", HyperparameterLearning)
@@ -184,6 +182,11 @@ class BilevelGame:
             raise ValueError("X_test must be given with y_test, it is None.")
         if X_test is not None:
             self.test = self._objective(X_test, y_test, "X_test", "y_test")
+        if len(self.test.y.unique()) < 2:  # there is an error for either label
+            raise ValueError(
+                f"{'y_val' if X_test is None else 'y_test'} must hold both of -1 and +1, all it "
+                f"holds is {self.test.y[0]:g}."
+            )
         self.target = None
         if target is not None:
             if not isinstance(target, tuple | list) or len(target) != 2:
@@ -245,8 +248,16 @@ class BilevelGame:
         """The game whose training data already hold this poison, behind the rows that are left.
 
         Points are kept as bytes where the clean rows are bytes and the points, to rounding, too.
+
+        Raises ``ValueError`` for poison that differs from policy to policy, which is that of as
+        many games, and as :meth:`evaluate` does.
         """
-        points, labels = self._poison(points, labels)
+        sets, (points, labels) = np.ndim(labels), self._poison(points, labels)
+        if sets == 2:
+            raise ValueError(
+                f"points must be (rows, {points.shape[2]}), one set for all policies, not one for "
+                f"each of {len(points)}: give those of policy k, points[k] and labels[k]."
+            )
         clean = self.remaining(replaced)
         rows = clean.pixels(points[:1])
         other = copy(self)
@@ -529,6 +540,20 @@ def _model(hidden: Sequence[int]) -> MLP:
         raise TypeError(f"hidden must be a sequence of widths, not {hidden!r}.")
     widths = tuple(checks.whole(width, "hidden") for width in hidden)
     return MLP(widths) if widths else Logistic()
+
+
+def _device(device: Any) -> str:
+    """A device that torch can compute on here."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).item()  # there may be no such device, or one without numbers
+    except (RuntimeError, TypeError, AssertionError):
+        raise ValueError(
+            f"device must be auto, cpu, or cuda where torch finds one, not {device!r}."
+        ) from None
+    return str(found)
 
 
 def _interval(box: Any) -> tuple[float, float]:

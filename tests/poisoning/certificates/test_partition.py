@@ -186,3 +186,27 @@ def test_four_mails_bring_a_vote_on_real_mail_below_ten_percent(tmp_path):
     )  # fmt: skip
     found = partition_certificate(played, 30)
     assert found.bound(0) < found.bound(4) <= 0.10 < found.majority
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_stored_zeros_and_unsorted_rows_stay_as_they_are(kind):
+    D = np.random.default_rng(0).integers(0, 3, (12, 3)).astype(float)
+    y = np.where(np.arange(12) % 2, 1.0, -1.0)
+
+    def stored():
+        indices, starts = np.tile([2, 0, 1], 12), np.arange(0, 37, 3)
+        parts = D[:, [2, 0, 1]].ravel(), indices.astype(kind), starts.astype(kind)
+        return sp.csr_array(parts, shape=D.shape)
+
+    S, as_it_was = stored(), stored()
+    votes = PartitionedVote(po.SVM(), 2).fit(S, y).votes(D)
+    np.testing.assert_array_equal(votes, PartitionedVote(po.SVM(), 2).fit(D, y).votes(D))
+    played, dense = (
+        po.LinearGame(X, y, D, y, domain="counts", learner=po.SVM(), defenses=()) for X in (S, D)
+    )
+    held = played.X.copy()
+    found = partition_certificate(played, 2)
+    np.testing.assert_array_equal(found.radius, partition_certificate(dense, 2).radius)
+    for one, other in ((S, as_it_was), (played.X, held)):
+        for part in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(one, part), getattr(other, part))

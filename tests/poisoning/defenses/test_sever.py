@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 
@@ -60,3 +61,21 @@ def test_what_it_cannot_do_is_said():
         SEVERDefense(po.SVM()).score(X, y)
     with pytest.raises(ValueError, match="60 rows"):
         SEVERDefense(po.SVM()).fit(X, y).score(X[:5], y[:5])
+
+
+def test_points_without_a_gradient_all_score_zero():
+    X = np.array([[9.0, 0.0], [8.0, 1.0], [-9.0, 0.0], [-8.0, -1.0]])
+    y = np.array([1.0, 1.0, -1.0, -1.0])
+    for learner in (LinearDiscriminantAnalysis(), po.SVM(1e-4)):  # wide margins, and just enough
+        scores = SEVERDefense(learner).fit(X, y).score(X, y)
+        assert np.isfinite(scores).all()
+        if isinstance(learner, LinearDiscriminantAnalysis):
+            np.testing.assert_array_equal(scores, np.zeros(4))
+
+
+@pytest.mark.parametrize("lam", [0.01, 1.0])
+def test_two_points_are_enough(lam):
+    X, y = _data()
+    X, y = X[:2], np.array([1.0, -1.0])
+    scores = SEVERDefense(po.SVM(lam), rounds=1)._projections(X, y)
+    assert scores[0] == pytest.approx(scores[1])

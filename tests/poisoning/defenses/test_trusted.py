@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.tree import DecisionTreeClassifier
 
 import poisoning as po
 from poisoning.defenses.trusted import Sanitized, TrustedChoice, ValidatedRemoval
@@ -74,3 +75,24 @@ def test_what_they_cannot_choose_from_is_refused():
         TrustedChoice([po.SVM()], X[:, :2], y).fit(X, y)
     with pytest.raises(ValueError, match="removals"):
         ValidatedRemoval(po.L2Defense(), po.SVM(), []).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "model", [DecisionTreeClassifier(max_depth=2, random_state=0), po.SVM(0.1)]
+)
+def test_they_can_do_what_their_model_can(model):
+    X, y = _data()
+    for learner in (
+        Sanitized(po.KNNDefense(), model, 0.1),
+        TrustedChoice([model, model], X[:20], y[:20]),
+        ValidatedRemoval(po.L2Defense(), model, [0.0, 0.2]),
+    ):
+        for made in (learner, clone(learner).fit(X, y)):
+            for method in ("decision_function", "predict_proba"):
+                assert hasattr(made, method) == hasattr(model, method)
+        can = "decision_function" if hasattr(model, "decision_function") else "predict_proba"
+        np.testing.assert_array_equal(getattr(made, can)(X), getattr(made.model_, can)(X))
+        game = po.LinearGame(
+            X, y, X, y, domain="real", learner=learner, defenses=[po.LossDefense()]
+        )  # fmt: skip
+        assert game.evaluate(X[:3], -y[:3])["loss"].test_error < 0.6

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from sklearn.linear_model import LogisticRegression
 
 from poisoning.games.bilevel import (
@@ -104,6 +105,17 @@ def test_poison_may_belong_to_the_training_data_of_another_game(as_bytes):
         np.testing.assert_allclose(outcome.w, expected[name].w, atol=1e-8)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_poison_of_several_policies_belongs_to_no_one_game():
+    points, labels = np.stack([X[90:95] / 255.0] * 3), np.stack([-Y[90:95]] * 3)
+    with pytest.raises(ValueError, match=r"points must be \(rows, 6\), .* each of 3: .* points\[k"):
+        game_of().poisoned(points, labels)
+
+
+def test_auto_is_a_device_that_there_is():
+    assert game_of(device="auto").device == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def test_a_learned_lam_lowers_the_validation_loss():
     game = game_of()
     points, labels = X[60:75] / 255.0, -Y[60:75]  # flipped clones of validation points
@@ -181,6 +193,11 @@ def without(k, part):
         (PARTS, {"policies": {"a": -3.0}}, TypeError, "Policy"),
         (PARTS, {"hidden": (0,)}, ValueError, "hidden must be a whole number"),
         (PARTS, {"dtype": "int8"}, ValueError, "one of float32, float64"),
+        (without(5, Y[60:61].repeat(40)), {}, ValueError, "y_test must hold both of -1 and"),
+        ((*PARTS[:3], -np.ones(30)), {}, ValueError, "y_val must hold both of .* all .* is -1"),
+        (PARTS, {"device": "meta"}, ValueError, "device must be auto, cpu, or cuda .* not 'meta'"),
+        (PARTS, {"device": "tpu"}, ValueError, "device must be auto, cpu, or cuda .* not 'tpu'"),
+        (PARTS, {"device": "cuda:77"}, ValueError, "device must be auto, cpu, or cuda"),
         (PARTS, {"target": (X[:3, :2], Y[:3])}, ValueError, "X of target must have 6 columns"),
     ],
 )
