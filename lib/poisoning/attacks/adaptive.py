@@ -22,7 +22,7 @@ clean points can also raise the error.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -33,7 +33,7 @@ from numpy import ndarray
 
 from poisoning import checks
 from poisoning.arrays import Matrix, first_rows
-from poisoning.attacks.attacked import Attack, Attacked, playing
+from poisoning.attacks.attacked import Attack, Attacked, an_attack, played, playing, several
 from poisoning.attacks.kkt import KKT
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.attacks.selection import BestFirst, measured
@@ -65,7 +65,8 @@ class Adaptive(Settings):
 
     Against one known defense, play ``game.with_defenses([defense])``. ``attack`` is any attack on a
     :class:`~poisoning.games.linear.LinearGame`; its settings ``radius_percentile`` and
-    ``slab_percentile``, where it has them, take the values ``percentiles`` beside its own. The time
+    ``slab_percentile``, where it is a dataclass and has them, take the values ``percentiles``
+    beside its own. The time
     is that of playing the attack so often, and of measuring ``tries`` candidates behind the
     defenses. For KKT and min-max a coarse grid of decoys does nearly as much as the full one.
     """
@@ -83,10 +84,7 @@ class Adaptive(Settings):
     def __post_init__(self) -> None:
         """Check ``attack`` too."""
         super().__post_init__()
-        if isinstance(self.attack, type) or not callable(self.attack):
-            raise ValueError(
-                f"Adaptive: attack must be an attack such as KKT(0.03), not {self.attack!r}."
-            )
+        an_attack(self.attack, "Adaptive: attack")
 
     def __call__(
         self, game: LinearGame, rng: int | np.random.Generator, *, enough: float = np.inf
@@ -146,7 +144,7 @@ class Adaptive(Settings):
         for attack, stream in zip(attacks, streams, strict=True):
             watched = _Watched(bare)
             try:
-                size = len(attack(watched, stream).poison.y)
+                size = len(played(attack, watched, stream).poison.y)
             except SolverError as error:
                 failures.append(error)
                 continue
@@ -161,7 +159,8 @@ class Adaptive(Settings):
 
     def _within_limits(self) -> list[Attack]:
         """The attack, as it is and with other percentiles."""
-        known = [name for name in _LIMITS if hasattr(self.attack, name)]
+        own = fields(self.attack) if is_dataclass(self.attack) else ()  # those of others stay
+        known = [one.name for one in own if one.init and one.name in _LIMITS]
         others = [p for p in self.percentiles if any(getattr(self.attack, k) != p for k in known)]
         return [self.attack, *(replace(self.attack, **dict.fromkeys(known, p)) for p in others)]
 
@@ -225,8 +224,8 @@ def assess_defense(
     raises.
     """
     checks.instance(game, "game", LinearGame)
-    if not isinstance(attacks, Sequence) or not attacks:
-        raise ValueError(f"attacks must be a sequence of attacks, not {attacks!r}.")
+    if not several(attacks):
+        raise ValueError("attacks must hold at least one attack, it is empty.")
     knowing = [one if isinstance(one, Adaptive) else Adaptive(one) for one in attacks]
     known = game.with_defenses([defense])
     (name,) = known.defenses
@@ -236,7 +235,7 @@ def assess_defense(
         clean = known.evaluate(game.X[:0], game.y[:0])
     for attack, stream in zip(knowing, streams, strict=True):
         unaware, aware = stream.spawn(2)
-        poison = attack.attack(game, unaware).poison
+        poison = played(attack.attack, game, unaware).poison
         with _blamed(known):
             fixed.append(measured(known, poison.X, poison.y))
         adaptive.append(max(attack(known, aware), fixed[-1], key=lambda found: found.value))

@@ -11,7 +11,7 @@ from time import perf_counter
 
 import numpy as np
 
-from poisoning.attacks.attacked import Attack, Attacked, playing
+from poisoning.attacks.attacked import Attack, Attacked, an_attack, played, playing
 from poisoning.checks import generator
 from poisoning.errors import SolverError
 from poisoning.games.linear import LinearGame
@@ -32,10 +32,7 @@ class Iterated(Settings):
     def __post_init__(self) -> None:
         """Check ``attack`` too."""
         super().__post_init__()
-        if isinstance(self.attack, type) or not callable(self.attack):
-            raise ValueError(
-                f"Iterated: attack must be an attack such as KKT(0.03), not {self.attack!r}."
-            )
+        an_attack(self.attack, "Iterated: attack")
 
     def __call__(self, game: LinearGame, rng: int | np.random.Generator) -> Attacked:
         """The result of the round of highest value; its ``history`` holds all rounds' results.
@@ -49,15 +46,17 @@ class Iterated(Settings):
         return replace(best, history=results, seconds=perf_counter() - begun)
 
     def play(self, game: LinearGame, rng: int | np.random.Generator) -> Iterator[Attacked]:
-        """Algorithm 1, round by round; a round may be worse than the one before."""
+        """Algorithm 1, round by round; a round may be worse than the one before.
+
+        Raises what the first round raises; ``TypeError`` or ``ValueError`` if the attack does not
+        return what an attack must.
+        """
+        playing(self, game, LinearGame)
         last: Attacked | None = None
         for stream in generator(rng).spawn(self.rounds):
             now = game if last is None else game.against(last.poison)
             try:
-                if last is not None and hasattr(self.attack, "resume"):
-                    last = self.attack.resume(now, stream, last)
-                else:
-                    last = self.attack(now, stream)
+                last = played(self.attack, now, stream, last)
             except SolverError:
                 if last is None:
                     raise

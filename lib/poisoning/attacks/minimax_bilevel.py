@@ -69,7 +69,11 @@ class StagedPoison:
     def at(
         self, stage: int
     ) -> tuple[Float[ndarray, "K s d"], Float[ndarray, "K s"], Int[ndarray, "s"]]:
-        """The points of a stage, their labels, and the clean rows that they replace."""
+        """The points of a stage, their labels, and the clean rows that they replace.
+
+        Raises ``ValueError`` for a stage that there is not.
+        """
+        stage = checks.whole(stage, "stage", 0, self.lam_path.shape[1] - 1)
         size = stage * self.batch
         return self.points[:, :size], self.labels[:, :size], self.replaced[:size]
 
@@ -115,8 +119,10 @@ class MinimaxBilevel(HyperparameterLearning):
         """Alg. 2 alone: poison and λ of every stage; nothing is trained for testing.
 
         Raises ``ValueError`` for a batch larger than the validation set, more poison than training
-        rows, or the implicit method without regularisation; whatever the hypergradient raises.
+        rows, or the implicit method without regularisation, ``TypeError`` for another game;
+        whatever the hypergradient raises.
         """
+        playing(self, game, BilevelGame)
         n, v, m = game.n, len(game.validation.y), self.batch * self.batches
         if self.batch > v:
             raise ValueError(f"a batch of {self.batch} cannot be cloned from {v} validation points")

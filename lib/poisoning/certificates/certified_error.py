@@ -36,6 +36,7 @@ from sklearn.base import clone
 
 from poisoning import checks
 from poisoning.arrays import Matrix, squared_distances, squared_norms
+from poisoning.attacks.attacked import played, several
 from poisoning.attacks.kkt import KKT
 from poisoning.certificates.certified_error_kernels import descend, exclude
 from poisoning.certificates.loss import certify_loss
@@ -176,13 +177,21 @@ def certify_test_error(
     :func:`~poisoning.certificates.partition.partition_certificate` has one.
 
     Raises ``ValueError`` or ``TypeError`` for an invalid argument, an attack of more than
-    ``points`` points, a learner other than :class:`~poisoning.learners.SVM`, or more than two
-    classes; ``EmptySetError`` or ``SolverError`` as :func:`certify_loss` does, ``SolverError`` too
-    if an attack exceeds the bound, which a loosely trained SVM can.
+    ``points`` points, without ``attacks`` more ``points`` than n/2, a learner other than
+    :class:`~poisoning.learners.SVM`, or more than two classes; ``EmptySetError`` or ``SolverError``
+    as :func:`certify_loss` does, ``SolverError`` too if an attack exceeds the bound, which a
+    loosely trained SVM can.
     """
     checks.instance(game, "game", LinearGame)
     points = checks.whole(points, "points")
     lam = game.svm("certify_test_error").lam
+    if attacks is not None:
+        several(attacks)
+    elif points > game.n // 2:
+        raise ValueError(
+            f"points must be at most {game.n // 2}, half of the {game.n} clean ones, not {points}: "
+            "KKT, which is played unless attacks are given, adds no more."
+        )
     feasible = game.feasible(radius_percentile, slab_percentile)
     rng = checks.generator(rng)
     epsilon = points / game.n
@@ -282,7 +291,7 @@ def _best_attack(
     best, size = 0.0, 0
     for attack in attacks:
         try:
-            poison = attack(undefended, rng).poison
+            poison = played(attack, undefended, rng).poison
         except SolverError:  # it finds no poison, which says nothing about others
             continue
         if len(poison.y) > points:

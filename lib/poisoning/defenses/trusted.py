@@ -1,6 +1,6 @@
 """Learners that defend themselves: by a choice on trusted data, or by discarding."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,10 @@ class ValidatedRemoval(_Chosen):
 
         Raises ``ValueError`` or ``TypeError`` as ``removal_by_validation`` does.
         """
+        if not isinstance(self.removals, Sized):  # a generator would be empty at the next fit
+            raise ValueError(
+                f"removals must be a sequence of fractions, not {self.removals!r:.100}."
+            )
         self.remove_, model = removal_by_validation(
             self.defense, self.learner, X, y, self.removals, self.random_state
         )

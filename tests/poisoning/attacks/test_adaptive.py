@@ -182,6 +182,26 @@ def test_an_attack_of_ones_own_is_tried_as_it_is():
     assert found.value == max(played.value(played.evaluate(*one)) for one in (weak, strong))
 
 
+class Careless:
+    """An attack that is no dataclass, though it names its limits."""
+
+    radius_percentile = 90.0
+
+    def __call__(self, game, rng):
+        return po.measured(game, game.X[:4], -game.y[:4])
+
+
+@dataclass(frozen=True)
+class Constant(Careless):
+    """One whose limits are no fields."""
+
+
+@pytest.mark.parametrize("attack", [Careless(), Constant()])
+def test_an_attack_whose_limits_cannot_be_set_is_tried_as_it_is(attack):
+    found = Adaptive(attack)(game("real"), 0)
+    assert [one.source.attack for one in found.history] == [attack]
+
+
 def test_poison_before_rounding_is_left_out():
     played = game("counts", [NoRepeats()])
     rounded, halves = played.X[:4], sp.csr_array(played.X[:4] * 0.5)
@@ -405,10 +425,12 @@ def test_settings_and_arguments_are_checked(monkeypatch):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=told):
             Adaptive(ATTACK, **wrong)
-    for attacks in ((), ATTACK, None):
+    with pytest.raises(ValueError, match="attacks must hold at least one attack"):
+        assess_defense(game(), NoRepeats(), ())
+    for attacks in ("kkt", ATTACK, None):
         with pytest.raises(ValueError, match="attacks must be a sequence of attacks"):
             assess_defense(game(), NoRepeats(), attacks)
-    with pytest.raises(ValueError, match="attack must be an attack such as KKT"):
+    with pytest.raises(ValueError, match="attacks: each must be an attack such as KKT"):
         assess_defense(game(), NoRepeats(), ["kkt"])
     with pytest.raises(TypeError, match="is no defense"):
         assess_defense(game(), object())

@@ -214,3 +214,13 @@ def test_what_cannot_be_played_is_said(change, message):
 def test_settings_outside_their_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **change)
+
+
+def test_a_stage_that_there_is_not_is_refused():
+    found = play({"none": ALL["none"]}, replace(SMALL, poison_step=0.0))
+    assert [len(found.at(stage)[2]) for stage in range(3)] == [0, 6, 12]
+    for stage in (-1, 3, 9):
+        with pytest.raises(
+            ValueError, match=f"stage must be a whole number from 0 to 2, not {stage}"
+        ):
+            found.at(stage)

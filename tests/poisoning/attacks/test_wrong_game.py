@@ -1,5 +1,7 @@
 """An attack on a game that it does not play is refused in one sentence, before any compute."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -89,3 +91,53 @@ def test_points_that_are_all_equal_leave_no_room():
     )  # fmt: skip
     with pytest.raises(ValueError, match="leaves an attacker no room"):
         po.KKT(0.1)(game, 0)
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        lambda game: next(po.Iterated(po.KKT()).play(game, 0)),
+        lambda game: po.Adaptive(po.KKT()).pool(game, 0),
+        lambda game: po.Adaptive(po.KKT()).search(game, None, 0),
+        lambda game: po.Influence().resume(game, 0, None),
+        lambda game: po.MinimaxBilevel().play(game, 0),
+    ],
+)
+def test_the_other_doors_of_attacks_name_theirs_too(door):
+    for game in (several_tasks(), 5):
+        with pytest.raises(TypeError, match=r"plays a \w+Game, not a "):
+            door(game)
+
+
+def nothing(game, rng):
+    """Who forgot to return."""
+
+
+def without_poison(game, rng):
+    return po.Attacked(None, 0.5, {})
+
+
+def of_no_value(game, rng):
+    return replace(po.measured(game, X[:1], Y[:1]), value=float("nan"))
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        lambda attack: po.Iterated(attack, 2)(linear(), 0),
+        lambda attack: po.Adaptive(attack)(linear(), 0),
+        lambda attack: po.assess_defense(linear(), po.KNNDefense(), [attack]),
+        lambda attack: po.certify_test_error(linear(), 1, attacks=[attack]),
+    ],
+)
+@pytest.mark.parametrize(
+    ("attack", "error", "told"),
+    [
+        (nothing, TypeError, "attack .*nothing.* must return an Attacked, not None"),
+        (without_poison, TypeError, "attack .* must return a PoisonedSet as poison, not None"),
+        (of_no_value, ValueError, "attack .* must return a finite number as value, not nan"),
+    ],
+)
+def test_an_attack_of_ones_own_returns_what_an_attack_must(door, attack, error, told):
+    with pytest.raises(error, match=told):
+        door(attack)

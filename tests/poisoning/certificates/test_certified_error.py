@@ -237,6 +237,17 @@ def test_where_no_attack_has_a_point_in_the_set_the_clean_error_stands():
         assert (found.attacked, found.attack_points) == (found.clean, 0)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_wrong_attacks_and_more_points_than_an_attack_adds_are_refused():
+    with pytest.raises(ValueError, match="attacks must be a sequence of attacks, not RandomFlips"):
+        certify_test_error(game(), 1, attacks=po.RandomFlips(0.03))
+    with pytest.raises(ValueError, match="attacks: each must be an attack such as KKT"):
+        certify_test_error(game(), 1, attacks=[po.RandomFlips])
+    with pytest.raises(ValueError, match=r"points must be at most 30, half of the 60 .*, not 31"):
+        certify_test_error(game(), 31)
+    assert certify_test_error(game(lam=1.0), 31, attacks=()).bound <= 1.0
+
+
 def test_an_attack_is_of_as_many_points_as_the_bound(monkeypatch):
     played = game(2, lam=0.3)
     with pytest.raises(ValueError, match="attacks: KKT adds 3 points, more than 2"):

@@ -77,6 +77,13 @@ def test_what_they_cannot_choose_from_is_refused():
         ValidatedRemoval(po.L2Defense(), po.SVM(), []).fit(X, y)
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("removals", [(p for p in (0.0, 0.1)), 0.1])
+def test_fractions_that_cannot_be_read_twice_are_refused(removals):
+    with pytest.raises(ValueError, match="removals must be a sequence of fractions, not "):
+        ValidatedRemoval(po.L2Defense(), po.SVM(), removals).fit(*_data())
+
+
 @pytest.mark.parametrize(
     "model", [DecisionTreeClassifier(max_depth=2, random_state=0), po.SVM(0.1)]
 )
