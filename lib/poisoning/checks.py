@@ -8,9 +8,10 @@ canonical CSR, writable, finite, of the stated shape. CSR has 32-bit indices; be
 nonzeros it has 64-bit ones, for which kernels are compiled anew, and scikit-learn refuses it. An
 array that is right already is returned as it is; the caller's is never changed.
 
-Where a number of rows is None, any will do. A frozen dataclass that holds arrays checks them when
-it is made. Functions that take one look at its type only: what is called thousands of times by an
-attack takes such objects.
+Where a number of rows is None, any will do. A frozen dataclass that a kernel, or code called
+thousands of times by an attack, takes its arrays from checks them when it is made; functions that
+take one look at its type only. Others that hold arrays do not check them: what datasets and attacks
+return, such as ``Dataset``, ``Split``, ``MultiTaskDraw``, ``WeightedPoints`` and ``StagedPoison``.
 """
 
 from collections.abc import Iterable

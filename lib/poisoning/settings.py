@@ -40,24 +40,30 @@ FRACTION = number(
     0.0, 0.5, "a fraction (not a percentage), above 0, at most 0.5",
     "fractions (not percentages), above 0, at most 0.5", above=True,
 )  # fmt: skip
+"""Poison per clean point, ε."""
 REMOVAL = number(0.0, 0.5, "a fraction from 0 to 0.5", "fractions from 0 to 0.5")
 SHARE = number(0.0, 1.0, "a fraction from 0 to 1", "fractions from 0 to 1")
+"""A part of a whole, none and all included."""
 QUANTILE = Kind(
     Annotated[float, Gt(0.0), Lt(1.0)], "a number between 0 and 1", "numbers between 0 and 1"
 )
 PERCENTILE = number(
     0.0, 100.0, "a percentile, above 0, at most 100", "percentiles above 0", above=True
 )
+"""Where a limit lies among the clean points."""
 LOSS = number(0.0, 100.0, "a number from 0 to 100", "numbers from 0 to 100")
 LAMBDA = number(
     0.0, 1000.0, "a number above 0, at most 1000", "numbers above 0, at most 1000", above=True
 )
+"""λ of a penalty."""
 STEP = number(
     0.0, 1e6, "a step length above 0, at most 1000000", "step lengths above 0", above=True
 )
+"""The length of a step, or a rate."""
 LENGTH = number(0.0, 1e9, "a length from 0 to 1000000000", "lengths from 0")
 RADIUS = number(0.0, 1000.0, "a radius above 0, at most 1000", "radii above 0", above=True)
 COUNT = whole(1, 1000, "a whole number, 1 to 1000", "whole numbers, 1 to 1000")
+"""How many of something, at least one."""
 ROUNDS = whole(0, 1000, "a whole number, 0 to 1000", "whole numbers, 0 to 1000")
 ROWS = whole(1, 10_000_000, "a whole number of rows, from 1", "whole numbers of rows, from 1")
 EXAMPLES = Kind(
@@ -67,6 +73,7 @@ EXAMPLES = Kind(
 )
 EXPONENT = number(-20.0, 20.0, "an exponent, from -20 to 20", "exponents, from -20 to 20")
 FLAG = Kind(bool, "true or false")
+"""Whether or not."""
 
 
 def setting(default: Any, kind: Kind, about: str, *, many: bool = False, none: bool = False) -> Any:

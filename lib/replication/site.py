@@ -361,7 +361,9 @@ def _names() -> dict[str, dict[str, Any]]:
         thing = locate(f"poisoning.{name}")
         part = poisoning._HOMES[name].split(".")[1]
         page = found.setdefault(part, {"title": part.capitalize(), "names": []})
-        if inspect.isclass(thing):
+        if inspect.isclass(thing) and issubclass(thing, BaseException):
+            page["names"].append(("exception", name))
+        elif inspect.isclass(thing):
             page["names"].append(("class", name))
         elif callable(thing):
             page["names"].append(("function", name))

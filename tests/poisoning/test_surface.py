@@ -6,7 +6,11 @@
 import inspect
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 import poisoning as po
 from replication.reading import is_set
@@ -68,6 +72,28 @@ def test_importing_the_library_is_quick_and_touches_nothing():
         "assert not heavy & (set(sys.modules) - before), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", command], check=True)
+
+
+def test_the_surface_has_what_its_own_doors_take_and_raise():
+    X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [1.0, 3.0]])
+    domain = po.InputDomain("counts", np.zeros(2), np.full(2, 3.0))
+    y = np.array([1.0, -1.0, 1.0, -1.0])
+    game = po.LinearGame(X, y, X, y, domain=domain, learner=po.SVM(), defenses=())
+    assert isinstance(game.feasible(90.0, 90.0), po.FeasibleSet)
+    learned = po.HyperparameterLearning(steps=2, l2=po.LamRange(-3.0, -4.0, 1.0))
+    bilevel = po.BilevelGame(
+        X, y, X, y, box=(0.0, 3.0), learning=learned, training=po.FinalTraining(5, 0.1)
+    )
+    assert bilevel.learning is learned
+    assert issubclass(po.EmptySetError, po.SolverError)
+
+    @dataclass(frozen=True)
+    class Mine(po.Settings):
+        epsilon: float = po.setting(0.03, po.FRACTION, "poison per clean point")
+        rounds: int = po.setting(5, po.COUNT, "rounds")
+
+    with pytest.raises(ValueError, match="Mine: epsilon must be a fraction"):
+        Mine(epsilon=3.0)
 
 
 def test_every_name_is_documented_and_listed():

@@ -6,6 +6,7 @@ import json
 import nbformat
 import pytest
 
+import poisoning as po
 from replication import paths, readme, site
 from replication.reading import ReadingError
 from tests.replication import browser
@@ -31,6 +32,21 @@ def test_the_first_sentence_on_each_paper_is_found():
     for paper, sentence in first.items():
         assert sentence.endswith("."), paper
         assert sentence in section
+
+
+def test_every_public_name_stands_on_one_page_as_what_it_is():
+    pages = site._names()
+    assert list(pages) == list(dict.fromkeys(home.split(".")[1] for home in po._HOMES.values()))
+    kinds = dict(
+        reversed(one) for page in pages.values() for one in page["names"]
+    )  # by name: what autodoc calls it
+    assert {name.rpartition(".")[2] for name in kinds} == set(po.__all__)
+    for name in ("SolverError", "EmptySetError", "DataError"):
+        assert kinds[name] == "exception"
+    for name in ("FeasibleSet", "FinalTraining", "Kind"):
+        assert kinds[name] == "class"
+    assert kinds["measured"] == "function"
+    assert kinds["poisoning.settings.FRACTION"] == "data"
 
 
 @pytest.mark.parametrize(

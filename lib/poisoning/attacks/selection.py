@@ -105,6 +105,7 @@ def measured(game: LinearGame, points: Matrix, labels: Shaped[ndarray, "r"]) -> 
     <poisoning.games.linear.LinearGame.evaluate>`; the points must lie in the game's domain.
 
     Raises:
+        TypeError: ``game`` is no ``LinearGame``, or the poison holds no numbers.
         ValueError: the poison is not of the game's kind, or lies outside its domain.
     """
     if not isinstance(game, LinearGame):

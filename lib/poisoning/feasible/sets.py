@@ -179,7 +179,7 @@ class FeasibleSet:
         """L2 ball and slab around each clean class centroid, fitted on the clean data (β = B(D_c)).
 
         τ_y and s_y are percentiles (0 to 100) of the class's clean distances ‖x − μ_y‖ and
-        |(μ_+ − μ_-)·(x − μ_y)|. The defender cuts 5 %; the authors' code stays within the 90th
+        ``|(μ_+ − μ_-)·(x − μ_y)|``. The defender cuts 5 %; the authors' code stays within the 90th
         percentile to leave a margin for rounding and for the centroids that the poison shifts.
 
         Raises:

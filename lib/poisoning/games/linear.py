@@ -149,7 +149,11 @@ class LinearGame:
     # Other games on the same clean data -----------------------------------------------------------
 
     def with_defenses(self, defenses: Iterable[Any] | Mapping[str, Any]) -> "LinearGame":
-        """The same game with other defenses."""
+        """The same game with other defenses.
+
+        Raises ``ValueError`` for two of one name, one that is called "none", or the slab defense
+        with more than two classes; ``TypeError`` for what is no defense.
+        """
         other = self._like(defenses=named(defenses))
         other._check_classes()
         return other
@@ -163,6 +167,9 @@ class LinearGame:
         """The same data before another defender, as in a game made anew but for its cost.
 
         Quantities of the clean data that no learner enters, such as singular vectors, are shared.
+
+        Raises ``TypeError`` for a learner that is no classifier of scikit-learn; ``ValueError`` for
+        a fraction ``remove`` that is none; both as :meth:`with_defenses` does.
         """
         other = self._like(
             learner=_learner(learner), defenses=named(defenses),
@@ -194,6 +201,11 @@ class LinearGame:
         """The game of an attacker whose limits are those of clean data and ``poison`` together.
 
         Algorithm 1: the defender's detector has seen an attack, and its centroids have moved.
+        ``poison`` has points ``X`` (r, d) and labels ``y`` (r,), as a
+        :class:`~poisoning.attacks.poisoned_set.PoisonedSet` has.
+
+        Raises ``ValueError`` or ``TypeError`` as :meth:`evaluate` does, ``AttributeError`` for
+        poison without ``X`` and ``y``.
         """
         return self._like(_modelled=self.checked(poison.X, poison.y))
 
