@@ -136,6 +136,27 @@ def seeded(estimator: Any, seed: Any = None) -> Any:
     return estimator
 
 
+def predicted(model: Any, X: Matrix) -> Shaped[ndarray, "n"]:
+    """The label that a model gives to every row of ``X`` (n, d).
+
+    Raises ``ValueError`` if it does not predict one label for each.
+    """
+    labels = np.asarray(model.predict(X))
+    if labels.shape != (X.shape[0],):
+        raise ValueError(
+            f"learner {type(model).__name__} must predict one label for each of {X.shape[0]} rows, "
+            f"its predictions have the shape {labels.shape}."
+        )
+    return labels
+
+
+def scored(defense: Any, X: Matrix, y: Shaped[ndarray, "n"]) -> Any:
+    """Scores of all points by a defense fitted to the same ones; ``fit`` may return nothing."""
+    fitted = defense.fit(X, y)
+    # Fresh copies, since a detector may change what it is given.
+    return (defense if fitted is None else fitted).score(X.copy(), y.copy())
+
+
 def name_of(defense: Any) -> str:
     """The name of a defense's results."""
     return getattr(defense, "name", None) or hyphenated(type(defense).__name__)
@@ -204,11 +225,12 @@ def keep_mask(
     remove = checks.fraction(remove, "remove")
     y = checks.labels(y, "y", None)
     scores = checks.bounds(scores, "scores", len(y))
-    keep = np.isfinite(scores)
+    keep = scores < np.inf
     for label in np.unique(y):
         members = y == label
         tau = threshold(scores[members], remove)
-        keep[members] &= scores[members] <= tau + _ROUNDING * abs(tau)
+        tied = _ROUNDING * abs(tau) if np.isfinite(tau) else 0.0
+        keep[members] &= scores[members] <= tau + tied
     return keep
 
 
@@ -222,5 +244,4 @@ def sanitize(
     """
     remove = checks.fraction(remove, "remove")
     X, y = examples(X, y)
-    scores = deepcopy(as_defense(defense)).fit(X, y).score(X, y)
-    return keep_mask(scores, y, remove)
+    return keep_mask(scored(deepcopy(as_defense(defense)), X, y), y, remove)

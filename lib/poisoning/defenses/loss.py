@@ -97,6 +97,11 @@ def _signed_losses(model: Any, X: Matrix, y: Shaped[ndarray, "n"]) -> Float[ndar
     scores = np.asarray(model.decision_function(X), dtype=np.float64)
     if scores.ndim == 1:
         return 1.0 - np.where(y == model.classes_[1], 1.0, -1.0) * scores
+    if scores.shape != (len(y), len(model.classes_)):
+        raise ValueError(
+            f"the loss defense needs a score of each of {len(model.classes_)} classes for each of "
+            f"{len(y)} points, those of {type(model).__name__} have the shape {scores.shape}."
+        )
     mine = scores[rows, own].copy()
     scores[rows, own] = -np.inf
     return 1.0 - mine + scores.max(axis=1)

@@ -46,6 +46,7 @@ _WELL_CONDITIONED = 1e-10  # ratio of squares down to which Cholesky may orthogo
 _OFTEN = 0.1  # density from which a column is multiplied faster as a dense one
 _LEADING = 4  # first blocks of a Lanczos basis: they hold the largest eigenvalues
 _OVERLAP = 1e-9  # allowed between two blocks of a Lanczos basis; half of all digits would do
+_LEAST_TAIL = 1e-12  # rounding may keep the tail of all eigenvalues above a smaller one
 _EPS = float(np.finfo(float).eps)
 _SEED = 0
 
@@ -93,9 +94,11 @@ def leading_spectrum(X: Matrix, tail: float, *, reach: float = 1.0, tol: float =
     ``X`` (n, d); ``tail`` in (0, 1) as in ``rank_for``. For later updates, pairs down to the first
     at ``reach`` · λ_k or less are computed too, but at most k more. Every pair returned has a
     residual of at most ``tol`` · λ_k. Raises ``ValueError`` for a matrix of zeros, a tail that is
-    not between 0 and 1, and what is no matrix.
+    not between 1e-12 and 1, and what is no matrix.
     """
     X, tail = checks.matrix(X, "X"), checks.share(tail, "tail")
+    if tail < _LEAST_TAIL:
+        raise ValueError(f"tail must be at least {_LEAST_TAIL:g}; {tail:g} is lost in rounding.")
     reach, tol = checks.between(reach, "reach", 0.0, 1.0), checks.positive(tol, "tol")
     n = X.shape[0]
     total = float(squared_norms(X).sum())

@@ -21,6 +21,8 @@ from poisoning.defenses.detector import (
     equipped,
     examples,
     keep_mask,
+    predicted,
+    scored,
     seeded,
 )
 
@@ -61,10 +63,10 @@ def removal_by_validation(
         keep = keep_mask(scores, y, remove)
         return clone(learner).fit(X[keep], y[keep])
 
-    scores = defense.fit(X[rest], y[rest]).score(X[rest], y[rest])
+    scores = scored(defense, X[rest], y[rest])
     errors = [
-        np.mean(trained(X[rest], y[rest], scores, p).predict(X[aside]) != y[aside])
+        np.mean(predicted(trained(X[rest], y[rest], scores, p), X[aside]) != y[aside])
         for p in removals
     ]
     best = removals[int(np.argmin(errors))]
-    return best, trained(X, y, defense.fit(X, y).score(X, y), best)
+    return best, trained(X, y, scored(defense, X, y), best)

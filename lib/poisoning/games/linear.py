@@ -26,12 +26,15 @@ from poisoning.defenses.detector import (
     equipped,
     keep_mask,
     name_of,
+    predicted,
+    scored,
     scores_added,
     seeded,
 )
 from poisoning.defenses.filters import Together
+from poisoning.errors import SolverError
 from poisoning.feasible.sets import FeasibleSet, InputDomain
-from poisoning.learners import SVM
+from poisoning.learners import SVM, CrammerSingerSVM
 from poisoning.models.linear import LinearModel
 from poisoning.models.svm import SVMSolution
 
@@ -207,6 +210,8 @@ class LinearGame:
         Raises ``ValueError`` or ``TypeError`` as :meth:`evaluate` does, ``AttributeError`` for
         poison without ``X`` and ``y``.
         """
+        if not (hasattr(poison, "X") and hasattr(poison, "y")):
+            raise TypeError(f"poison must be a PoisonedSet, not {type(poison).__name__}.")
         return self._like(_modelled=self.checked(poison.X, poison.y))
 
     def _like(self, **changes: Any) -> "LinearGame":
@@ -321,7 +326,12 @@ class LinearGame:
         return {name: attacked.outcome(name) for name in (NONE, *self.defenses)}
 
     def value(self, outcomes: Mapping[str, Outcome]) -> float:
-        """The value of poison: the least test error over the defenses, or that without any."""
+        """The value of poison: the least test error over the defenses, or that without any.
+
+        Raises ``ValueError`` for outcomes that lack the one without a defense.
+        """
+        if NONE not in outcomes:
+            raise ValueError(f"outcomes must hold {NONE!r}, as those of evaluate do.")
         behind = [outcome.test_error for name, outcome in outcomes.items() if name != NONE]
         return min(behind, default=outcomes[NONE].test_error)
 
@@ -415,7 +425,7 @@ class AttackedGame:
 
     def _test_error(self, model: Any) -> float:
         # A copy, since a learner may change what it is given.
-        return float(np.mean(model.predict(self.game.X_test.copy()) != self.game.y_test))
+        return float(np.mean(predicted(model, self.game.X_test.copy()) != self.game.y_test))
 
     def keep(self, name: str) -> Bool[ndarray, "m"]:
         """The points that a defense keeps."""
@@ -438,17 +448,26 @@ class AttackedGame:
 
     def _scores(self, name: str, defense: Any) -> Float[ndarray, "m"]:
         data = self.data
-        if scores_added(defense):
-            scores = defense.score_added(data)
-        else:
-            fresh = equipped(defense, self.game.learner)
-            # Copies, since a detector may change what it is given.
-            scores = fresh.fit(data.X.copy(), data.y.copy()).score(data.X.copy(), data.y.copy())
-        scores = np.asarray(scores, dtype=np.float64)
+        try:
+            if scores_added(defense):
+                scores = defense.score_added(data)
+            else:
+                fresh = equipped(defense, self.game.learner)
+                scores = scored(fresh, data.X.copy(), data.y.copy())
+            scores = np.asarray(scores, dtype=np.float64)
+        except Exception as error:
+            if isinstance(error, SolverError) or isinstance(defense, tuple(map(type, FIVE))):
+                raise
+            raise ValueError(f"defense {name!r} failed: {type(error).__name__}: {error}") from error
         if scores.shape != data.y.shape:
             raise ValueError(
                 f"defense {name!r} must score each of {len(data.y)} points, its scores have the "
                 f"shape {scores.shape}."
+            )
+        if np.isnan(scores).any():
+            raise ValueError(
+                f"defense {name!r} must score each of {len(data.y)} points, "
+                f"{np.isnan(scores).sum()} of its scores are NaN."
             )
         return scores
 
@@ -478,8 +497,8 @@ class AttackedGame:
         if data.rng is not None and any(
             key.endswith("random_state") for key in learner.get_params()
         ):
-            ours = type(learner).__module__.startswith("poisoning.")
-            seed = data.rng if ours else int(data.rng.integers(2**31))
+            takes_it = isinstance(learner, CrammerSingerSVM)
+            seed = data.rng if takes_it else int(data.rng.integers(2**31))
         return _model(seeded(learner, seed).fit(data.X[keep], data.y[keep]))
 
 

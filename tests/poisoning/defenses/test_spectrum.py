@@ -252,3 +252,10 @@ def test_same_input_same_bits():
 def test_zeros_are_refused():
     with pytest.raises(ValueError, match="0 throughout"):
         leading_spectrum(np.zeros((4, 3)), TAIL)
+
+
+def test_a_tail_below_rounding_is_refused_and_not_searched_forever():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    with pytest.raises(ValueError, match=r"tail must be at least 1e-12; 1e-17 is lost"):
+        leading_spectrum(X, 1e-17)
+    assert leading_spectrum(X, 1e-12).rank == 3

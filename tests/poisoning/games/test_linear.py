@@ -30,7 +30,13 @@ from poisoning.defenses.loss import LossDefense
 from poisoning.defenses.svd import SVDDefense
 from poisoning.feasible.sets import FeasibleSet, InputDomain
 from poisoning.games.linear import LinearGame
-from poisoning.learners import SVM, CrammerSingerSVM, LogisticRegression
+from poisoning.learners import (
+    SVM,
+    CrammerSingerSVM,
+    LogisticRegression,
+    OnePassSVM,
+    PartitionedVote,
+)
 from poisoning.models.linear import LinearModel
 from poisoning.models.logistic import train_logistic
 from poisoning.models.multiclass_svm import train_multiclass_svm
@@ -520,7 +526,7 @@ def test_a_detector_of_ones_own_is_a_defense():
     [
         (lambda X: np.ones(3), "'scripted' must score each of 168 points"),
         (lambda X: np.ones((len(X), 1)), r"shape \(168, 1\)"),
-        (lambda X: np.full(len(X), np.nan), "scores must hold numbers or infinity"),
+        (lambda X: np.full(len(X), np.nan), "must score each of 168 points, 168 of its scores are NaN"),
     ],
 )
 def test_scores_that_are_none_are_refused(scores, message):
@@ -1110,3 +1116,104 @@ def test_three_classes_and_the_slab_do_not_go_together_under_any_name():
     )
     with pytest.raises(ValueError, match="slab defense is for two classes"):
         game.with_defenses(FIVE)
+
+
+class Column(ClassifierMixin, BaseEstimator):
+    """A perfect learner whose predictions are a column."""
+
+    def fit(self, X, y):
+        self.classes_, self.model_ = np.unique(y), SVM(0.1).fit(X, y)
+        return self
+
+    def predict(self, X):
+        return self.model_.predict(X)[:, None]
+
+
+def two_heaps(learner=None, defenses=()):
+    """Forty points of two classes far apart."""
+    y = np.where(np.arange(40) % 2, 1.0, -1.0)
+    X = np.random.default_rng(0).normal(4.0 * y[:, None], 1.0, (40, 3))
+    learner = learner or SVM(0.1)
+    return LinearGame(X, y, X, y, domain="real", learner=learner, defenses=defenses)
+
+
+def test_a_learner_that_predicts_a_column_is_refused_by_name():
+    game = two_heaps(Column())
+    with pytest.raises(ValueError, match=r"learner Column must predict one label .* \(40, 1\)"):
+        game.evaluate(game.X[:1], game.y[:1])
+
+
+@pytest.mark.parametrize(
+    "learner", [OnePassSVM(), PartitionedVote(SGDClassifier(), 2), SGDClassifier()]
+)
+def test_a_generator_seeds_any_learner(learner):
+    game = two_heaps(learner)
+    first, again = (game.evaluate(game.X[:1], game.y[:1], rng=3) for _ in range(2))
+    assert first["none"].test_error == again["none"].test_error
+
+
+class Odd:
+    """A detector that fails in one way."""
+
+    def __init__(self, scores=None):
+        self.scores = scores
+
+    def fit(self, X, y):
+        return self
+
+    def score(self, X, y):
+        return self.scores(len(y))
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [(lambda n: np.full(n, np.nan), "defense 'odd' must score each of 41 points, 41 of its"),
+     (lambda n: np.full(n, "a"), "defense 'odd' failed: ValueError"),
+     (lambda n: 1 / 0, "defense 'odd' failed: ZeroDivisionError"),
+     (lambda n: np.zeros((n, 1)), r"defense 'odd' must score each of 41 points, its")],
+)  # fmt: skip
+def test_what_goes_wrong_in_a_defense_names_it(scores, said):
+    game = two_heaps(defenses=[Odd(scores)])
+    with pytest.raises(ValueError, match=said):
+        game.evaluate(game.X[:1], game.y[:1])
+
+
+def test_fit_of_a_defense_may_return_nothing():
+    class Silent(Odd):
+        def fit(self, X, y):
+            self.centre = X.mean(axis=0)
+
+        def score(self, X, y):
+            return np.linalg.norm(X - self.centre, axis=1)
+
+    game = two_heaps(defenses=[Silent()])
+    far = np.full((1, 3), 1e3)
+    assert game.evaluate(far, game.y[:1])["silent"].poison_removed == 1.0
+    assert not sanitize(Silent(), np.vstack([game.X, far]), np.append(game.y, game.y[:1]))[-1]
+
+
+def test_a_game_against_what_is_no_poison_and_outcomes_of_nothing_are_refused():
+    game = two_heaps()
+    with pytest.raises(TypeError, match="poison must be a PoisonedSet, not tuple"):
+        game.against((game.X, game.y))
+    with pytest.raises(ValueError, match="outcomes must hold 'none'"):
+        game.value({})
+
+
+def test_the_least_anomalous_score_stays_however_low():
+    scores = np.array([-np.inf] * 5 + [1.0] + [1.0, 2.0, 3.0, 4.0, 5.0, np.inf])
+    y = np.array([1.0] * 6 + [-1.0] * 6)
+    kept = keep_mask(scores, y, 0.2)
+    assert kept[:5].all() and not kept[5]
+    assert kept[6:11].all() and not kept[11]
+    assert keep_mask(np.full(4, -np.inf), np.ones(4), 0.5).all()
+
+
+def test_scores_of_pairs_of_classes_are_no_scores_of_classes():
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 4
+    X = rng.normal(np.eye(4)[y] * 5.0, 1.0, (80, 4))
+    pairs = SVC(kernel="linear", decision_function_shape="ovo")
+    game = LinearGame(X, y, X, y, domain="real", learner=pairs, defenses=[LossDefense()])
+    with pytest.raises(ValueError, match=r"each of 4 classes .* SVC have the shape \(81, 6\)"):
+        game.evaluate(X[:1], y[:1])
