@@ -21,7 +21,6 @@ clean points can also raise the error.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -121,10 +120,9 @@ class Adaptive(Settings):
             if best is not None and source.undefended <= search.bound(best):
                 continue
             poison = apart(poison, self.jitter, moving) if self.jitter else poison
-            with _blamed(game):
-                search.offer(poison)
-                tried.append((source, pool.seconds + perf_counter() - begun))
-                best = search.settle()
+            search.offer(poison)
+            tried.append((source, pool.seconds + perf_counter() - begun))
+            best = search.settle()
             if len(tried) == self.tries or search.bound(best) >= enough:
                 break
         outcomes = search.evaluation(best)
@@ -231,13 +229,11 @@ def assess_defense(
     (name,) = known.defenses
     streams = checks.generator(rng).spawn(len(knowing))
     fixed, adaptive = [], []
-    with _blamed(known):
-        clean = known.evaluate(game.X[:0], game.y[:0])
+    clean = known.evaluate(game.X[:0], game.y[:0])
     for attack, stream in zip(knowing, streams, strict=True):
         unaware, aware = stream.spawn(2)
         poison = played(attack.attack, game, unaware).poison
-        with _blamed(known):
-            fixed.append(measured(known, poison.X, poison.y))
+        fixed.append(measured(known, poison.X, poison.y))
         adaptive.append(max(attack(known, aware), fixed[-1], key=lambda found: found.value))
     errors = clean[NONE].test_error, clean[name].test_error
     return DefenseReport(name, *errors, tuple(fixed), tuple(adaptive))
@@ -330,17 +326,3 @@ def _by_one(
     steps = np.where(np.asarray(X[rows, columns]) < domain.upper[columns], 1.0, -1.0)
     moves = sp.csr_array((steps, (rows, columns)), shape=X.shape)
     return sp.csr_array(X + moves) if sp.issparse(X) else X + moves.toarray()
-
-
-@contextmanager
-def _blamed(game: LinearGame) -> Iterator[None]:
-    """What goes wrong in the game's defenses, as one sentence that names them."""
-    try:
-        yield
-    except SolverError:
-        raise
-    except Exception as error:
-        if str(error).startswith("defense "):
-            raise
-        names = " or ".join(map(repr, game.defenses)) or NONE
-        raise ValueError(f"defense {names} failed: {type(error).__name__}: {error}") from error

@@ -1,6 +1,6 @@
 """Learners that defend themselves: by a choice on trusted data, or by discarding."""
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from poisoning.arrays import Matrix
-from poisoning.defenses.detector import as_defense, equipped, examples, sanitize, seeded
+from poisoning.defenses.detector import (
+    as_defense,
+    equipped,
+    examples,
+    predicted,
+    sanitize,
+    seeded,
+)
 from poisoning.defenses.validation import removal_by_validation
 
 
@@ -79,7 +86,7 @@ class TrustedChoice(_Chosen):
         if not isinstance(self.learners, Sequence) or not len(self.learners):
             raise ValueError(f"learners must hold at least one, not {self.learners!r}.")
         models = [seeded(clone(learner)).fit(X, y) for learner in self.learners]
-        errors = [float(np.mean(model.predict(trusted) != y_trusted)) for model in models]
+        errors = [float(np.mean(predicted(model, trusted) != y_trusted)) for model in models]
         self.chosen_ = int(np.argmin(errors))
         self._keep(models[self.chosen_])
         return self
@@ -127,10 +134,6 @@ class ValidatedRemoval(_Chosen):
 
         Raises ``ValueError`` or ``TypeError`` as ``removal_by_validation`` does.
         """
-        if not isinstance(self.removals, Sized):  # a generator would be empty at the next fit
-            raise ValueError(
-                f"removals must be a sequence of fractions, not {self.removals!r:.100}."
-            )
         self.remove_, model = removal_by_validation(
             self.defense, self.learner, X, y, self.removals, self.random_state
         )

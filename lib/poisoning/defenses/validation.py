@@ -5,7 +5,7 @@ and choose the p whose model errs least there. The defender does not know which 
 poison.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,10 @@ def removal_by_validation(
     X, y = examples(X, y)
     if len(y) < ASIDE:
         raise ValueError(f"X must have at least {ASIDE} rows to hold one out, it has {len(y)}.")
-    if isinstance(removals, str) or not len(removals):
-        raise ValueError(f"removals must hold at least one fraction, not {removals!r}.")
+    if isinstance(removals, str) or not isinstance(removals, Sized) or not len(removals):
+        raise ValueError(
+            f"removals must be a sequence of at least one fraction, not {removals!r:.100}."
+        )
     removals = [fraction(p, "removals") for p in removals]
     order, learner = draws.permutation(len(y)), seeded(clone(learner), int(draws.integers(2**31)))
     aside, rest = order[: len(y) // ASIDE], order[len(y) // ASIDE :]

@@ -443,7 +443,10 @@ class AttackedGame:
                 self._kept[id(defense)] = np.logical_and.reduce(parts)
             else:
                 scores = self._scores(name, defense)
-                self._kept[id(defense)] = keep_mask(scores, self.data.y, self.game.remove)
+                keep = keep_mask(scores, self.data.y, self.game.remove)
+                if not keep.any():
+                    raise ValueError(f"defense {name!r} leaves no points: all its scores are ∞.")
+                self._kept[id(defense)] = keep
         return self._kept[id(defense)]
 
     def _scores(self, name: str, defense: Any) -> Float[ndarray, "m"]:

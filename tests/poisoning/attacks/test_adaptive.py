@@ -364,7 +364,7 @@ class Faulty:
     ("fault", "told"),
     [
         ("raises", "defense 'faulty' failed: ZeroDivisionError: no spread"),
-        ("NaN", "defense 'faulty' failed: .* it holds NaN"),
+        ("NaN", "defense 'faulty' must score each of .* NaN"),
         ("short", r"defense 'faulty' must score each of 2\d\d points, its scores have the shape"),
         ("infinite", "defense 'faulty' leaves no points"),
     ],

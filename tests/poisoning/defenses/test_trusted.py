@@ -80,7 +80,9 @@ def test_what_they_cannot_choose_from_is_refused():
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("removals", [(p for p in (0.0, 0.1)), 0.1])
 def test_fractions_that_cannot_be_read_twice_are_refused(removals):
-    with pytest.raises(ValueError, match="removals must be a sequence of fractions, not "):
+    with pytest.raises(
+        ValueError, match="removals must be a sequence of at least one fraction, not "
+    ):
         ValidatedRemoval(po.L2Defense(), po.SVM(), removals).fit(*_data())
 
 

@@ -526,7 +526,10 @@ def test_a_detector_of_ones_own_is_a_defense():
     [
         (lambda X: np.ones(3), "'scripted' must score each of 168 points"),
         (lambda X: np.ones((len(X), 1)), r"shape \(168, 1\)"),
-        (lambda X: np.full(len(X), np.nan), "must score each of 168 points, 168 of its scores are NaN"),
+        (
+            lambda X: np.full(len(X), np.nan),
+            "168 points, 168 of its scores are NaN",
+        ),
     ],
 )
 def test_scores_that_are_none_are_refused(scores, message):
