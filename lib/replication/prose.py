@@ -42,7 +42,6 @@ class ProseError(ValueError):
 def sources() -> list[Path]:
     """The files whose prose holds numbers of ours."""
     notebooks = sorted(paths.NOTEBOOKS.rglob("*.ipynb"))
-    notebooks = sorted(paths.NOTEBOOKS.rglob("*.ipynb"))
     documents = sorted((paths.ROOT / "docs").rglob("*.md"))
     return [paths.ROOT / "README.md", paths.ROOT / "DEVIATIONS.md", *documents, *notebooks]
 

@@ -6,6 +6,7 @@ module.
 """
 
 import dataclasses
+import errno
 import hashlib
 import importlib
 import io
@@ -14,6 +15,7 @@ import math
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -130,7 +132,8 @@ def load_class(name: str, module: str) -> type:
     files below ``lib/``; what is imported already, such as a notebook's own classes, is used.
 
     Raises:
-        RecordError: it is no longer there, is no dataclass, or lies in another module.
+        RecordError: it is no longer there, is no dataclass, or lies in a module that cannot be
+            imported, or in another.
     """
     if module not in sys.modules and not _lies_here(module):
         raise RecordError(f"{module} is no module of this project: no record may import it.")
@@ -140,6 +143,10 @@ def load_class(name: str, module: str) -> type:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise RecordError(f"the class {name} is not in {module} any more.") from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise RecordError(f"{module} cannot be imported ({reason(error)}).") from error
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
         raise RecordError(f"{name} of {module} is no dataclass: no record may make one.")
     return found
@@ -203,19 +210,10 @@ def read(path: Path, find: Callable[[str, str], type] = load_class) -> tuple[dic
     Raises:
         DamagedError: the file holds no record.
         RecordError: a class is gone.
+        OSError: there is no such file, or the system does not give it.
+        MemoryError: what it holds does not fit into memory.
     """
-    about, arrays = _open(path)
-    tree = about.pop("result")
-    try:
-        return about, unpack(tree, arrays, find)
-    except UNREADABLE as error:
-        if isinstance(error, RecordError):
-            raise
-        raise DamagedError(f"{path.name} holds no record of a unit ({reason(error)}).") from error
-
-
-def _open(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
-    try:
+    with _or_damaged(path):
         with zipfile.ZipFile(path) as archive:
             about = json.loads(read_member(archive, "record.json"))
             if not isinstance(about, dict) or "result" not in about:
@@ -223,10 +221,20 @@ def _open(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
             arrays = []
             for number in range(len(archive.namelist()) - 1):
                 arrays.append(read_array(archive, archive.getinfo(f"{number}.npy")))
-            return about, arrays
-    except FileNotFoundError:
+        return about, unpack(about.pop("result"), arrays, find)
+
+
+@contextmanager
+def _or_damaged(path: Path) -> Iterator[None]:
+    """Turn what readers raise on a file that is no record into ``DamagedError``, and only that."""
+    try:
+        yield
+    except (RecordError, MemoryError):
         raise
     except UNREADABLE as error:
+        # The system's own errors have a number; EINVAL is a seek to where a damaged header points.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise DamagedError(f"{path.name} holds no record of a unit ({reason(error)}).") from error
 
 

@@ -197,7 +197,12 @@ def places(key: str) -> tuple[Path, ...]:
 
 
 def find(key: str) -> tuple[dict[str, Any], Any] | None:
-    """The record of a unit and its result; None where there is none that can be read."""
+    """The record of a unit and its result; None where there is none, or it is damaged.
+
+    Raises:
+        OSError: the system does not give a file, which stays where it is.
+        MemoryError: a result does not fit into memory.
+    """
     for file in places(key):
         try:
             return records.read(file, find_class)
@@ -288,11 +293,9 @@ _UNIT_BY_UNIT: dict[str, Any] = {"return_as": "generator_unordered", "batch_size
 
 
 def _has_semaphores() -> bool:
-    """Whether the system has semaphores, which a container may lack; says so where it has none."""
+    """Whether the system has semaphores, which a container may lack."""
     try:
         multiprocessing.get_context("spawn").Semaphore(1)
     except (OSError, ImportError):
-        with stream() as target:
-            print("no semaphores here (/dev/shm): units run one by one", file=target)
         return False
     return True

@@ -1,5 +1,6 @@
 """Units of work: filed once, resumed, the same on every backend, gone with their notebook."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -150,6 +151,44 @@ def test_a_record_is_deleted_only_where_it_is_damaged_and_git_does_not_keep_it(
         patch.delattr(sys.modules[__name__], "OtherCode")
         assert units.find(key) is None
     assert units.find(key)[1] == OtherCode(1.0)
+
+
+@pytest.mark.parametrize(
+    "fault", [OSError(errno.EMFILE, "Too many open files"), PermissionError(errno.EACCES, "no"),
+              MemoryError()],
+)  # fmt: skip
+def test_a_fault_of_the_system_costs_no_finished_unit(fault, own_cache, monkeypatch):
+    log = str(own_cache / "log")
+    _, made = mapped(draw, [{"seed": 1, "log": log}])
+    file = units.unit_file(made.rows[0]["key"])
+    before = file.read_bytes()
+
+    def fails(*_, **__):
+        raise fault
+
+    with monkeypatch.context() as patch, pytest.raises(type(fault)):
+        patch.setattr(records.zipfile, "ZipFile", fails)
+        units.find(file.stem)
+    with monkeypatch.context() as patch, pytest.raises(type(fault)):
+        patch.setattr(records, "unpack", fails)
+        units.find(file.stem)
+    assert file.read_bytes() == before
+    mapped(draw, [{"seed": 1, "log": log}])
+    assert Path(log).read_text().split() == ["1"]
+
+
+@pytest.mark.parametrize("fault", ["raise ValueError", "1 +", "{}['k']"])
+def test_a_module_that_cannot_be_imported_costs_no_finished_unit(fault, own_cache, monkeypatch):
+    monkeypatch.syspath_prepend(str(own_cache))
+    monkeypatch.setattr(records, "_SOURCES", own_cache)
+    (own_cache / "own_result.py").write_text(fault)
+    file = units.unit_file("0" * 32)
+    with monkeypatch.context() as patch:
+        patch.setattr(OtherCode, "__module__", "own_result")
+        records.write(file, {"key": file.stem}, OtherCode(1.0))
+    before = file.read_bytes()
+    assert units.find(file.stem) is None
+    assert file.read_bytes() == before
 
 
 @dataclass
@@ -328,12 +367,7 @@ def test_a_worker_that_is_starting_ends_with_the_process_that_asked(own_cache):
         time.sleep(0.2)
 
 
-def test_without_semaphores_units_run_one_by_one(monkeypatch):
-    monkeypatch.setattr(units, "_has_semaphores", lambda: False)
-    assert mapped(divide, [{"a": 4, "b": 2}], "loky")[0] == [2]
-
-
-def test_missing_semaphores_are_noticed(monkeypatch):
+def test_without_semaphores_units_run_one_by_one_and_that_is_said_once(monkeypatch, own_cache):
     import multiprocessing
 
     class Without:
@@ -341,8 +375,10 @@ def test_missing_semaphores_are_noticed(monkeypatch):
             raise OSError(38, "Function not implemented")
 
     assert units._has_semaphores()
-    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: Without())
-    assert not units._has_semaphores()
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind=None: Without())
+    monkeypatch.setenv(paths.PROGRESS_VARIABLE, str(own_cache / "log.txt"))
+    assert mapped(divide, [{"a": 4, "b": 2}], "loky")[0] == [2]
+    assert (own_cache / "log.txt").read_text().count("no semaphores here") == 1
 
 
 def test_an_error_in_a_unit_reaches_the_caller():
