@@ -51,9 +51,13 @@ def provenance(
 
 
 def tree_state() -> dict[str, Any]:
-    """The commit that is checked out, and whether code or claims differ from it."""
+    """The commit that is checked out, and whether code or claims differ from it.
+
+    Where git cannot tell, the commit is None and the tree counts as dirty.
+    """
+    commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--", ".", *(f":!{name}" for name in _OWN_RECORD))
-    return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(changes)}
+    return {"commit": commit, "dirty": commit is None or changes != ""}
 
 
 @cache
@@ -78,7 +82,7 @@ def _version(name: str) -> str | None:
 def _git(*arguments: str) -> str | None:
     try:
         run = subprocess.run(["git", *arguments], cwd=paths.ROOT, capture_output=True, check=False)
-    except FileNotFoundError:
+    except OSError:
         return None
     return run.stdout.decode("utf-8", "replace").strip() if run.returncode == 0 else None
 

@@ -63,18 +63,15 @@ def run_notebook(name: str, profile: str) -> Path:
 
     Raises:
         ParameterError: a knob of ``params.yaml`` is bad.
-        NotebookError: there is no such notebook, the tree is dirty (profile ``paper``), the
+        NotebookError: there is no such notebook, the tree is dirty or of no commit (``paper``), the
             notebook's parameters are not the knobs of its block, or a cell failed.
     """
     pipeline = Pipeline()
     loaded = pipeline.params[profile]
     source, knobs = _checked(name, loaded, profile)
     needs = pipeline.needs(name)
-    if profile == "paper" and tree_state()["dirty"] and not is_set(ALLOW_DIRTY):
-        raise NotebookError(
-            "the paper profile refuses a tree with uncommitted changes, which nobody could check "
-            f"out again: commit them, or set {ALLOW_DIRTY}=1, which marks the result."
-        )
+    if profile == "paper" and not is_set(ALLOW_DIRTY):
+        _refuse_dirty(tree_state())
     with _alone(f"{profile}-{name}"), staging() as working:
         begun = time.perf_counter()
         with _environment({paths.DATA_VARIABLE: ",".join(needs.data[profile])}):
@@ -90,6 +87,19 @@ def run_notebook(name: str, profile: str) -> Path:
     if profile == "paper":
         keep_small_units(target)
     return target
+
+
+def _refuse_dirty(state: dict[str, Any]) -> None:
+    if state["commit"] is None:
+        raise NotebookError(
+            f"git cannot tell which commit {paths.ROOT} is, and the paper profile records it: "
+            f"install git and run in a clone, or set {ALLOW_DIRTY}=1, which marks the result."
+        )
+    if state["dirty"]:
+        raise NotebookError(
+            "the paper profile refuses a tree with uncommitted changes, which nobody could check "
+            f"out again: commit them, or set {ALLOW_DIRTY}=1, which marks the result."
+        )
 
 
 def compare_units(name: str, profile: str, plan: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from filelock import FileLock
 
 from replication import paths, run, units
+from replication.provenance import tree_state
 from tests.replication.conftest import (
     COMPUTE,
     DRAW,
@@ -131,6 +132,29 @@ def test_the_paper_profile_refuses_a_dirty_tree_and_keeps_small_units(inside, ca
     assert not (inside / ".cache" / "units").exists()
 
 
+@pytest.mark.parametrize("way", ["no git", "no repository", "no commit"])
+def test_the_paper_profile_refuses_a_tree_whose_commit_git_cannot_tell(
+    way, inside, capsys, monkeypatch
+):
+    if way == "no git":
+        monkeypatch.setenv("PATH", str(inside / "nothing"))
+    elif way == "no repository":
+        (inside / ".git").rename(inside / "git")
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(inside.parent))
+    else:
+        shutil.rmtree(inside / ".git")
+        git(inside, "init", "-q")
+    assert tree_state() == {"commit": None, "dirty": True}
+    monkeypatch.setattr(run, "_execute", lambda *_: pytest.fail("it was run"))
+    assert run.main(["toy/one", "--profile", "paper"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: git cannot tell which commit")
+    assert told.count("\n") == 1
+    monkeypatch.setenv(run.ALLOW_DIRTY, "1")
+    with pytest.raises(pytest.fail.Exception, match="it was run"):
+        run.run_notebook("toy/one", "paper")
+
+
 DEAR, MIDDLE, CHEAP = "d" * 32, "b" * 32, "c" * 32
 
 
@@ -153,8 +177,6 @@ def test_what_git_keeps_has_a_limit_and_what_is_dear_stays(inside, monkeypatch):
 
 
 def test_knobs_and_results_do_not_make_a_tree_dirty(inside):
-    from replication.provenance import tree_state
-
     text = (inside / "params.yaml").read_text()
     (inside / "params.yaml").write_text(text.replace("0.1 #", "0.2 #"))
     (inside / "results").mkdir(exist_ok=True)
