@@ -118,6 +118,8 @@ def test_a_bad_table_is_refused_in_one_sentence(name, tmp_path):
         ({"data": ""}, "say which file"),
         ({"data": "/no/such.csv"}, "there is no file"),
         ({"data": "."}, "is no file"),
+        ({"data": "a" * 5000 + ".csv"}, "cannot be read"),
+        ({"data": "a\0b.csv"}, "there is no file"),
         ({"label": ""}, "say which column"),
         ({"minutes": "two"}, "MINUTES"),
         ({"minutes": "0"}, "MINUTES"),
@@ -197,6 +199,42 @@ def test_missing_infinite_and_mixed_entries_become_the_median(tmp_path):
     assert noted(problem, "Missing numbers").endswith(": a, b, c.")
     assert noted(problem, "Infinite").endswith(": b.")
     assert noted(problem, "Entries that are no numbers").endswith(": c.")
+
+
+def of_frame(frame):
+    rows = np.arange(1, N + 1)
+    labels = tables._texts(frame["label"])
+    return features.prepare(tables.Table(frame.drop(columns="label"), labels, rows, N))
+
+
+@pytest.mark.parametrize(
+    "value", [[1, 2], {"a": 1}, np.arange(3), {1, 2}], ids=["list", "dict", "array", "set"]
+)
+def test_columns_of_several_parts_are_left_out_and_that_is_said(value):
+    problem = of_frame(FRAME.assign(nested=[*[value] * (N - 1), None]))
+    assert noted(problem, "Left out, because they hold lists").endswith(": nested.")
+    assert problem.names == ("a", "b", "c")
+
+
+def test_a_label_of_several_parts_is_a_text():
+    problem = of_frame(FRAME.assign(label=[[0, 1], [1, 0]] * (N // 2)))
+    assert set(problem.classes) == {"[0, 1]", "[1, 0]"}
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        ([True, False] * (N // 2), {"category": 2}),
+        (["good old day", "bad old day"] * (N // 2), {"text": 2}),
+        (["x", "y", None] * (N // 3), {"category": 2}),
+        ([1, 2, 7] * (N // 3), {"counts": 1}),
+        (list(pd.date_range("2020-01-01", periods=N, freq="3D")), {"date": 1}),
+    ],
+)
+def test_categories_of_pandas_are_what_their_values_are(values, kinds):
+    """Of a Parquet table, for example."""
+    problem = of_frame(FRAME[["label"]].assign(kind=pd.Categorical(values)))
+    assert problem.kinds == kinds
 
 
 def test_a_hundred_classes_are_one_against_the_rest(tmp_path):

@@ -38,6 +38,7 @@ _BOX = 0.8  # of [0, 1] that a column covers to be bounded by it
 _LARGEST = 1e100  # as in poisoning.checks
 _NOTES = {
     "index": "Left out, because they number the rows: {}.",
+    "nested": "Left out, because they hold lists or other things of several parts: {}.",
     "identifier": "Left out, because they hold names or other texts that hardly repeat: {}.",
     "constant": "Left out, because they hold one value or none: {}.",
     "date": "Dates become days since the earliest: {}.",
@@ -158,8 +159,14 @@ def _classes(labels: ndarray, against: str | None) -> tuple[ndarray, str, str, d
 def _columns(frame: pd.DataFrame, rows: ndarray) -> tuple[list[_Part], list[str]]:
     noted: dict[str, list[str]] = {what: [] for what in _NOTES}
     parts, texts = [], []
+    # pandas' own categories accept no value beside those that they have.
+    own = [name for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype)]
+    frame = frame.astype(dict.fromkeys(own, object))
     for name in frame.columns:
         values = frame[name]
+        if types.is_object_dtype(values) and not values.map(types.is_hashable).all():
+            noted["nested"].append(name)
+            continue
         numbers = _numbers(name, values, noted)
         if numbers is None:
             if _is_text(values):

@@ -5,6 +5,7 @@ Of a long table a uniform sample of rows is kept; a CSV is never in memory as a 
 
 import csv
 import difflib
+import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -54,9 +55,16 @@ def read(path: Path, label: str, rng: np.random.Generator) -> Table:
     Raises:
         DataError: there is no such file or label, or the file cannot be read as its name says.
     """
-    if not path.exists():
-        raise DataError(f"DATA: there is no file {path}: give the path of a table.")
-    if not path.is_file():
+    try:
+        about = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise DataError(f"DATA: there is no file {path}: give the path of a table.") from None
+    except OSError as error:
+        raise DataError(
+            f"DATA: the file {str(path)[:100]!r} cannot be read ({error.strerror}): give the path "
+            "of a table."
+        ) from None
+    if not stat.S_ISREG(about.st_mode):
         raise DataError(f"DATA: {path} is no file: give the path of a table.")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -64,7 +72,7 @@ def read(path: Path, label: str, rng: np.random.Generator) -> Table:
             f"DATA: {path.name} must end in one of {', '.join(_READERS)}, which says how to read "
             "it."
         )
-    if path.stat().st_size == 0:
+    if about.st_size == 0:
         raise DataError(f"DATA: {path.name} is empty: a table needs a header and rows.")
     with _one_sentence(path):
         table = reader(path, label, rng)
@@ -243,7 +251,10 @@ def _texts(labels: pd.Series) -> ndarray:
     """Labels as texts without blanks around them, None where there is none; 1.0 is "1"."""
     if pd.api.types.is_float_dtype(labels) and (labels.dropna() % 1 == 0).all():
         labels = labels.astype("Int64")
-    texts = ["" if pd.isna(label) else str(label).strip() for label in labels]
+    known = labels.notna()
+    texts = [
+        str(label).strip() if there else "" for label, there in zip(labels, known, strict=True)
+    ]
     return np.array([text or None for text in texts], dtype=object)
 
 
