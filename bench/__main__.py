@@ -11,7 +11,7 @@ from tqdm import tqdm
 from bench.entries import ENTRIES
 from bench.rows import merge
 from replication import paths
-from replication.provenance import cpu_model
+from replication.provenance import cpu_model, tree_state
 
 
 def machine() -> dict[str, str | int]:
@@ -42,7 +42,8 @@ def main() -> int:
         with tqdm(desc=entry.NAME, unit="run", file=sys.stderr) as bar:
             record = entry.run(bar)
         # After each entry: a run cut short keeps what it has.
-        merge(target, {entry.NAME: {**record, "machine": machine()}})
+        about = {"machine": machine(), "commit": tree_state()["commit"]}
+        merge(target, {entry.NAME: record | about})
         print(f"{entry.NAME}: {entry.summary(record)}")
     return 0
 

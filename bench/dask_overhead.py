@@ -23,7 +23,6 @@ from tqdm import tqdm
 from replication import cluster, paths
 from replication.cluster import results
 from replication.params import Workers
-from replication.provenance import tree_state
 
 NAME = "replication.dask"
 WORKERS = (1, 2, 4)
@@ -60,7 +59,6 @@ def run(bar: tqdm) -> dict[str, Any]:
         "n": sum(LENGTHS.values()),
         "spread": None,
         "agreement": None,
-        "commit": tree_state()["commit"],
     }
 
 

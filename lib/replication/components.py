@@ -7,16 +7,19 @@ name it. Nothing else can be named: a knob is data, and calls no function that i
 """
 
 import ast
-import importlib
+import importlib.util
 import re
+import site
 import sys
 import sysconfig
 import traceback
 from collections.abc import Collection, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
 from poisoning.defenses.detector import name_of
+from replication import paths
 
 PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(\(.*\))?")
 
@@ -40,11 +43,48 @@ def place(text: str) -> tuple[str, str, dict[str, Any]]:
         if not PATTERN.fullmatch(f"{module}.{name}"):
             raise ValueError
         return module, name, {k.arg: ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise ComponentError(
             f"{text!r} names no class or function: write its path, such as my_attack.Mine(k=3), "
             "with keyword arguments that are literals, or without any."
         ) from None
+
+
+def missing(module: str, name: str) -> str | None:
+    """What a knob names that is not there; None where all is, as far as files tell.
+
+    Nothing is imported, which takes seconds and runs code. So a name counts as there if the file of
+    its module holds the word, or may bind names in other ways.
+    """
+    spec, parts = None, module.split(".")
+    for last in range(len(parts)):
+        part = ".".join(parts[: last + 1])
+        spec = _spec(part, spec)
+        if spec is None:
+            return f"there is no module {part}, installed or below lib/"
+    if not (spec.origin or "").endswith(".py"):
+        return None
+    try:
+        code = Path(spec.origin).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    if re.search(rf"\b{name}\b", code) or any(way in code for way in _BINDS_OTHERWISE):
+        return None
+    return f"there is no class or function {name} in {module}"
+
+
+_BINDS_OTHERWISE = ("import *", "__getattr__", "globals()", "sys.modules", "exec(")
+
+
+def _spec(module: str, package: ModuleSpec | None) -> ModuleSpec | None:
+    """Where a module lies, in its package unless that is None."""
+    if package is not None:
+        return PathFinder.find_spec(module, package.submodule_search_locations or [])
+    try:
+        own = PathFinder.find_spec(module, [str(paths.ROOT / "lib")])
+        return own or importlib.util.find_spec(module)
+    except ValueError:  # of a module such as __main__, which was not found by its name
+        return None
 
 
 def all_made(texts: Sequence[str], taken: Collection[str] = ()) -> dict[str, Any]:
@@ -96,17 +136,22 @@ _WHAT = (
     "name an estimator of an installed package, or a class or a function in a file of your own "
     "below lib/."
 )
-_INSTALLED = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")})
+_INSTALLED = {
+    *(sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")),
+    *site.getsitepackages(), site.getusersitepackages(),
+}  # fmt: skip
 _OURS = ("poisoning", "replication")
 
 
 def _is_component(thing: Any) -> bool:
     """Whether a knob may call it: by where it is defined, not by where it is imported."""
     home = getattr(thing, "__module__", None) or ""
-    file = getattr(sys.modules.get(home), "__file__", None) or ""
-    if not file or file.startswith(_INSTALLED):
-        return isinstance(thing, type) and hasattr(thing, "fit") and hasattr(thing, "get_params")
-    return isinstance(thing, type) or home.partition(".")[0] not in _OURS
+    file = Path(getattr(sys.modules.get(home), "__file__", None) or "")
+    if file.resolve().is_relative_to((paths.ROOT / "lib").resolve()):
+        return isinstance(thing, type) or home.partition(".")[0] not in _OURS
+    if not any(file.is_relative_to(folder) for folder in _INSTALLED):
+        return False
+    return isinstance(thing, type) and hasattr(thing, "fit") and hasattr(thing, "get_params")
 
 
 def _reason(error: Exception) -> str:

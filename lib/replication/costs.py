@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from poisoning.datasets import files
+from poisoning.errors import DataError
 from replication import paths
 from replication.params import PROFILES
 from replication.provenance import tracked_notebooks
@@ -74,16 +75,16 @@ def main(arguments: list[str] | None = None) -> int:
     profile = parser.parse_args(arguments).profile
     try:
         found = costs(profile)
-    except ReadingError as error:
+        if not found:
+            print(f"There are no units of the profile {profile}: `make repro PROFILE={profile}`.")
+            return 1
+        print(table(found))
+        if profile == "paper":
+            text = json.dumps(found, indent=1) + "\n"
+            files.write_text(paths.ROOT / "results" / "costs.json", text)
+    except (ReadingError, DataError) as error:
         print(error, file=sys.stderr)
         return 1
-    if not found:
-        print(f"There are no units of the profile {profile}: `make repro PROFILE={profile}`.")
-        return 1
-    print(table(found))
-    if profile == "paper":
-        text = json.dumps(found, indent=1) + "\n"
-        files.write_text(paths.ROOT / "results" / "costs.json", text)
     return 0
 
 

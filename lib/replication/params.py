@@ -33,7 +33,7 @@ from poisoning import settings
 from poisoning.datasets.sources import registry
 from poisoning.settings import Kind, number, whole
 from replication import paths
-from replication.components import place
+from replication.components import missing, place
 from replication.conditions import Condition
 from replication.contradictions import contradictions
 from replication.conventions import PAIRS
@@ -71,7 +71,10 @@ def _data_set(name: str) -> str:
 
 
 def _component(text: str) -> str:
-    place(text)
+    module, name, _ = place(text)
+    told = missing(module, name)
+    if told:
+        raise PydanticCustomError("component", told)
     return text
 
 
@@ -139,7 +142,7 @@ def knob(kind: str) -> Any:
     """
     try:
         return _knob(ast.parse(kind, mode="eval").body)
-    except (SyntaxError, LookupError, ValueError, AttributeError):
+    except (SyntaxError, LookupError, ValueError, TypeError, AttributeError):
         names = ", ".join(KINDS)
         raise ParameterError(
             f"{kind!r} is no kind of knob: use one of {names}, Literal['a', 'b'], list[…], dict[…],"
@@ -307,10 +310,12 @@ def _declared(file: Path, _: int) -> Declaration:
         ) from None
     for statement in statements:
         match statement:
-            case ast.AnnAssign(target=ast.Name(id=key), annotation=ast.Constant(value=str(kind))):
-                kinds[key], values[key] = kind, ast.literal_eval(statement.value)
-            case ast.Assign(targets=[ast.Name(id="profile")]):
-                values["profile"] = ast.literal_eval(statement.value)
+            case ast.AnnAssign(
+                target=ast.Name(id=key), annotation=ast.Constant(value=str(kind)), value=value
+            ) if _is_literal(value):
+                kinds[key], values[key] = kind, ast.literal_eval(value)
+            case ast.Assign(targets=[ast.Name(id="profile")], value=value) if _is_literal(value):
+                values["profile"] = ast.literal_eval(value)
             case ast.Assert():
                 try:
                     conditions.append(Condition.of(statement))
@@ -326,6 +331,14 @@ def _declared(file: Path, _: int) -> Declaration:
                     'a knob its kind, like `epsilon: "Fraction" = 0.03`.'
                 )
     return Declaration(kinds, values, tuple(conditions))
+
+
+def _is_literal(node: ast.expr | None) -> bool:
+    try:
+        ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 # The whole file -------------------------------------------------------------------------------
@@ -502,6 +515,8 @@ def _sentence(model: type[Params], error: ValidationError, profile: str, file: s
     hint = ""
     if isinstance(value, str) and problem["type"].startswith(("float", "int")):
         hint = ", a number and not text (no quotes)"
+    elif problem["type"] == "component":
+        hint = f", and {problem['msg']}"
     return (
         f"{file}: {name or 'the file'} = {shown(value)} (profile {profile}) is not valid: it must "
         f"be {wanted}{hint}."

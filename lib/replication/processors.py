@@ -21,6 +21,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from poisoning.datasets import files
+from poisoning.errors import DataError
 from replication import paths
 from replication.provenance import machine, tracked_notebooks, tree_state
 from replication.records import TOLERANCE
@@ -147,15 +149,14 @@ def main(arguments: list[str] | None = None) -> int:
         for processor in options.processors:
             try:
                 found = differences(metrics(name, HERE), metrics(name, processor))
-            except ProcessorError as error:
+                about = {"commit": tree_state()["commit"], "cpu": machine()["cpu"]}
+                record.setdefault(name, {})[processor] = found | about
+                text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+                files.write_text(target, text)
+            except (ProcessorError, DataError) as error:
                 print(error, file=sys.stderr)
                 failed = True
                 continue
-            about = {"commit": tree_state()["commit"], "cpu": machine()["cpu"]}
-            record.setdefault(name, {})[processor] = found | about
-            text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-            target.parent.mkdir(exist_ok=True)
-            target.write_text(text, encoding="utf-8")
             print(f"{name} as {processor}: {summary(found)}", flush=True)
             failed = failed or bool(found["beyond"])
     return int(failed)

@@ -14,6 +14,7 @@ from typing import Any
 import nbformat
 
 from poisoning.datasets import files
+from poisoning.errors import DataError
 from replication import paths
 from replication.claims import BENCH, VERDICTS
 from replication.costs import cpu_hours
@@ -381,24 +382,33 @@ def _ratio(value: float | None) -> str:
 
 
 def with_results(text: str, section: str) -> str:
-    """The README with what lies between the two markers replaced."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}"
+    """The README with what lies between the two markers replaced.
+
+    Raises:
+        ReadingError: a marker is missing, stands twice, or the second before the first.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or text.count(BEGIN) + text.count(END) > 2:
+        raise ReadingError(
+            f"README.md must have the lines {BEGIN!r} and {END!r} once each, in this order: "
+            "`git checkout README.md` brings them back."
+        )
+    return f"{before}{BEGIN}\n{section}\n{END}{after}"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Rewrite the pages; print one sentence, return 1 where results cannot be read."""
+    """Rewrite the pages; print one sentence, return 1 where that cannot be done."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
+    readme = paths.ROOT / "README.md"
     try:
-        section = results_section()
         written = pages()
-    except ReadingError as error:
+        text = with_results(readme.read_text(encoding="utf-8"), results_section())
+        for place, page in {readme: text, **written}.items():
+            files.write_text(paths.ROOT / place, page)
+    except (ReadingError, DataError) as error:
         print(error, file=sys.stderr)
         return 1
-    readme = paths.ROOT / "README.md"
-    files.write_text(readme, with_results(readme.read_text(encoding="utf-8"), section))
-    for place, text in written.items():
-        files.write_text(paths.ROOT / place, text)
     return 0
 
 

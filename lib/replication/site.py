@@ -28,6 +28,7 @@ from nbformat import NotebookNode
 
 import poisoning
 from poisoning.datasets import files
+from poisoning.errors import DataError
 from replication import paths, plotting, readme, sliders
 from replication.claims import VERDICTS
 from replication.reading import ReadingError
@@ -210,10 +211,12 @@ def gather(target: Path) -> None:
 
     Raises:
         ReadingError: results, or the README, are not what they should be; one sentence.
+        DataError: the folder cannot be written.
     """
     notebooks = executed()
-    shutil.copytree(paths.ROOT / "docs", target)
-    shutil.copytree(paths.ROOT / "examples", target / "examples")
+    with files.writing(target):
+        shutil.copytree(paths.ROOT / "docs", target)
+        shutil.copytree(paths.ROOT / "examples", target / "examples")
     for page in [*target.glob("*.md"), paths.ROOT / "DEVIATIONS.md"]:
         text = linked(inside(page.read_text(encoding="utf-8")), notebooks)
         files.write_text(target / page.name.replace("DEVIATIONS", "deviations"), text)
@@ -415,6 +418,7 @@ def build(target: Path, work: Path) -> list[str]:
 
     Raises:
         ReadingError: see :func:`gather`.
+        DataError: ``work`` or ``target`` cannot be written.
     """
     shutil.rmtree(work, ignore_errors=True)
     gather(work / "source")
@@ -426,7 +430,8 @@ def build(target: Path, work: Path) -> list[str]:
     if not found:
         shutil.rmtree(work / "html" / ".doctrees")
         shutil.rmtree(target, ignore_errors=True)
-        shutil.move(work / "html", target)
+        with files.writing(target):
+            shutil.move(work / "html", target)
     return found
 
 
@@ -435,7 +440,7 @@ def main(arguments: list[str] | None = None) -> int:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     try:
         found = build(paths.ROOT / "site", paths.cache() / "site")
-    except ReadingError as error:
+    except (ReadingError, DataError) as error:
         found = [str(error)]
     for fault in found:
         print(fault, file=sys.stderr)

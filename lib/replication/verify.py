@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from poisoning.datasets import files
+from poisoning.errors import DataError
 from replication import params, paths, records
 from replication.checking import place
 from replication.provenance import machine, tree_state
@@ -198,11 +199,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{options.adopt}: {compared} units computed anew, all equal; {filed} filed.")
             return 0
         found = verify(options.profile, options.sample, options.seed, options.notebook)
-    except (VerifyError, NotebookError, ReadingError, params.ParameterError) as error:
+        files.write_text(paths.ROOT / "results" / REPORT, json.dumps(found, indent=1) + "\n")
+    except (VerifyError, NotebookError, ReadingError, params.ParameterError, DataError) as error:
         print(error, file=sys.stderr)
         return 1
-    target = paths.ROOT / "results" / REPORT
-    files.write_text(target, json.dumps(found, indent=1) + "\n")
     for line in found["units"]:
         by = "" if line["verdict"] == "equal" else f" by {line['worst']:.2g} at {line['where']}"
         print(f"  {line['notebook']}, {line['label']} {line['index']}: {line['verdict']}{by}")

@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 from tqdm import tqdm
 
+from bench import __main__ as command
 from bench import dask_overhead, growth, hyperparameter_search, to_17pct
 from bench.entries import ENTRIES
 from bench.evaluation import behind_all, errors_from_scratch
@@ -42,6 +43,18 @@ def test_the_entries_have_the_names_that_others_read():
     names = [entry.NAME for entry in ENTRIES]
     assert len(set(names)) == len(names)
     assert set(names) >= CONTRACT
+
+
+def test_every_record_says_its_machine_and_commit(monkeypatch, tmp_path):
+    entry = SimpleNamespace(NAME="any", run=lambda bar: {"ours_s": 1.0}, summary=lambda record: "")
+    monkeypatch.setattr(command, "ENTRIES", (entry,))
+    monkeypatch.setattr(command.paths, "ROOT", tmp_path)
+    monkeypatch.setattr(command, "tree_state", lambda: {"commit": "c" * 40, "dirty": False})
+    monkeypatch.setattr("sys.argv", ["bench"])
+    assert command.main() == 0
+    row = json.loads((tmp_path / "results" / "bench.json").read_text())["any"]
+    assert (row["ours_s"], row["commit"]) == (1.0, "c" * 40)
+    assert row["machine"]["cores"] >= 1
 
 
 def test_a_race_pairs_the_seconds_of_both_sides(monkeypatch):

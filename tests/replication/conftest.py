@@ -1,15 +1,18 @@
 """A small project of the same shape as this one: one toy notebook, git, no data."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from poisoning.datasets import files
 from replication import paths
 
 ROOT = paths.ROOT
@@ -144,3 +147,15 @@ def inside(project, monkeypatch):
     monkeypatch.delenv(paths.RESULTS_VARIABLE, raising=False)
     monkeypatch.setenv(paths.PROGRESS_VARIABLE, os.devnull)
     return project
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that takes no file of ours."""
+
+    @contextmanager
+    def full(path):
+        raise OSError(errno.ENOSPC, "disk full")
+        yield path
+
+    monkeypatch.setattr(files, "replacing", full)

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from replication.components import ComponentError, made, place
+from replication import paths
+from replication.components import ComponentError, made, missing, place
 from replication.schemas import schema
 
 
@@ -21,6 +22,8 @@ def test_a_component_is_made_with_its_arguments():
         ("a.b.C(1)", "names no class or function"),
         ("a.b.C(x=open('f'))", "names no class or function"),
         ("a.b.C(**x)", "names no class or function"),
+        ("a.b.C(x={[1]: 2})", "names no class or function"),
+        ("a.b.C(x={{}})", "names no class or function"),
         ("__import__('os').system('ls')", "names no class or function"),
         ("a b", "names no class or function"),
         ("", "names no class or function"),
@@ -60,6 +63,47 @@ def test_a_knob_calls_nothing_but_components(text, tmp_path, monkeypatch):
     assert not file.exists()
 
 
+def own(code, root, monkeypatch):
+    """A file of the user below ``lib/`` of a project."""
+    (root / "lib").mkdir()
+    (root / "lib" / "my_own.py").write_text(code)
+    monkeypatch.setattr(paths, "ROOT", root)
+    monkeypatch.syspath_prepend(str(root / "lib"))
+    monkeypatch.delitem(sys.modules, "my_own", raising=False)
+
+
+def test_own_code_lies_below_lib(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere.py").write_text("class Mine:\n    def __init__(self): 1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "from elsewhere import Mine\nclass Own: ...\ndef load(): return 1\n"
+    own(code, tmp_path, monkeypatch)
+    for text in ("elsewhere.Mine", "my_own.Mine"):
+        with pytest.raises(ComponentError, match="may not be called; name an estimator"):
+            made(text)
+    assert type(made("my_own.Own")).__module__ == "my_own"
+    assert made("my_own.load") == 1
+    assert made("sklearn.svm.LinearSVC").get_params()["C"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("my_typo.Mine", "there is no module my_typo, installed or below lib/"),
+        ("my_own.part.Mine", "there is no module my_own.part, installed or below lib/"),
+        ("my_own.Mien", "there is no class or function Mien in my_own"),
+        ("my_own.Mine", None),
+        ("sklearn.ensamble.X", "there is no module sklearn.ensamble, installed or below lib/"),
+        ("sklearn.ensemble.NoSuch", "there is no class or function NoSuch in sklearn.ensemble"),
+        ("sklearn.ensemble.IsolationForest", None),
+        ("poisoning.KKT", None),  # imported at first use
+    ],
+)
+def test_what_is_missing_is_known_without_an_import(text, told, tmp_path, monkeypatch):
+    own("class Mine: ...\nraise SystemExit\n", tmp_path, monkeypatch)
+    assert missing(*place(text)[:2]) == told
+    assert "my_own" not in sys.modules
+
+
 @pytest.mark.parametrize(
     ("code", "told"),
     [
@@ -72,9 +116,7 @@ def test_a_knob_calls_nothing_but_components(text, tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_a_fault_in_own_code_is_told_with_its_place(code, told, tmp_path, monkeypatch):
-    (tmp_path / "my_own.py").write_text(code)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "my_own", raising=False)
+    own(code, tmp_path, monkeypatch)
     with pytest.raises(ComponentError) as refusal:
         made("my_own.Mine")
     assert told in str(refusal.value)

@@ -57,3 +57,10 @@ def test_a_damaged_table_is_one_sentence(computed, capsys):
     table.write_text(table.read_text()[:-30])
     assert costs.main([]) == 1
     assert "is no whole table of units" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_is_one_sentence(computed, full_disk, capsys):
+    assert costs.main([]) == 1
+    told = capsys.readouterr().err
+    assert "costs.json cannot be written (disk full)" in told
+    assert told.count("\n") == 1

@@ -56,6 +56,16 @@ def test_the_file_in_the_repository_is_valid(profile):
         ("workers.jobs", 0, "1 to 1024"),
         ("carnerero2023.networks.sensitivity_draws", 3, "must be at most repeats"),
         ("device", "gpu", "auto, cpu or cuda"),
+        (
+            "koh2021.matrix.more_attacks",
+            ["poisoning.KKT", "my_typo.Mine(epsilon=3)"],
+            "there is no module my_typo, installed or below lib/.",
+        ),
+        (
+            "koh2021.matrix.more_defenses",
+            ["sklearn.svm.SVC", "sklearn.ensemble.NoSuchThing"],
+            "there is no class or function NoSuchThing in sklearn.ensemble.",
+        ),
     ],
 )
 def test_a_bad_value_is_refused_in_one_sentence(edited, knob, value, told):
@@ -171,6 +181,10 @@ def test_a_notebook_brings_the_kinds_of_its_knobs(inside):
         ('x: "list[Count" = 1', "no kind of knob"),
         ('x: "set[Count]" = 1', "no kind of knob"),
         ("print(1)", "must give a knob its kind"),
+        ('x: "Count" = print(1)', "must give a knob its kind"),
+        ('x: "Count"', "must give a knob its kind"),
+        ('x: "list[Count, 1]" = {[1]: 2}', "must give a knob its kind"),
+        ('x: "Literal[{[1]: 2}]" = 1', "no kind of knob"),
         ("assert 1 < 2, 'so'", "must compare knobs and say"),
         ('x: "Count" = 1\nassert x < 2', "must compare knobs and say"),
         ('x: "Count" = 1\nassert exit(x), "so"', "must compare knobs and say"),

@@ -44,6 +44,14 @@ def test_other_metrics_are_no_difference_of_rounding():
         processors.differences({"a": metric(0.0)}, {"a": metric(0.0), "b": metric(0.0)})
 
 
+def test_a_disk_that_is_full_is_one_sentence(full_disk, monkeypatch, capsys):
+    monkeypatch.setattr(processors, "metrics", lambda name, processor: {"a": metric(0.5)})
+    assert processors.main(["toy/one", "--as", "sse"]) == 1
+    told = capsys.readouterr().err
+    assert "processors.json cannot be written (disk full)" in told
+    assert told.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_a_notebook_runs_as_on_another_processor_and_what_moves_is_told(project):
     cell = (

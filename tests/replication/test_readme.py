@@ -4,6 +4,7 @@ import re
 import pytest
 
 from replication import paths, readme
+from replication.reading import ReadingError
 from replication.units import COLUMNS, write_table
 
 
@@ -60,6 +61,26 @@ def test_only_the_part_between_the_markers_changes(tmp_path, monkeypatch):
     page = (tmp_path / "results/BENCHMARKS.md").read_text()
     assert "problem (17) | 0.0123 s | cvxpy | 2.5 s | 203× | official |" in page
     assert page.endswith("Without a peer, in `results/bench.json`: `koh2021.growth`.\n")
+
+
+def test_a_disk_that_is_full_is_one_sentence(full_disk, monkeypatch, capsys):
+    monkeypatch.setattr(readme, "results_section", lambda: "new")
+    monkeypatch.setattr(readme, "pages", dict)
+    assert readme.main([]) == 1
+    told = capsys.readouterr().err
+    assert "README.md cannot be written (disk full)" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", readme.BEGIN, readme.END, f"{readme.END}\n{readme.BEGIN}",
+     f"{readme.BEGIN}\n{readme.END}\n{readme.END}", f"{readme.BEGIN}{readme.BEGIN}{readme.END}"],
+)  # fmt: skip
+def test_a_readme_without_its_markers_is_one_sentence(text):
+    with pytest.raises(ReadingError, match=r"must have the lines .* once each") as refused:
+        readme.with_results(text, "new")
+    assert "\n" not in str(refused.value)
 
 
 def test_hours_are_those_of_the_units_on_record(tmp_path, monkeypatch):

@@ -122,6 +122,15 @@ def test_the_data_sets_of_a_claim_are_those_that_its_metrics_begin_with():
     assert site.data_sets(["absolute.slope", "enronic.error"]) == []
 
 
+def test_a_disk_that_is_full_is_one_sentence(full_disk, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(site, "executed", dict)
+    monkeypatch.setattr(paths, "cache", lambda: tmp_path)
+    assert site.main([]) == 1
+    told = capsys.readouterr().err
+    assert "cannot be written (disk full)" in told
+    assert told.count("\n") == 1
+
+
 def test_dead_links_and_pictures_without_text_are_named(tmp_path):
     (tmp_path / "a.html").write_text(
         '<p id="here"><a href="#here">a</a><a href="b.html?q=1#there">a</a>'

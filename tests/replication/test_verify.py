@@ -66,6 +66,14 @@ def test_without_records_there_is_one_sentence(inside, capsys):
     assert told.count("\n") == 1
 
 
+def test_a_disk_that_is_full_is_one_sentence(full_disk, monkeypatch, capsys):
+    monkeypatch.setattr(verify, "verify", lambda *_: {})
+    assert verify.main([]) == 1
+    told = capsys.readouterr().err
+    assert "verify.json cannot be written (disk full)" in told
+    assert told.count("\n") == 1
+
+
 def test_a_refactoring_that_changes_no_number_keeps_its_records(computed, capsys):
     before = rows(computed)
     edit(computed, "return scale * rng.normal(size=3)", "return rng.normal(size=3) * scale")
