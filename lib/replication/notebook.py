@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from matplotlib.figure import Figure
 
 from poisoning.arrays import to_dense
@@ -115,8 +116,7 @@ class Notebook:
                 f"{component!r} must return a Dataset, not {type(found).__name__}."
             )
         self._data[found.name] = found.variant
-        arrays = {"X": to_dense(found.X), "y": np.asarray(found.y)}
-        self._digests[found.name] = content_digest(arrays, None)
+        self._digests[found.name] = _digest_of(found)
         return found
 
     def available(self, name: str) -> bool:
@@ -146,8 +146,17 @@ class Notebook:
         return dict(zip(units, results, strict=True))
 
     def metric(self, name: str, value: float | int | Estimate, n: int = 1) -> None:
-        """Record one number in ``metrics.json``."""
+        """Record one number in ``metrics.json``.
+
+        Raises:
+            ValueError: it, or an end of its interval, is NaN or infinite, which JSON lacks.
+        """
         estimate = value if isinstance(value, Estimate) else Estimate(float(value), None, n)
+        if not np.isfinite([estimate.value, *(estimate.ci95 or ())]).all():
+            raise ValueError(
+                f"the metric {name} must be a finite number, not {estimate.value:g} with the "
+                f"interval {estimate.ci95}: leave it out where there is none."
+            )
         self._metrics[name] = metric_record(estimate)
 
     def estimates(
@@ -155,14 +164,14 @@ class Notebook:
     ) -> pd.DataFrame:
         """Repeats turned into metrics, and a table of means with half the 95 % interval.
 
-        Rows of ``frame`` that agree in the columns ``by`` are repeats of one setting. ``names``
-        gives, for every column to average, how its metric is called: a format of the columns
-        ``by``, such as ``"{data}.{attack}.{defense}.test_error"``, or "" for no metric. The table
-        has the columns ``by``, and for each column averaged its mean and, called "± <column>", the
-        half width.
+        Rows of ``frame`` that agree in the columns ``by`` are repeats of one setting; NaN agrees
+        with NaN. ``names`` gives, for every column to average, how its metric is called: a format
+        of the columns ``by``, such as ``"{data}.{attack}.{defense}.test_error"``, or "" for no
+        metric. The table has the columns ``by``, and for each column averaged its mean and, called
+        "± <column>", the half width.
         """
         rows = []
-        for key, part in frame.groupby(list(by), sort=False):
+        for key, part in frame.groupby(list(by), sort=False, dropna=False):
             row = dict(zip(by, key, strict=True))
             for column, name in names.items():
                 estimate = mean_interval(list(part[column]))
@@ -296,6 +305,23 @@ def _out_of_date(stage: str) -> bool:
     command = [sys.executable, "-m", "dvc", "status", "--json", stage]
     found = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
     return found.returncode == 0 and bool(json.loads(found.stdout))
+
+
+def _digest_of(dataset: Dataset) -> str:
+    """A digest of all numbers of a data set; of sparse ones their parts, as they are stored."""
+    arrays = {}
+    for name in ("X", "X_test"):
+        X = getattr(dataset, name)
+        if sp.issparse(X):
+            rows = sp.csr_array(X)
+            for part in ("data", "indices", "indptr", "shape"):
+                arrays[f"{name}.{part}"] = np.asarray(getattr(rows, part))
+        elif X is not None:
+            arrays[name] = to_dense(X)
+    for name in ("y", "y_test", "tasks"):
+        if getattr(dataset, name) is not None:
+            arrays[name] = np.asarray(getattr(dataset, name))
+    return content_digest(arrays, dataset.vocabulary)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -1,14 +1,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 
-from poisoning.datasets import prepare
+from poisoning.datasets import Dataset, prepare
 from poisoning.errors import DataError
 from poisoning.metrics import Estimate, mean_interval
 from replication import paths, plotting
@@ -208,6 +210,57 @@ def test_data_come_from_the_profiles_source_and_are_recorded(notebook, tmp_path,
     used = json.loads((notebook.folder / "used.json").read_text())
     assert set(used["data"]) == {"enron", "mnist-1-7"}
     assert used["shared"] == {"koh2021/suite": knobs}
+
+
+def own_digests(notebook, monkeypatch, *datasets):
+    found = []
+    for dataset in datasets:
+        monkeypatch.setattr("replication.notebook.made", lambda _, dataset=dataset: dataset)
+        notebook.own("my_data.load")
+        found.append(notebook._digests[dataset.name])
+    return found
+
+
+def test_an_own_data_set_is_recorded_with_its_test_examples(notebook, monkeypatch):
+    X, y = np.eye(4), np.array([1.0, -1.0, 1.0, -1.0])
+    whole = Dataset("mine", "2026", "real", X, y, X, y)
+    others = [
+        replace(whole, X_test=2 * X), replace(whole, y_test=-y), replace(whole, y=-y),
+        replace(whole, X_test=None, y_test=None), replace(whole, X=sp.csr_array(X)),
+    ]  # fmt: skip
+    same = replace(whole, X=X.copy())
+    first, second, *rest = own_digests(notebook, monkeypatch, whole, same, *others)
+    assert first == second
+    assert len({first, *rest}) == 6
+
+
+def test_a_sparse_data_set_of_ones_own_stays_sparse(notebook, monkeypatch):
+    large = sp.csr_array(([1.0], ([0], [1])), shape=(10**6, 10**6))  # dense, 8 TB
+    y = np.ones(10**6)
+    one, other = (Dataset("mine", "2026", "counts", X, y, X, y) for X in (large, 2 * large))
+    first, second = own_digests(notebook, monkeypatch, one, other)
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    "value", [np.nan, np.inf, Estimate(np.nan, None, 1), Estimate(0.5, (-np.inf, 1.0), 2)]
+)
+def test_a_metric_that_json_lacks_is_refused(notebook, value):
+    with pytest.raises(ValueError, match=r"the metric enron\.rate must be a finite number") as told:
+        notebook.metric("enron.rate", value)
+    assert "\n" not in str(told.value)
+    notebook.finish()
+    assert json.loads((notebook.folder / "metrics.json").read_text())["metrics"] == {}
+
+
+def test_repeats_of_a_setting_without_a_value_are_a_row_too(notebook):
+    frame = pd.DataFrame({
+        "data": ["b", "b", "a"], "p": [np.nan, np.nan, 0.5], "error": [0.1, 0.3, 0.2]
+    })  # fmt: skip
+    table = notebook.estimates(frame, ["data", "p"], {"error": "{data}.{p}.error"})
+    assert table["error"].tolist() == pytest.approx([0.2, 0.2])
+    assert table["data"].tolist() == ["b", "a"]
+    assert set(notebook._metrics) == {"b.nan.error", "a.0.5.error"}
 
 
 def test_each_setting_and_repeat_has_its_own_generator(notebook):
