@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication import paths
+from replication import paths, plotting, words
 from replication.audit import features, measuring, report, summary, tables
 from replication.audit.__main__ import audit
 
@@ -56,6 +56,14 @@ def made(problem, findings, tmp_path_factory):
     report.write(folder, about | summary.summarise(problem, findings))
     page = (folder / report.HTML).read_text(encoding="utf-8")
     return folder, page, json.loads((folder / report.JSON).read_text(encoding="utf-8"))
+
+
+def test_attacks_and_defenses_are_called_as_everywhere():
+    defenses = ["no defense", "L2", "slab", "loss", "SVD", "k-NN", "least of 5"]
+    assert list(summary.DEFENSE_NAMES.values()) == defenses
+    assert list(summary.DEFENSE_NAMES)[:-1] == list(plotting.BEHIND)[:6]
+    known = {key: words.ATTACKS.get(key, "none") for key in summary.ATTACK_NAMES}
+    assert known == summary.ATTACK_NAMES
 
 
 class Page(HTMLParser):

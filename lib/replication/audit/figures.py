@@ -91,7 +91,7 @@ def attacked(summary: dict[str, Any]) -> Callable[[Axes], None]:
             bold = defense == NONE
             _line(
                 axes, [row["points"] for row in rows], [row["error"] for row in rows],
-                color=_SERIES[colour], label="no defense" if bold else DEFENSE_NAMES[defense],
+                color=_SERIES[colour], label=DEFENSE_NAMES[defense],
                 marker="o", markersize=6 if bold else 3.5, linewidth=2.6 if bold else 1.3,
             )  # fmt: skip
         points = sorted({row["points"] for row in summary["worst"]})

@@ -17,6 +17,7 @@ from poisoning.games.linear import NONE
 from poisoning.metrics import mean_interval
 from replication.audit.features import Problem
 from replication.audit.measuring import LAMBDAS, PERCENTILE, TEST, Findings, main_points
+from replication.words import ATTACKS, DEFENDERS
 
 SCHEMA = 1
 FIXED, ADAPTIVE = "fixed", "adaptive"
@@ -26,12 +27,10 @@ MIN5 = "min5"
 """The defense that is best against an attack: of the five the one with the least error."""
 
 ATTACK_NAMES = {
-    "flip": "random flips", "alfa": "alfa flips", "kkt": "KKT", "minmax": "min-max",
-    "influence": "influence", NONE: "none",
+    **{key: ATTACKS[key] for key in ("flip", "alfa", "kkt", "minmax", "influence")}, NONE: "none",
 }  # fmt: skip
 DEFENSE_NAMES = {
-    NONE: "None", "l2": "L2", "slab": "Slab", "loss": "Loss", "svd": "SVD", "knn": "k-NN",
-    MIN5: "Best of the five",
+    **{key: DEFENDERS[key] for key in (NONE, *map(name_of, FIVE))}, MIN5: DEFENDERS["min of 5"],
 }  # fmt: skip
 
 
