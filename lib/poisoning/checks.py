@@ -406,3 +406,17 @@ def _converted(values: Any, name: str) -> ndarray:
     with np.errstate(over="ignore"):  # of long doubles; what becomes infinite is refused
         # Writable too: a kernel would be compiled anew for a read-only array, for seconds.
         return np.require(array, np.float64, ["C", "W"])
+
+
+def predicted(model: Any, X: Any) -> ndarray:
+    """The label that a model gives to every row of ``X`` (n, d): (n,).
+
+    Raises ``ValueError`` if it does not predict one label for each.
+    """
+    labels = np.asarray(model.predict(X))
+    if labels.shape != (X.shape[0],):
+        raise ValueError(
+            f"learner {type(model).__name__} must predict one label for each of {X.shape[0]} rows, "
+            f"its predictions have the shape {labels.shape}."
+        )
+    return labels

@@ -23,7 +23,6 @@ from sklearn.utils.validation import (
 
 from poisoning import checks
 from poisoning.arrays import Matrix
-from poisoning.defenses.detector import predicted
 from poisoning.models.linear import LinearModel
 from poisoning.models.logistic import train_logistic
 from poisoning.models.multiclass_svm import MulticlassModel, train_multiclass_svm
@@ -282,7 +281,11 @@ class PartitionedVote(ClassifierMixin, BaseEstimator):
         votes = np.zeros((X.shape[0], len(self.classes_)), dtype=np.int64)
         for model in self.models_:
             # A copy, since a learner may change what it is given.
-            said = predicted(model, X.copy()) if hasattr(model, "predict") else np.array([model])
+            said = (
+                checks.predicted(model, X.copy())
+                if hasattr(model, "predict")
+                else np.array([model])
+            )
             votes += said[:, None] == self.classes_
         return votes
 

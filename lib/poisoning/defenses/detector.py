@@ -136,20 +136,6 @@ def seeded(estimator: Any, seed: Any = None) -> Any:
     return estimator
 
 
-def predicted(model: Any, X: Matrix) -> Shaped[ndarray, "n"]:
-    """The label that a model gives to every row of ``X`` (n, d).
-
-    Raises ``ValueError`` if it does not predict one label for each.
-    """
-    labels = np.asarray(model.predict(X))
-    if labels.shape != (X.shape[0],):
-        raise ValueError(
-            f"learner {type(model).__name__} must predict one label for each of {X.shape[0]} rows, "
-            f"its predictions have the shape {labels.shape}."
-        )
-    return labels
-
-
 def scored(defense: Any, X: Matrix, y: Shaped[ndarray, "n"]) -> Any:
     """Scores of all points by a defense fitted to the same ones; ``fit`` may return nothing."""
     fitted = defense.fit(X, y)

@@ -10,11 +10,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from poisoning.arrays import Matrix
+from poisoning.checks import predicted
 from poisoning.defenses.detector import (
     as_defense,
     equipped,
     examples,
-    predicted,
     sanitize,
     seeded,
 )

@@ -14,14 +14,13 @@ from numpy import ndarray
 from sklearn.base import clone
 
 from poisoning.arrays import Matrix
-from poisoning.checks import fraction, generator
+from poisoning.checks import fraction, generator, predicted
 from poisoning.defenses.detector import (
     Defense,
     as_defense,
     equipped,
     examples,
     keep_mask,
-    predicted,
     scored,
     seeded,
 )

@@ -26,7 +26,6 @@ from poisoning.defenses.detector import (
     equipped,
     keep_mask,
     name_of,
-    predicted,
     scored,
     scores_added,
     seeded,
@@ -425,7 +424,7 @@ class AttackedGame:
 
     def _test_error(self, model: Any) -> float:
         # A copy, since a learner may change what it is given.
-        return float(np.mean(predicted(model, self.game.X_test.copy()) != self.game.y_test))
+        return float(np.mean(checks.predicted(model, self.game.X_test.copy()) != self.game.y_test))
 
     def keep(self, name: str) -> Bool[ndarray, "m"]:
         """The points that a defense keeps."""
