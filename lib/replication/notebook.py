@@ -108,13 +108,21 @@ class Notebook:
         """The data set that a function returns, whose path is given by a knob.
 
         Raises:
-            ComponentError: there is no such function, or it returns something else.
+            ComponentError: there is no such function, or it returns something else, or examples and
+                targets that differ in number.
         """
         found = made(component)
         if not isinstance(found, Dataset):
             raise ComponentError(
                 f"{component!r} must return a Dataset, not {type(found).__name__}."
             )
+        for X, y, of in ((found.X, found.y, ""), (found.X_test, found.y_test, "_test")):
+            rows, targets = (0 if part is None else part.shape[0] for part in (X, y))
+            if rows != targets:
+                raise ComponentError(
+                    f"{component!r} must return as many targets as examples: X{of} has {rows} rows "
+                    f"and y{of} {targets}."
+                )
         self._data[found.name] = found.variant
         self._digests[found.name] = _digest_of(found)
         return found

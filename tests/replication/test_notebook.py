@@ -14,6 +14,7 @@ from poisoning.datasets import Dataset, prepare
 from poisoning.errors import DataError
 from poisoning.metrics import Estimate, mean_interval
 from replication import paths, plotting
+from replication.components import ComponentError
 from replication.notebook import Notebook, _out_of_date
 from replication.provenance import provenance
 
@@ -232,6 +233,21 @@ def test_an_own_data_set_is_recorded_with_its_test_examples(notebook, monkeypatc
     first, second, *rest = own_digests(notebook, monkeypatch, whole, same, *others)
     assert first == second
     assert len({first, *rest}) == 6
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"y": np.ones(3)}, "X has 4 rows and y 3"),
+        ({"y_test": np.ones(5)}, "X_test has 4 rows and y_test 5"),
+        ({"y_test": None}, "X_test has 4 rows and y_test 0"),
+    ],
+)
+def test_an_own_data_set_has_as_many_targets_as_examples(notebook, monkeypatch, wrong, told):
+    whole = Dataset("mine", "2026", "real", np.eye(4), np.ones(4), np.eye(4), np.ones(4))
+    with pytest.raises(ComponentError, match=f"as many targets as examples: {told}."):
+        own_digests(notebook, monkeypatch, replace(whole, **wrong))
+    assert notebook._data == {}
 
 
 def test_a_sparse_data_set_of_ones_own_stays_sparse(notebook, monkeypatch):
