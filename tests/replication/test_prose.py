@@ -72,10 +72,6 @@ def test_of_a_notebook_only_prose_changes(tmp_path):
     assert found[1] == cells[1]
 
 
-def test_every_file_is_read_once():
-    assert len(set(prose.sources())) == len(prose.sources())
-
-
 def test_numbers_in_prose_are_those_of_the_results():
     for file in prose.sources():
         assert prose.rewritten(file, prose.of_paper) == file.read_text(encoding="utf-8"), file
