@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from poisoning import checks
 from poisoning.datasets import store
 from poisoning.datasets.download import fetched
 from poisoning.datasets.parse import parse_checked
@@ -16,9 +17,11 @@ def prepare(name: str, origin: Literal["real", "standin"], data: Path = DATA) ->
     The bytes written depend on the content alone: two runs give identical folders.
 
     Raises:
-        DataError: the files were not fetched, were altered since, or hold other content than they
-            should; or the disk cannot be written.
+        ValueError: ``origin`` is neither real nor standin.
+        DataError: there is no such data set; or its files were not fetched, were altered since, or
+            hold other content than they should; or the disk cannot be written.
     """
+    checks.one_of(origin, "origin", ("real", "standin"))
     entry = source(name)
     if origin == "standin":
         standin = STANDINS[name]

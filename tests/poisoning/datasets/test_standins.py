@@ -1,5 +1,8 @@
 """Stand-ins are fixed, of the same kind as the real sets, and worth attacking."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -31,6 +34,19 @@ def test_two_preparations_are_identical_and_say_what_they_are(tmp_path, name):
     assert manifests[0]["variant"] == "standin"
     assert manifests[0]["source"] == "standin"
     assert manifests[0]["note"] == STANDINS[name].description
+
+
+@pytest.mark.parametrize("origin", ["stand-in", "", None])
+def test_an_unknown_origin_is_refused_by_name(origin, tmp_path):
+    """In another process: here, type hints are enforced."""
+    code = (
+        "from pathlib import Path\nfrom poisoning.datasets import prepare\n"
+        f"try: prepare('enron', {origin!r}, Path({str(tmp_path)!r}))\n"
+        "except ValueError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"origin must be one of real, standin, not {origin!r}.\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_domains(prepared):
