@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from poisoning import checks
 from poisoning.arrays import Matrix
 
 Domain: TypeAlias = Literal["counts", "box01", "nonnegative", "real"]
@@ -52,15 +53,15 @@ class Split:
     y_test: TestTargets
 
 
-def split(dataset: Dataset, rng: np.random.Generator, test_fraction: float = 0.2) -> Split:
+def split(dataset: Dataset, rng: int | np.random.Generator, test_fraction: float = 0.2) -> Split:
     """The official split, or ⌊(1 − f)n⌋ random rows to train on and the others to test on.
 
-    Koh et al. 2021 (Table 1) split Enron 80/20: 4,137 training and 1,035 test mails. ``rng`` is
-    left untouched by a data set that has an official split.
+    Koh et al. 2021 (Table 1) split Enron 80/20: 4,137 training and 1,035 test mails. ``rng``, a
+    seed or a generator, is left untouched by a data set that has an official split.
 
     Raises:
-        ValueError: ``test_fraction`` is not between 0 and 1, or the set has several tasks, whose
-            examples have to be split task by task.
+        ValueError: ``test_fraction`` is not between 0 and 1 or leaves no row to train on, or the
+            set has several tasks, whose examples have to be split task by task.
     """
     if dataset.X_test is not None:
         return Split(dataset.X, dataset.y, dataset.X_test, dataset.y_test)
@@ -69,9 +70,13 @@ def split(dataset: Dataset, rng: np.random.Generator, test_fraction: float = 0.2
     if not 0.0 < test_fraction < 1.0:
         raise ValueError(f"test_fraction must lie between 0 and 1, not be {test_fraction}.")
     n = len(dataset.y)
-    order = rng.permutation(n)
     # 0.8 · 10 may be computed as 7.999…; adding 1e-9 keeps the floor right.
     n_train = int((1.0 - test_fraction) * n + 1e-9)
+    if not 0 < n_train < n:
+        raise ValueError(
+            f"test_fraction = {test_fraction} leaves {n_train} of {n} rows to train on."
+        )
+    order = checks.generator(rng).permutation(n)
     train, test = order[:n_train], order[n_train:]
     return Split(dataset.X[train], dataset.y[train], dataset.X[test], dataset.y[test])
 

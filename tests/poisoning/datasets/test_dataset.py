@@ -17,7 +17,7 @@ def numbered(n: int, **fields) -> Dataset:
 
 
 @settings(derandomize=True, max_examples=40)
-@given(n=st.integers(2, 300), fraction=st.floats(0.05, 0.95), seed=st.integers(0, 10))
+@given(n=st.integers(20, 300), fraction=st.floats(0.05, 0.95), seed=st.integers(0, 10))
 def test_a_split_is_a_partition(n, fraction, seed):
     parts = split(numbered(n), np.random.default_rng(seed), fraction)
     assert np.array_equal(parts.X[:, 0], parts.y)
@@ -40,6 +40,15 @@ def test_a_seed_decides_the_split():
     first, again, other = (split(numbered(50), np.random.default_rng(s)) for s in (1, 1, 2))
     assert np.array_equal(first.y, again.y)
     assert not np.array_equal(first.y, other.y)
+
+
+def test_a_split_takes_a_seed_and_leaves_rows_on_both_sides():
+    four = numbered(4)
+    one = split(four, 3, 0.5)
+    other = split(four, np.random.default_rng(3), 0.5)
+    np.testing.assert_array_equal(one.X, other.X)
+    with pytest.raises(ValueError, match=r"test_fraction = 0.9 leaves 0 of 4 rows to train on"):
+        split(four, 3, 0.9)
 
 
 def test_a_split_of_a_sparse_set_stays_sparse():
