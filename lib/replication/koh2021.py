@@ -1,6 +1,6 @@
 """What the notebooks of Koh et al. 2021 share: the paper's constants, attacks, and games."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from poisoning.attacks.label_flips import Alfa, RandomFlips
 from poisoning.attacks.min_max import MinMax
 from poisoning.attacks.min_max_multiclass import MulticlassPoison, refined_attacks
 from poisoning.attacks.poisoned_set import PoisonedSet
+from poisoning.attacks.selection import Tried
 from poisoning.datasets import Dataset, split
 from poisoning.defenses import FIVE
 from poisoning.defenses.detector import name_of
@@ -132,7 +133,22 @@ def attack_on_split(
             f"{type(attack).__name__} returned a {type(found).__name__}, not an Attacked: end it "
             "with po.measured(game, points, labels)."
         )
-    return found
+    return _bare(found)
+
+
+def _bare(found: Attacked) -> Attacked:
+    """Without what no notebook reads, nine tenths of a record.
+
+    The models behind defenses, and what the candidates came from that did not win.
+    """
+    outcomes = {
+        name: one if name == NONE else replace(one, model=None)
+        for name, one in found.outcomes.items()
+    }
+    history = tuple(
+        replace(one, source=None) if isinstance(one, Tried) else one for one in found.history
+    )
+    return replace(found, outcomes=outcomes, history=history)
 
 
 def attack_on_one_defense(

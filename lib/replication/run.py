@@ -38,7 +38,7 @@ from replication import params, paths
 from replication.provenance import provenance, tree_state
 from replication.reading import ReadingError, is_set
 from replication.stages import Needs, Pipeline
-from replication.units import KEPT_IN_ALL, SMALL, TABLE, cache_size, read_table, unit_file
+from replication.units import DEAR, KEPT_IN_ALL, SMALL, TABLE, cache_size, read_table, unit_file
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 KERNEL_START_SECONDS = 120
@@ -343,7 +343,8 @@ def keep_small_units(target: Path) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     for row in read_table(target):
         file, copy = unit_file(row["key"]), kept / f"{row['key']}.npz"
-        if not copy.is_file() and file.is_file() and file.stat().st_size <= SMALL:
+        largest = max(SMALL, DEAR * row["cpu_seconds"])
+        if not copy.is_file() and file.is_file() and file.stat().st_size <= largest:
             with files.replacing(copy) as part:
                 shutil.copyfile(file, part)
     folders = {table.parent for table in kept.parent.glob(f"*/*/{TABLE}")}
