@@ -86,8 +86,10 @@ def test_a_notebooks_summary_has_its_claims_its_picture_and_how_to_run_it():
     rows = readme.scorecard_rows()
     run = {
         "commit": "0123456789ab",
+        "dirty": False,
         "cpu_hours": 1.25,
-        "command": "dvc repro koh2021-attacks@paper",
+        "changed": None,
+        "command": "dvc repro --force koh2021-attacks@paper",
     }
     text = site.summary("koh2021/attacks", rows, run)
     own = [row for row in rows if "koh2021/attacks" in row["notebooks"]]
@@ -98,7 +100,9 @@ def test_a_notebooks_summary_has_its_claims_its_picture_and_how_to_run_it():
     assert "](figures/figure-3-enron.png)" in text
     replicated = sum(row["verdict"] == "replicated" for row in own)
     assert f"{replicated} replicated, " in text
-    assert "Commit 0123456789ab, 1.25 CPU hours; `dvc repro koh2021-attacks@paper`" in text
+    assert (
+        "commit 0123456789ab in 1.25 CPU hours. `dvc repro --force koh2021-attacks@paper`" in text
+    )
     alone = site.summary("koh2021/attacks", [], run | {"cpu_hours": None})
     assert "claim" not in alone and "CPU hours" not in alone
 
