@@ -212,8 +212,11 @@ def benchmarks_page() -> str:
     return "\n".join(parts) + "\n"
 
 
-def section_page(folder: Path) -> str:
-    """What a code host shows with a notebook's results: its verdicts, pictures and links."""
+def section_page(folder: Path, rows: list[dict[str, Any]]) -> str:
+    """What a code host shows with a notebook's results: its verdicts, pictures and links.
+
+    ``rows`` are the scorecard's.
+    """
     name = "/".join(folder.parts[-2:])
     paper, section = name.split("/")
     notebook = nbformat.read(folder / f"{section}.ipynb", 4)
@@ -221,7 +224,7 @@ def section_page(folder: Path) -> str:
     said = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     others = sorted(set(NAMED.findall(said)) - {name})
     found = [other for other in others if (folder.parents[1] / other / "metrics.json").is_file()]
-    rows = [row for row in scorecard_rows() if name in row["notebooks"]]
+    rows = [row for row in rows if name in row["notebooks"]]
     counts = Counter(row["verdict"] for row in rows)
     links = [
         f"[the notebook, executed]({section}.ipynb)",
@@ -232,14 +235,23 @@ def section_page(folder: Path) -> str:
     ]
     parts = [f"<!-- {WRITTEN} -->", title, "", _beginning(text), ""]
     parts += [f"Read on: {', '.join(links)}.", ""]
-    for picture, caption in GALLERY.get(paper, ()):
-        if picture.startswith(f"{section}/"):
-            parts += [f"![{caption}]({picture.partition('/')[2]})", f"*{caption}*", ""]
+    for picture, caption in pictures_of(name):
+        parts += [f"![{caption}]({picture})", f"*{caption}*", ""]
     if rows:
         parts += [", ".join(f"{counts[v]} {v}" for v in VERDICTS if v in counts) + ":", ""]
         parts += [*_claims(rows), ""]
     parts += [told(run_of(folder))]
     return "\n".join(parts) + "\n"
+
+
+def pictures_of(name: str) -> list[tuple[str, str]]:
+    """The gallery's pictures of a notebook, below the folder of its results, with captions."""
+    paper, section = name.split("/")
+    return [
+        (place.partition("/")[2], caption)
+        for place, caption in GALLERY.get(paper, ())
+        if place.startswith(f"{section}/")
+    ]
 
 
 def _beginning(text: str) -> str:
@@ -296,9 +308,10 @@ def pages() -> dict[str, str]:
         "results/paper/SCORECARD.md": scorecard_page(),
         "results/BENCHMARKS.md": benchmarks_page(),
     }
+    rows = scorecard_rows()
     for folder in _folders():
         place = (folder / "README.md").relative_to(paths.ROOT).as_posix()
-        found[place] = section_page(folder)
+        found[place] = section_page(folder, rows)
     return found
 
 

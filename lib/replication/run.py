@@ -334,7 +334,7 @@ def _replace(folder: Path, target: Path) -> None:
 
 
 def keep_small_units(target: Path) -> None:
-    """Copy a paper result's small units to where git keeps them; drop those that no result has.
+    """Copy a paper result's small and dear units to where git keeps them; drop what no result has.
 
     Where all take more than :data:`KEPT_IN_ALL` bytes, those with the least computing time per byte
     are dropped.

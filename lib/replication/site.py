@@ -145,11 +145,9 @@ def summary(name: str, rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
     ``rows`` are the scorecard's, ``run`` is as from :func:`replication.readme.run_of`.
     """
     own = [row for row in rows if name in row["notebooks"]]
-    paper, section = name.split("/")
+    paper = name.partition("/")[0]
     found = _found(own)
-    pictures = [(place.partition("/")[2], caption)
-                for place, caption in readme.GALLERY.get(paper, ())
-                if place.startswith(f"{section}/")]  # fmt: skip
+    pictures = readme.pictures_of(name)
     return (
         _templates()
         .get_template("summary.md")

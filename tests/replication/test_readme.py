@@ -121,7 +121,7 @@ def test_quantities_carry_their_unit():
 
 def test_the_page_of_a_notebook_leads_to_what_belongs_to_it():
     folder = paths.ROOT / "results" / "paper" / "koh2021" / "attacks"
-    page = readme.section_page(folder)
+    page = readme.section_page(folder, readme.scorecard_rows())
     assert "# Three attacks against five defenses" in page
     places = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page)
     assert {"attacks.ipynb", "figures/figure-3-enron.png", "../../koh2021/kkt/README.md"} <= {
@@ -135,7 +135,8 @@ def test_the_page_of_a_notebook_leads_to_what_belongs_to_it():
 def test_the_deviations_of_every_paper_are_found():
     lines = (paths.ROOT / "DEVIATIONS.md").read_text().splitlines()
     assert [f"## {said}" for said in readme.DEVIATIONS.values() if f"## {said}" not in lines] == []
-    page = readme.section_page(paths.ROOT / "results" / "paper" / "koh2021" / "attacks")
+    folder = paths.ROOT / "results" / "paper" / "koh2021" / "attacks"
+    page = readme.section_page(folder, readme.scorecard_rows())
     assert "DEVIATIONS.md#koh-steinhardt--liang-2021)" in page
 
 

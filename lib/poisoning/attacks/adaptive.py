@@ -65,9 +65,9 @@ class Adaptive(Settings):
     Against one known defense, play ``game.with_defenses([defense])``. ``attack`` is any attack on a
     :class:`~poisoning.games.linear.LinearGame`; its settings ``radius_percentile`` and
     ``slab_percentile``, where it is a dataclass and has them, take the values ``percentiles``
-    beside its own. The time
-    is that of playing the attack so often, and of measuring ``tries`` candidates behind the
-    defenses. For KKT and min-max a coarse grid of decoys does nearly as much as the full one.
+    beside its own. The time is that of playing the attack so often, and of measuring ``tries``
+    candidates behind the defenses. For KKT and min-max a coarse grid of decoys does nearly as much
+    as the full one.
     """
 
     attack: Attack

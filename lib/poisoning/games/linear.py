@@ -206,8 +206,8 @@ class LinearGame:
         ``poison`` has points ``X`` (r, d) and labels ``y`` (r,), as a
         :class:`~poisoning.attacks.poisoned_set.PoisonedSet` has.
 
-        Raises ``ValueError`` or ``TypeError`` as :meth:`evaluate` does, ``AttributeError`` for
-        poison without ``X`` and ``y``.
+        Raises ``ValueError`` or ``TypeError`` as :meth:`evaluate` does, ``TypeError`` for poison
+        without ``X`` and ``y``.
         """
         if not (hasattr(poison, "X") and hasattr(poison, "y")):
             raise TypeError(f"poison must be a PoisonedSet, not {type(poison).__name__}.")
