@@ -58,11 +58,13 @@ class KNNDefense:
         """
         products = fitted(self, "products_")
         X, y = examples(X, y, columns=products.columns)
-        return self._distance(self._nearest(products.like(X), products), len(products.norms))
+        points = len(products.norms)
+        return self._distance(self._nearest(products.like(X), products, points), points)
 
     def score_added(self, data: PoisonedData) -> Float[ndarray, "n"]:
         """The scores of clean data and poison, from the distances among clean points."""
-        best = self._clean_nearest(data.clean)
+        points = len(data.y)
+        best = self._clean_nearest(data.clean, points)
         if data.X_poison.shape[0]:
             P, copies, which = data.distinct
             products = self._clean_products(data.clean)
@@ -78,7 +80,7 @@ class KNNDefense:
             merge_smallest(np.ascontiguousarray(cross.T), norms, clean_norms, once, of_poison)
             merge_smallest(inner, norms, norms, copies, of_poison)
             best = np.vstack([best, of_poison[which]])
-        return self._distance(best, len(data.y))
+        return self._distance(best, points)
 
     def _clean_products(self, clean: CleanData) -> InnerProducts:
         def find() -> InnerProducts:
@@ -87,15 +89,19 @@ class KNNDefense:
 
         return clean.remember("centred products", find)
 
-    def _clean_nearest(self, clean: CleanData) -> Float[ndarray, "n w"]:
+    def _clean_nearest(self, clean: CleanData, points: int) -> Float[ndarray, "n w"]:
         """Squared distances of each clean point to itself and its nearest clean neighbours."""
         return clean.remember(
-            ("knn", self.k), lambda: self._nearest(clean.X, self._clean_products(clean))
+            ("knn", min(self.k, points - 1)),
+            lambda: self._nearest(clean.X, self._clean_products(clean), points),
         )
 
-    def _nearest(self, X: Matrix, products: InnerProducts) -> Float[ndarray, "n w"]:
-        """Squared distances of each row of ``X`` to the nearest k + 1 of β, ascending."""
-        best = np.full((X.shape[0], self.k + 1), np.inf)
+    def _nearest(self, X: Matrix, products: InnerProducts, points: int) -> Float[ndarray, "n w"]:
+        """Squared distances of each row of ``X`` to the nearest k + 1 of β, ascending.
+
+        No wider than the number of ``points`` of β, however large k is.
+        """
+        best = np.full((X.shape[0], min(self.k + 1, points)), np.inf)
         norms, once = products.squares(X), np.ones(len(products.norms), dtype=np.int64)
         for first in range(0, X.shape[0], _BLOCK):
             now = slice(first, first + _BLOCK)

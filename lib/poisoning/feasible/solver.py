@@ -359,7 +359,7 @@ class _Dual:
         x = np.empty_like(self.c)
         multipliers, value, violation, evaluations = maximise(
             self.constraints.G, self.c, self.g, self.s, domain.lower, domain.upper, domain.integer,
-            sigma, x0, tuple(map(tuple, y.tolist())), self.constraints.below,
+            sigma, x0, (tuple(y[0].tolist()), tuple(y[-1].tolist())), self.constraints.below,
             self.constraints.above, self.constraints.scales, ridge, ceiling, _FEASIBILITY, _PASSES,
             x, self.residual,
         )  # fmt: skip
@@ -369,4 +369,4 @@ class _Dual:
                 f"{self.name} problem: the feasible set is empty (its dual exceeds {ceiling:.1e}, "
                 "the most the objective can be); widen the radius, slab or cap"
             )
-        return _Step(x, np.array(multipliers), value, violation)
+        return _Step(x, np.array(multipliers)[: len(y)], value, violation)

@@ -65,15 +65,15 @@ def evaluate(
 ):
     """The dual function at multipliers ``y``; its value is returned.
 
-    ``y`` is a tuple of K ≤ 2 tuples of m numbers, so that the compiler knows K and m. ``G``
-    (d, K, m) holds −2μ in column 0, then the rows; ``c``, ``x0``, ``x`` are (K, d), ``below`` and
-    ``above`` (K, m) what Σf(x) − 2μ·x and the rows' products may range between. Written: the
-    minimiser ``x``, the residual ``w`` (d; its old value is the first guess), the ``gradient``
-    (K, m), 0 where it points out of the domain of a multiplier, and ``hessian`` (Km, Km), minus a
-    generalised second derivative.
+    ``y`` is two tuples of m numbers, so that the compiler knows m; with one class the second is
+    not read, and both numbers of classes share one compilation. ``G`` (d, K, m) holds −2μ in
+    column 0, then the rows; ``c``, ``x0``, ``x`` are (K, d), ``below`` and ``above`` (K, m) what
+    Σf(x) − 2μ·x and the rows' products may range between. Written: the minimiser ``x``, the
+    residual ``w`` (d; its old value is the first guess), the ``gradient`` (K, m), 0 where it
+    points out of the domain of a multiplier, and ``hessian`` (Km, Km), minus a generalised second
+    derivative.
     """
-    d = G.shape[0]
-    K, m = len(y), len(y[0])
+    d, K, m = G.shape[0], G.shape[1], len(y[0])
     two = K == 2
     last = K - 1  # with one class, "the other" is that class again, with weight and point 0
     inverse = 1.0 / sigma
@@ -229,7 +229,7 @@ def maximise(
     G, c, g, s, lower, upper, integer, sigma, x0, y, below, above, scales, ridge, ceiling,
     feasibility, passes, x, w,
 ):  # fmt: skip
-    """Semismooth Newton on the dual function from the multipliers ``y``, a tuple of tuples.
+    """Semismooth Newton on the dual function from the multipliers ``y``, two tuples.
 
     Arguments as for :func:`evaluate`. It ends when no constraint, divided by its ``scales``
     (K, m), is exceeded by more than ``feasibility``, after ``passes`` evaluations, when no step
@@ -237,7 +237,7 @@ def maximise(
     scaled Hessian. Returned: the multipliers, the dual's value, the largest relative excess, the
     number of evaluations; written: ``x``, ``w``.
     """
-    K, m = len(y), len(y[0])
+    K, m = G.shape[1], len(y[0])
     gradient, hessian = np.empty((K, m)), np.empty((K * m, K * m))
     value = evaluate(
         G, c, g, s, lower, upper, integer, sigma, x0, y, below, above, x, w, gradient, hessian

@@ -195,6 +195,16 @@ def test_knn_of_few_points_scores_by_the_farthest_and_discards_no_more_than_aske
         assert np.sum(~sanitize(KNNDefense(5), X, y, remove)) <= int(remove * n + 1e-9)
 
 
+def test_knn_of_more_neighbours_than_points_asks_for_no_more_memory_than_the_points_need():
+    clean, poison = np.random.default_rng(2).normal(size=(2, 8, 3))
+    X, y = np.vstack([clean, poison]), np.ones(16)
+    farthest = np.linalg.norm(X[:, None] - X[None], axis=2).max(axis=1)
+    huge = KNNDefense(10**12)
+    assert np.allclose(huge.fit(X, y).score(X, y), farthest)
+    added = PoisonedData(CleanData(clean, np.ones(8)), poison, np.ones(8), lambda: None)
+    assert np.allclose(huge.score_added(added), farthest)
+
+
 @pytest.mark.parametrize("kind", [np.array, sp.csr_array])
 def test_an_offset_of_the_data_changes_no_decision(kind):
     rng = np.random.default_rng(20)

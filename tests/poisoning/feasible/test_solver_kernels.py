@@ -52,8 +52,8 @@ def test_value_is_the_minimum_with_its_derivatives(integer, classes, sigma):
         x, gradient = np.empty((classes, d)), np.empty((classes, m))
         hessian, w = np.empty((classes * m, classes * m)), g.copy()
         value = evaluate(
-            G, c, g, s, lower, upper, integer, sigma, x0, tuple(map(tuple, y)), below, above,
-            x, w, gradient, hessian,
+            G, c, g, s, lower, upper, integer, sigma, x0, (tuple(y[0]), tuple(y[-1])), below,
+            above, x, w, gradient, hessian,
         )  # fmt: skip
         return value, x, w, gradient, hessian
 
