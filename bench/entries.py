@@ -5,6 +5,7 @@ from bench import (
     growth,
     hypergradient_networks,
     influence_projection,
+    kernels,
     kkt_problem,
     min_max_lp,
     online_sgd,
@@ -24,5 +25,5 @@ ENTRIES = (
     kkt_problem, min_max_lp, influence_projection, KKT, MINMAX, INFLUENCE, ENRON, growth, IMDB,
     spectrum, *LOWER_LEVEL, *PATOM_ITERATION, patom_growth, AgainstPeers, Sizes, Batched,
     hypergradient_networks, Growth, *HYPERPARAMETER_SEARCH, online_sgd, dask_overhead,
-    svm_poisoning, table_detection,
+    svm_poisoning, table_detection, kernels,
 )  # fmt: skip

@@ -72,6 +72,12 @@ these are medians. *Ratio*: the peer's seconds over ours. A peer is what a caref
 with a general library. Where the peer is the paper's own table, its machine was another one, and
 only the order of magnitude counts."""
 
+KERNELS = "replication.kernels"
+LIMITS = """Counted are the additions and multiplications that a formula needs, and each number that
+it reads, once. Beside them stand, measured in the same run on the same core, the speed of a product
+of large matrices and that of adding up an array as large as what is read. Coordinate descent and
+the duals of feasible sets are far from both: they fetch entries by index and branch at each."""
+
 TIMED = {
     "koh2021.kkt_problem": "the KKT attack's linear problem (17)",
     "koh2021.minmax_lp": "min-max's linear problem",
@@ -208,8 +214,43 @@ def benchmarks_page() -> str:
             f"| {beside[name]['data']} |"
             for name in names
         ]
+    parts += _limits(benchmarks)
     parts += ["", f"Without a peer, in `results/bench.json`: {', '.join(alone)}."] if alone else []
     return "\n".join(parts) + "\n"
+
+
+def _limits(benchmarks: dict[str, dict[str, Any]]) -> list[str]:
+    """The table of kernels beside what a core can do, and the sentence on online SGD."""
+    if KERNELS not in benchmarks:
+        return []
+    rows = list(benchmarks[KERNELS]["rows"])
+    logistic, networks, online = (
+        benchmarks.get(name)
+        for name in ("carnerero2023.rmd_lr", "carnerero2023.rmd_networks", "wang2021.online_sgd")
+    )
+    if logistic:
+        rows.append(logistic | {"what": TIMED["carnerero2023.rmd_lr"],
+                                "of_read": logistic["of_read_near"]})  # fmt: skip
+    for name, shape in networks["shapes"].items() if networks else ():
+        what = f"{TIMED['carnerero2023.rmd_networks']}, {shape['K']} at once"
+        data = f"generated pixels, the paper's network for {name}"
+        rows.append(shape | {"what": what, "data": data, "of_read": None})
+    parts = ["", "## How near their limits the dearest kernels run", "", LIMITS, ""]
+    parts += ["| kernel | data | of the FLOP peak | of the read bandwidth |", "|---|---|---|---|"]
+    parts += [
+        f"| {row['what']} | {row['data']} | {_share(row['of_GFLOP'])} | {_share(row['of_read'])} |"
+        for row in rows
+    ]
+    if online:
+        wide = online["beyond_cache"]
+        parts += ["", "Online SGD on a two-layer network needs two products of matrices a block. It "
+                  f"runs at {_share(online['gemm_fraction'])} of their speed with {online['m']:,} "
+                  f"neurons, and at {_share(wide['gemm_fraction'])} with {wide['m']:,}."]  # fmt: skip
+    return parts
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
 
 
 def section_page(folder: Path, rows: list[dict[str, Any]]) -> str:

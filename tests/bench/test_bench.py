@@ -9,9 +9,10 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 from bench import __main__ as command
-from bench import dask_overhead, growth, hyperparameter_search, to_17pct
+from bench import dask_overhead, growth, hyperparameter_search, kernels, to_17pct
 from bench.entries import ENTRIES
 from bench.evaluation import behind_all, errors_from_scratch
+from bench.kernels import Kernel
 from bench.timing import Race, Resolved
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.datasets import Split
@@ -179,3 +180,31 @@ def test_a_search_is_timed_in_part_and_counted_whole(monkeypatch):
     assert record["peer_s"] == 5.0 * 9**2  # nine values of three exponents
     assert record["ratio"] == pytest.approx(record["peer_s"] / record["ours_s"])
     assert "3 λ in 20.0 s" in search.summary(record)
+
+
+def test_a_kernel_is_measured_pass_by_pass_against_the_core(monkeypatch):
+    double = Kernel("double", "none", lambda: None, flop=5e6, read=2e6, passes=4)
+    single = Kernel("single", "none", lambda: None, flop=1e7, read=0.0, single=True)
+    monkeypatch.setattr(kernels, "kernels", lambda: iter((double, single)))
+    monkeypatch.setattr(kernels, "timed", lambda call: (0.02, call()))
+    monkeypatch.setattr(kernels, "_peak", {np.float64: 1e10, np.float32: 2e10}.__getitem__)
+    monkeypatch.setattr(kernels, "_bandwidth", lambda size: {2_000_000: 1e9, 0: 1e9}[size])
+    record = kernels.run(tqdm(disable=True))
+    first, second = record["rows"]
+    assert first["seconds"] == pytest.approx(0.02)
+    assert first["of_GFLOP"] == pytest.approx(0.1)  # 5e6 in 5 ms, of 1e10 a second
+    assert first["of_read"] == pytest.approx(0.4)
+    assert second["of_GFLOP"] == pytest.approx(0.025)
+    assert second["of_read"] is None
+    assert "double, none: 10% of the FLOP peak, 40% of the read" in kernels.summary(record)
+
+
+def test_a_step_of_the_small_cnn_has_the_operations_of_its_layers():
+    step, flop = kernels._training(width=100)
+    step()
+    side, pooled = 24, 12  # after 5 x 5 kernels, after pooling
+    first = side**2 * 8 * 25
+    second = (pooled - 4) ** 2 * 16 * 8 * 25
+    dense = 16 * 16 * 100 + 100 * 10
+    # Forward once, backward twice, but for the gradient in the pixels, which nobody needs.
+    assert flop == 2.0 * kernels.BATCH * (2 * first + 3 * (second + dense))
