@@ -243,9 +243,12 @@ def _limits(benchmarks: dict[str, dict[str, Any]]) -> list[str]:
     ]
     if online:
         wide = online["beyond_cache"]
-        parts += ["", "Online SGD on a two-layer network needs two products of matrices a block. It "
-                  f"runs at {_share(online['gemm_fraction'])} of their speed with {online['m']:,} "
-                  f"neurons, and at {_share(wide['gemm_fraction'])} with {wide['m']:,}."]  # fmt: skip
+        few, many = _share(online["gemm_fraction"]), _share(wide["gemm_fraction"])
+        parts += [
+            "",
+            "Online SGD on a two-layer network needs two products of matrices a block. It runs at "
+            f"{few} of their speed with {online['m']:,} neurons, and at {many} with {wide['m']:,}.",
+        ]
     return parts
 
 
