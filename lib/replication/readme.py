@@ -6,7 +6,7 @@ A part of the README, the scorecard and the benchmarks. A test compares them wit
 import argparse
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from poisoning.errors import DataError
 from replication import paths
 from replication.claims import BENCH, VERDICTS
 from replication.costs import cpu_hours
+from replication.plotting import DATA
 from replication.reading import ReadingError, read_result
+from replication.words import DEFENDERS
 
 BEGIN = "<!-- results: begin (python -m replication.readme writes this part) -->"
 END = "<!-- results: end -->"
@@ -56,6 +58,9 @@ GALLERY = {
 }  # fmt: skip
 """Pictures under ``results/paper/<paper>``, paper by paper, with their captions."""
 
+MATRIX = "crossing/matrix"
+"""The notebook where every attack meets every defender."""
+
 PICTURE = "koh2021/attacks/figures/figure-3-enron.png"
 """The README's picture, under ``results/paper``."""
 
@@ -63,6 +68,8 @@ BARS = "scorecard/figures/scorecard.png"
 """Verdicts by paper, as bars, under ``results/paper``."""
 
 CAPTION = "Three attacks on a spam filter, against five defenses"
+MET = re.compile(r"(.+)\.crossing\.(fixed|adaptive|no-attack)\.(.+)\.test_error")
+"""Data set, attacker and defender in the name of a metric of :data:`MATRIX`."""
 NAMED = re.compile(r"(?<!`)`([a-z0-9]+/[a-z0-9-]+)`(?!`)")
 """A notebook that a text names."""
 
@@ -159,7 +166,49 @@ def results_section() -> str:
     if changed:
         parts += [f"{changed} of the {len(folders)} notebooks with results are of earlier code or "
                   "knobs; the first page of each says so."]  # fmt: skip
-    return "\n".join(parts)
+    return "\n".join(parts + which_defense())
+
+
+def which_defense() -> list[str]:
+    """Three lines for who has to choose a defense, from the errors of all; none before the run.
+
+    By data set: the defender with the lowest mean test error against fixed attacks, the one with
+    the lowest against an attacker who knows it, and what the latter costs without an attack.
+    """
+    folder = paths.ROOT / "results" / "paper" / MATRIX
+    if not (folder / "metrics.json").is_file():
+        return []
+    again = f"run the stage of {MATRIX}@paper again with `dvc repro --force`"
+    metrics = read_result(folder / "metrics.json", lambda found: dict(found["metrics"]), again)
+    percent: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for key, found in metrics.items():
+        if named := MET.fullmatch(key):
+            data, attacker, defender = named.groups()
+            percent[data, attacker][defender] = 100.0 * found["value"]
+    lines: dict[str, list[str]] = {"fixed": [], "adaptive": [], "price": []}
+    usable: set[str] = set()
+    for data in [data for data, attacker in percent if attacker == "adaptive"]:
+        usable = percent[data, "adaptive"].keys() - {"none"}
+        for attacker in ("fixed", "adaptive"):
+            errors = percent[data, attacker]
+            best = min(sorted(usable), key=errors.__getitem__)
+            lines[attacker].append(
+                f"{DATA[data]} {DEFENDERS.get(best, best)}, {number(errors[best])} % "
+                f"(without a defense {number(errors['none'])} %)"
+            )
+        clean = percent[data, "no-attack"]
+        price = f"{clean[best] - clean['none']:+.1f}".replace("-", "−")
+        lines["price"].append(f"{DATA[data]} {price}")
+    told = {attacker: "; ".join(parts) for attacker, parts in lines.items()}
+    return [
+        "",
+        f"**Which defense should I use?** Of {len(usable)} ([all of them]"
+        f"(results/paper/{MATRIX}/README.md)) these have the lowest mean test error:",
+        "",
+        f"- Against attackers who do not know the defense: {told['fixed']}.",
+        f"- Against one who does: {told['adaptive']}.",
+        f"- Points of error that the latter cost without an attack: {told['price']}.",
+    ]
 
 
 def _counted(rows: list[dict[str, Any]]) -> str:

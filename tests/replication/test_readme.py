@@ -108,6 +108,30 @@ def test_every_time_beside_a_peer_has_words():
     )
 
 
+def test_who_asks_for_a_defense_is_told_the_best_against_either_attacker(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert readme.which_defense() == []  # not run yet
+    errors = {
+        "no-attack": {"none": 0.02, "l2": 0.01, "roni": 0.03, "oracle": 0.02},
+        "fixed": {"none": 0.2, "l2": 0.05, "roni": 0.07},
+        "adaptive": {"none": 0.21, "l2": 0.12, "roni": 0.085},
+    }
+    metrics = {
+        f"enron.crossing.{attacker}.{defender}.test_error": {"value": value}
+        for attacker, of in errors.items()
+        for defender, value in of.items()
+    }
+    folder = tmp_path / "results" / "paper" / readme.MATRIX
+    folder.mkdir(parents=True)
+    imdb = {"imdb.crossing.fixed.none.test_error": {"value": 0.5}}  # nobody who knows was run
+    (folder / "metrics.json").write_text(json.dumps({"metrics": metrics | imdb}))
+    text = "\n".join(readme.which_defense())
+    assert "Of 2 ([all" in text
+    assert "not know the defense: Enron L2, 5 % (without a defense 20 %).\n" in text
+    assert "one who does: Enron RONI, 8.5 % (without a defense 21 %).\n" in text
+    assert "without an attack: Enron +1.0." in text
+
+
 def test_quantities_carry_their_unit():
     assert readme.quantity(0.2345, "%") == "23.4 %"
     assert readme.quantity(-0.015, "points") == "−1.5 points"
