@@ -258,6 +258,12 @@ class _FewTicks(LogLocator):
         return super().tick_values(vmin, vmax)
 
 
+def ticks_at(axis: Axis, values: Sequence[float]) -> None:
+    """Labels at the values that were run, and at no others."""
+    axis.set_minor_locator(NullLocator())
+    axis.set_ticks(values, [f"{value:g}" for value in values])
+
+
 def few_ticks(*axes: Axis) -> None:
     """Logarithmic axes whose labels do not crowd, however many powers of ten they span."""
     for axis in axes:

@@ -310,3 +310,13 @@ def test_a_boundary_passes_where_the_model_is_zero():
     assert axes.get_xlim() == (-3, 3)
     point = np.array(axes.lines[0].get_xy1())
     assert point @ model.theta + model.bias == pytest.approx(0.0)
+
+
+def test_ticks_at_label_what_was_run_and_nothing_else():
+    figure, ((axes,),) = plotting.canvas()
+    axes.plot([1, 4, 124], [1, 2, 3])
+    axes.set_xscale("log")
+    plotting.ticks_at(axes.xaxis, (1, 4, 124))
+    figure.canvas.draw()
+    labels = [*axes.get_xticklabels(), *axes.get_xticklabels(minor=True)]
+    assert [label.get_text() for label in labels] == ["1", "4", "124"]
