@@ -258,10 +258,10 @@ class _FewTicks(LogLocator):
         return super().tick_values(vmin, vmax)
 
 
-def ticks_at(axis: Axis, values: Sequence[float]) -> None:
+def ticks_at(axis: Axis, values: Sequence[int]) -> None:
     """Labels at the values that were run, and at no others."""
     axis.set_minor_locator(NullLocator())
-    axis.set_ticks(values, [f"{value:g}" for value in values])
+    axis.set_ticks(values, [str(value) for value in values])
 
 
 def few_ticks(*axes: Axis) -> None:
