@@ -28,7 +28,7 @@ from replication.width_trial import (
     kept_epochs,
     poisoned_images,
     rows_per_class,
-    train_width,
+    train_widths,
 )
 
 NETWORKS, WIDTH = "carnerero2023/networks", "wang2021/width"
@@ -160,8 +160,8 @@ def curves(plan: Plan, part: Part, pack: Pack, device: str) -> Iterator[dict[str
             make = {"images": lambda poison=poison: replace(images, X=poison().X)}
             now = told["poison"]
         for width in plan.widths:
-            one = part(train_width, {
-                "images": now, "X_test": X_test, "y_test": y_test, "width": width,
+            one = part(train_widths, {
+                "images": now, "X_test": X_test, "y_test": y_test, "widths": (width,),
                 "rate": recipe["rate"], "batch": knobs["batch"], "epochs": epochs,
                 "tested": None if curve == "C" else (fixed - 1, epochs - 1),
                 "seeds": (int(start), int(order)), "where": device, "averaged": recipe["averaged"],
@@ -169,8 +169,9 @@ def curves(plan: Plan, part: Part, pack: Pack, device: str) -> Iterator[dict[str
             if one is None:
                 continue
             done.append(one)
-            kept = kept_epochs(one[0].validation, recipe["patience"], fixed)
-            accuracy = {stop: float(one[0].test[epoch]) for stop, epoch in kept.items()}
+            (record,) = one[0]
+            kept = kept_epochs(record.validation, recipe["patience"], fixed)
+            accuracy = {stop: float(record.test[epoch]) for stop, epoch in kept.items()}
             found["accuracy"].append({"curve": curve, "width": width, **accuracy})
             label = "alexnet" if "A-alexnet" in plan.curves else "width"
             about = f"{pack.source(name)}, {images.n_train} of {len(data.y)} images to train on"

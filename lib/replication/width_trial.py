@@ -1,6 +1,6 @@
 """Units of work of the width experiment of Wang et al. 2021: poisoned images, trained networks."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from poisoning.models.small_cnn import (
     early_stopped,
     small_cnn,
     softmax_regression,
-    train_classifier,
+    train_classifiers,
 )
 
 CLASSES = 10
@@ -112,11 +112,11 @@ class WidthRecord:
     test: Float[ndarray, "epochs"]
 
 
-def train_width(
+def train_widths(
     images: Images,
     X_test: Float[ndarray, "t d"],
     y_test: Int[ndarray, "t"],
-    width: int,
+    widths: Sequence[int],
     rate: float,
     batch: int,
     epochs: int,
@@ -124,21 +124,22 @@ def train_width(
     seeds: tuple[int, int],
     where: str,
     averaged: bool,
-    noise: int | None = None,
-) -> WidthRecord:
-    """One small CNN on images that may be poisoned; ``seeds`` are those of its start and order.
+    noises: Sequence[int] | None = None,
+) -> list[WidthRecord]:
+    """Small CNNs, side by side, on images that may be poisoned; ``seeds``: of start and order.
 
     ``tested`` are the epochs after which test images are wanted, from 0, None for all; with
     ``averaged`` the mean of an epoch's iterates is measured. See
-    :func:`poisoning.models.small_cnn.train_classifier`. With a seed ``noise`` the initial weights
-    are those that :func:`shaken` draws from it.
+    :func:`poisoning.models.small_cnn.train_classifiers`. With ``noises``, a seed for each network,
+    the initial weights are those that :func:`shaken` draws from it.
     """
     start, order = seeds
     X, y, n_train = images.X, images.y, images.n_train
-    model = network("cnn", images.channels, X.shape[1], width, start)
-    model = (model if noise is None else shaken(model, noise)).to(where)
-    record = train_classifier(
-        model,
+    models = [network("cnn", images.channels, X.shape[1], width, start) for width in widths]
+    if noises is not None:
+        models = [shaken(model, noise) for model, noise in zip(models, noises, strict=True)]
+    records = train_classifiers(
+        [model.to(where) for model in models],
         Examples.on(where, X[:n_train], y[:n_train]),
         Examples.on(where, X[n_train:], y[n_train:]),
         Examples.on(where, X_test, y_test),
@@ -149,7 +150,7 @@ def train_width(
         tested=tested,
         averaged=averaged,
     )
-    return WidthRecord(record.validation_accuracy, record.test_accuracy)
+    return [WidthRecord(record.validation_accuracy, record.test_accuracy) for record in records]
 
 
 def kept_epochs(

@@ -47,9 +47,20 @@ def test_poison_is_that_of_a_reference_of_its_kind(images):
 @pytest.mark.slow
 @pytest.mark.parametrize("averaged", [False, True])
 def test_a_width_is_trained_and_the_epochs_kept_are_among_those_measured(images, averaged):
-    record = trial.train_width(
-        images, images.X[300:], images.y[300:], 20, 0.3, 16, 6, (1, 5), (0, 0), "cpu", averaged
+    record, wider = trial.train_widths(
+        images,
+        images.X[300:],
+        images.y[300:],
+        (20, 40),
+        0.3,
+        16,
+        6,
+        (1, 5),
+        (0, 0),
+        "cpu",
+        averaged,
     )
+    assert not np.array_equal(record.validation, wider.validation)
     assert record.validation.shape == record.test.shape == (6,)
     kept = trial.kept_epochs(record.validation, 3, 2)
     assert kept["fixed"] == 1 and kept["last"] == 5
@@ -73,13 +84,11 @@ def test_rounding_decides_nothing_at_the_demos_step_size_but_at_four_times_it(im
 
     def tested(rate):
         """Accuracies after every epoch, for twelve starts that differ by rounding."""
-        return np.array([
-            trial.train_width(
-                images, images.X, images.y, narrow, rate, batch, recipe["epochs"], None, (1, 2),
-                "cpu", recipe["averaged"], noise,
-            ).test
-            for noise in range(12)
-        ])  # fmt: skip
+        records = trial.train_widths(
+            images, images.X, images.y, [narrow] * 12, rate, batch, recipe["epochs"], None, (1, 2),
+            "cpu", recipe["averaged"], range(12),
+        )  # fmt: skip
+        return np.array([record.test for record in records])
 
     accuracy = tested(recipe["rate"])
     assert accuracy[:, -1].min() > 0.6  # it has learned, by steps of a length that matters

@@ -13,6 +13,7 @@ from poisoning.models.small_cnn import (
     small_cnn,
     softmax_regression,
     train_classifier,
+    train_classifiers,
 )
 
 
@@ -139,6 +140,51 @@ def test_the_mean_of_an_epochs_iterates_is_measured_and_training_is_the_same(dig
         loss, accuracy = evaluate(mean, few)
         assert record.validation_loss[epoch] == pytest.approx(loss, rel=1e-5)
         assert record.test_accuracy[epoch] == accuracy
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_networks_side_by_side_take_the_steps_that_each_takes_alone(digits, averaged):
+    train, validation, test = digits
+    settings = {"rate": 0.3, "epochs": 3, "seed": 5, "batch": 32, "averaged": averaged,
+                "tested": (2,)}  # fmt: skip
+
+    def networks():
+        return [
+            small_cnn(1, 8, 10, width, seed, kernel=3, padding=1)
+            for width, seed in ((20, 0), (50, 1), (50, 2))
+        ]
+
+    together, alone = networks(), networks()
+    records = train_classifiers(together, train, validation, test, **settings)
+    for ours, model, record in zip(together, alone, records, strict=True):
+        other = train_classifier(model, train, validation, test, **settings)
+        for w, w_alone in zip(ours.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(w, w_alone, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(record.validation_loss, other.validation_loss, rtol=1e-4)
+        np.testing.assert_allclose(record.train_loss, other.train_loss, rtol=1e-4)
+        np.testing.assert_allclose(record.test_accuracy, other.test_accuracy, atol=0.004)
+        assert record.train_loss[-1] < 0.9 * record.train_loss[0]  # steps of a length that matters
+
+
+@pytest.mark.parametrize(
+    ("models", "error"),
+    [
+        ([], TypeError),
+        (small_cnn(1, 8, 10, 5, 0, kernel=3, padding=1), TypeError),
+        ([softmax_regression(64, 10, 0)] * 2, ValueError),
+        ([small_cnn(1, 8, 10, 5, 0, kernel=3, padding=p) for p in (1, 2)], ValueError),
+        ([small_cnn(1, 8, 10, 5, 0, kernel=3, padding=1), torch.nn.Identity()], ValueError),
+    ],
+)
+def test_only_small_cnns_of_one_kind_are_trained_side_by_side(digits, models, error):
+    with pytest.raises(error, match="models"):
+        train_classifiers(models, *digits, rate=0.1, epochs=1, seed=0)
+
+
+def test_one_network_that_overflows_ends_all(digits):
+    models = [small_cnn(1, 8, 10, width, 0, kernel=3, padding=1) for width in (5, 50)]
+    with pytest.raises(SolverError, match="lower it"):
+        train_classifiers(models, *digits, rate=1e6, epochs=5, seed=0)
 
 
 def test_evaluation_counts_every_example_once():
