@@ -37,6 +37,7 @@ from poisoning.errors import DataError
 from replication import params, paths
 from replication.provenance import provenance, tree_state
 from replication.reading import ReadingError, is_set
+from replication.records import RecordError, read
 from replication.stages import Needs, Pipeline
 from replication.units import DEAR, KEPT_IN_ALL, SMALL, TABLE, cache_size, read_table, unit_file
 
@@ -334,12 +335,12 @@ def _replace(folder: Path, target: Path) -> None:
 
 
 def keep_small_units(target: Path) -> None:
-    """Copy a paper result's small and dear units to where git keeps them; drop what no result has.
+    """Copy a paper result's small and dear units to where git keeps them; drop what it had before.
 
-    Where all take more than :data:`KEPT_IN_ALL` bytes, those with the least computing time per byte
-    are dropped.
+    Records of other notebooks stay, also of runs that have not ended yet. Where all take more than
+    :data:`KEPT_IN_ALL` bytes, those with the least computing time per byte are dropped.
     """
-    kept = paths.kept_units()
+    kept, own = paths.kept_units(), "/".join(target.parts[-2:])
     kept.mkdir(parents=True, exist_ok=True)
     for row in read_table(target):
         file, copy = unit_file(row["key"]), kept / f"{row['key']}.npz"
@@ -350,12 +351,25 @@ def keep_small_units(target: Path) -> None:
     folders = {table.parent for table in kept.parent.glob(f"*/*/{TABLE}")}
     seconds = {row["key"]: row["cpu_seconds"] for f in folders for row in read_table(f)}
     sizes = {file: file.stat().st_size for file in kept.glob("*.npz")}
+    for file in sizes:
+        if file.stem not in seconds:
+            about = _about(file)
+            if about.get("notebook", own) != own:
+                seconds[file.stem] = about["cpu_seconds"]
     worth = {file: seconds.get(file.stem, -1.0) / size for file, size in sizes.items()}
     total = sum(sizes.values())
     for file in sorted(sizes, key=worth.__getitem__):
         if file.stem not in seconds or total > KEPT_IN_ALL:
             total -= sizes[file]
             file.unlink()
+
+
+def _about(file: Path) -> dict[str, Any]:
+    """What a record says of itself; nothing if it is damaged."""
+    try:
+        return read(file)[0]
+    except RecordError:
+        return {}
 
 
 def strip_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

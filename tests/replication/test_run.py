@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import psutil
 import pytest
 from filelock import FileLock
 
-from replication import paths, run, units
+from replication import paths, records, run, units
 from replication.provenance import tree_state
 from tests.replication.conftest import (
     COMPUTE,
@@ -155,7 +156,7 @@ def test_the_paper_profile_refuses_a_tree_whose_commit_git_cannot_tell(
         run.run_notebook("toy/one", "paper")
 
 
-DEAR, MIDDLE, CHEAP = "d" * 32, "b" * 32, "c" * 32
+DEAR, MIDDLE, CHEAP, MINE, OTHERS = ("d" * 32, "b" * 32, "c" * 32, "a" * 32, "e" * 32)
 
 
 def test_what_git_keeps_has_a_limit_and_what_is_dear_stays(inside, monkeypatch):
@@ -171,9 +172,14 @@ def test_what_git_keeps_has_a_limit_and_what_is_dear_stays(inside, monkeypatch):
     run.keep_small_units(folder)
     kept = inside / "results" / "paper" / "units"
     (kept / "nobodys.npz").write_bytes(b"x")
-    monkeypatch.setattr(run, "KEPT_IN_ALL", 2000)
+    for name, notebook in ((MINE, "toy/one"), (OTHERS, "toy/two")):
+        about = {"notebook": notebook, "cpu_seconds": 50.0}
+        records.write(kept / f"{name}.npz", about, np.random.default_rng(0).random(90))
     run.keep_small_units(folder)
-    assert {file.stem for file in kept.iterdir()} == {DEAR, MIDDLE}
+    assert {file.stem for file in kept.iterdir()} == {DEAR, MIDDLE, CHEAP, OTHERS}
+    monkeypatch.setattr(run, "KEPT_IN_ALL", 2500)
+    run.keep_small_units(folder)
+    assert {file.stem for file in kept.iterdir()} == {DEAR, OTHERS}
 
 
 def test_knobs_and_results_do_not_make_a_tree_dirty(inside):
