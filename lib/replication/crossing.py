@@ -146,13 +146,19 @@ def meet_all(
     split_rng: np.random.Generator,
     trusted_rng: np.random.Generator,
     defenders: Defenders,
-    poisoned: PoisonedSet | None,
-) -> dict[str, Met]:
-    """Given poison, or none, before every defender."""
+    poisons: dict[str, PoisonedSet | None],
+) -> dict[str, dict[str, Met]]:
+    """Each of some poisons, or none, before every defender, by poison and defender.
+
+    What defenders find on the clean data serves for all poisons.
+    """
     games = defenders.games(dataset, split_rng, trusted_rng)
     clean = games[NONE]
-    X, y = (clean.X[:0], clean.y[:0]) if poisoned is None else (poisoned.X, poisoned.y)
-    return {name: meet(game, X, y) for name, game in games.items()}
+    found = {}
+    for kind, poison in poisons.items():
+        X, y = (clean.X[:0], clean.y[:0]) if poison is None else (poison.X, poison.y)
+        found[kind] = {name: meet(game, X, y) for name, game in games.items()}
+    return found
 
 
 def meet_knowing(

@@ -85,7 +85,7 @@ DATA = {
 BEHIND = {
     "none": "no defense", "l2": "L2", "slab": "slab", "loss": "loss", "svd": "SVD", "knn": "k-NN",
     "min of 5": "least of 5", "all": "all five", "random": "random", "oracle": "perfect",
-    "ecod": "ECOD",
+    "ecod": "ECOD", "hbos": "HBOS",
 }  # fmt: skip
 """Defenses as readers know them, in the order of every figure; results use the keys."""
 

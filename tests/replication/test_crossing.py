@@ -47,11 +47,10 @@ def test_every_defender_meets_the_same_poison_on_the_same_test_points():
     assert len(tests) == 1
     assert len(games["none"].y_test) == 24 - 8
     poison = PoisonedSet(np.ones((4, 6)), -np.ones(4), 96, 4 / 96, games["none"].domain)
-    met = meet_all(_dataset(), _rng(), _rng(), _defenders(), poison)
+    every = meet_all(_dataset(), _rng(), _rng(), _defenders(), {"no-attack": None, "flip": poison})
+    met = every["flip"]
     assert met["oracle"].poison_removed == 1.0
-    assert met["oracle"].test_error == meet_all(
-        _dataset(), _rng(), _rng(), _defenders(), None
-    )["none"].test_error  # fmt: skip
+    assert met["oracle"].test_error == every["no-attack"]["none"].test_error
     assert met["repeats"].poison_removed == 0.75
 
 
