@@ -22,7 +22,7 @@ from bench.hypergradient_peers import (
     optax_together,
     torch_autograd,
 )
-from bench.timing import Race, one_core, timed
+from bench.timing import Race, one_core, product_speed, read_speed, timed
 from poisoning.hypergradient.fmd import fmd
 from poisoning.hypergradient.implicit import implicit
 from poisoning.hypergradient.logistic import Logistic
@@ -74,21 +74,11 @@ def distance(answer: tuple[torch.Tensor, torch.Tensor], ours: Any) -> float:
 
 
 def capability(problem: Problem) -> dict[str, float]:
-    """GB/s of reading an array as large as the clean rows, and a large one; GFLOP/s of sgemm.
-
-    The faster of torch's and NumPy's sgemm counts.
-    """
-    near = np.ones(problem.clean.X.numel() // 8, np.uint64)
-    far = np.ones(2**25, np.uint64)
-    squares = torch.ones(1024, 1024), np.ones((1024, 1024), np.float32)
-
-    def best(work: Any) -> float:
-        return min(timed(work)[0] for _ in range(9))
-
+    """GB/s of reading an array as large as the clean rows, and a large one; GFLOP/s of sgemm."""
     return {
-        "read_near_GB_s": near.nbytes / best(near.sum) / 1e9,
-        "read_far_GB_s": far.nbytes / best(far.sum) / 1e9,
-        "GFLOP_s": 2.0 * 1024**3 / min(best(lambda a=a: a @ a) for a in squares) / 1e9,
+        "read_near_GB_s": read_speed(problem.clean.X.numel()) / 1e9,
+        "read_far_GB_s": read_speed(2**28) / 1e9,
+        "GFLOP_s": product_speed(np.float32) / 1e9,
     }
 
 
@@ -182,12 +172,12 @@ class Sizes:
                 peak = capability(problem)["GFLOP_s"]
             record, gain = race.record(), K / share
             ours, theirs = record["ours_s"] / K, record["peer_s"] / share
-            least = 2 * cls.STEPS * 4.0 * n * D / 1e9 / peak
+            shortest = 2 * cls.STEPS * 4.0 * n * D / 1e9 / peak
             rows.append({
                 "rows": n, "K": K, "peer": name, "ours_s": ours, "peer_s": theirs,
                 "ratio": gain * record["ratio"], "spread": [gain * end for end in record["spread"]],
-                "agreement": distance(answer, found), "of_GFLOP": least / ours,
-                "ratio_at_peak": theirs / least,
+                "agreement": distance(answer, found), "of_GFLOP": shortest / ours,
+                "ratio_at_peak": theirs / shortest,
             })  # fmt: skip
         least = min(rows, key=lambda row: row["ratio"])
         return {

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from bench.data import examples
 from bench.lower_level import LAMBDA, tasks
-from bench.timing import one_core, timed
+from bench.timing import one_core, product_speed, read_speed, timed
 from poisoning.arrays import squared_norms
 from poisoning.feasible.bounds_kernels import lagrangian
 from poisoning.feasible.sets import FeasibleSet, InputDomain
@@ -105,7 +105,7 @@ def run(bar: tqdm) -> dict[str, Any]:
             real = np.float32 if kernel.single else np.float64
             kernel.call()  # compiles, or loads what was compiled
             seconds = min(timed(kernel.call)[0] for _ in range(REPEATS)) / kernel.passes
-            peak, bandwidth = _peak(real), _bandwidth(int(kernel.read))
+            peak, bandwidth = product_speed(real), read_speed(max(int(kernel.read), LEAST))
             rows.append(
                 {
                     "what": kernel.what,
@@ -198,17 +198,3 @@ def _training(width: int) -> tuple[Callable[[], None], float]:
     with FlopCounterMode(display=False) as counted:
         step()
     return step, float(counted.get_total_flops())
-
-
-def _peak(real: type) -> float:
-    """FLOP/s of a product of matrices, the faster of NumPy's and torch's."""
-    square = np.ones((1024, 1024), real)
-    tensor = torch.from_numpy(square)
-    seconds = min(timed(lambda a=a: a @ a)[0] for a in (square, tensor) for _ in range(5))
-    return 2.0 * len(square) ** 3 / seconds
-
-
-def _bandwidth(size: int) -> float:
-    """Bytes a second of summing up an array of so many bytes."""
-    array = np.ones(max(size, LEAST) // 8, np.uint64)
-    return array.nbytes / min(timed(array.sum)[0] for _ in range(REPEATS))

@@ -8,6 +8,7 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
+import torch
 
 from poisoning.feasible import reference
 from poisoning.feasible.sets import ClassSet
@@ -35,6 +36,21 @@ def timed(function: Callable, *arguments: Any, **options: Any) -> tuple[float, A
     begun = perf_counter()
     result = function(*arguments, **options)
     return perf_counter() - begun, result
+
+
+def product_speed(real: type) -> float:
+    """FLOP/s of a product of large matrices on this core, the faster of NumPy's and torch's."""
+    square = np.ones((1024, 1024), real)
+    seconds = min(
+        timed(lambda a=a: a @ a)[0] for a in (square, torch.from_numpy(square)) for _ in range(9)
+    )
+    return 2.0 * len(square) ** 3 / seconds
+
+
+def read_speed(size: int) -> float:
+    """Bytes a second of summing up an array of so many bytes."""
+    array = np.ones(size // 8, np.uint64)
+    return array.nbytes / min(timed(array.sum)[0] for _ in range(9))
 
 
 def ratio(ratios: np.ndarray, prefix: str = "") -> dict[str, Any]:

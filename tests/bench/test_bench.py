@@ -187,8 +187,8 @@ def test_a_kernel_is_measured_pass_by_pass_against_the_core(monkeypatch):
     single = Kernel("single", "none", lambda: None, flop=1e7, read=0.0, single=True)
     monkeypatch.setattr(kernels, "kernels", lambda: iter((double, single)))
     monkeypatch.setattr(kernels, "timed", lambda call: (0.02, call()))
-    monkeypatch.setattr(kernels, "_peak", {np.float64: 1e10, np.float32: 2e10}.__getitem__)
-    monkeypatch.setattr(kernels, "_bandwidth", lambda size: {2_000_000: 1e9, 0: 1e9}[size])
+    monkeypatch.setattr(kernels, "product_speed", {np.float64: 1e10, np.float32: 2e10}.__getitem__)
+    monkeypatch.setattr(kernels, "read_speed", {2_000_000: 1e9, kernels.LEAST: 1e9}.__getitem__)
     record = kernels.run(tqdm(disable=True))
     first, second = record["rows"]
     assert first["seconds"] == pytest.approx(0.02)

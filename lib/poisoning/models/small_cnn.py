@@ -188,7 +188,7 @@ def train_classifiers(
 
     Several are trained side by side, on the same batches: each takes the steps that it would take
     alone, but for rounding. They have to be small CNNs with convolutions of one size. On a CPU
-    narrow ones take half the time.
+    narrow ones take about .6 of the time.
 
     ``rate`` is the step size, the same for all widths and epochs; the examples come in an order
     that ``seed`` shuffles for every epoch, the same on every device. ``test`` has no influence on
