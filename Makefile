@@ -115,9 +115,11 @@ gpu: $(STAMP)  ## hypergradients, networks and wide CNNs on an NVIDIA GPU (8 min
 fuzz: $(STAMP)  ## random problems, knobs, files, faults; writes results/fuzz.json: SEED=0 (15 min)
 	python -m fuzz --seed $(SEED)
 
-# Options where variables are given on the command line. They are read from the environment, where
-# make puts them: no shell sees them, whatever the name of a file or a column.
-given     = $(foreach name,$(1),$(if $(filter command,$(firstword $(origin $(name)))),--$(name)="$$$(name)"))
+# Options where variables are given on the command line. Neither make nor the shell reads anything
+# into them, whatever the name of a file or a column.
+unexport DATA LABEL CLASS NAME
+given     = $(foreach name,$(1),$(if $(filter command,$(firstword $(origin $(name)))),\
+  --$(name)='$(subst ','\'',$(value $(name)))'))
 
 audit: $(STAMP)  ## how poisonable is a table: DATA=table.csv LABEL=column MINUTES=2 NAME= (2 min)
 	@python -m replication.audit $(call given,DATA LABEL MINUTES NAME FEATURES CLASS)

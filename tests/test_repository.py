@@ -107,9 +107,21 @@ def test_the_commands_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.M))
     for text in ("README.md", "CONTRIBUTING.md", "docs/running.md"):
-        used = set(re.findall(r"`make ([a-z]+)", (ROOT / text).read_text()))
+        used = set(re.findall(r"(?:`|^)make ([a-z]+)", (ROOT / text).read_text(), flags=re.M))
         assert used
         assert used <= targets
+
+
+def test_names_of_files_and_columns_reach_the_audit_as_they_are(tmp_path):
+    given = {"DATA": "a$b c.csv", "LABEL": "price ($)", "NAME": "it's \"x\" `id` $(id)",
+             "CLASS": f"$(shell touch {tmp_path}/run)"}  # fmt: skip
+    show = "show: ; @printf '%s\\n' $(call given,DATA LABEL NAME CLASS)"
+    run = subprocess.run(
+        ["make", "--eval", show, "show", *(f"{name}={value}" for name, value in given.items())],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert run.stdout.splitlines() == [f"--{name}={value}" for name, value in given.items()]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_layers_hold():

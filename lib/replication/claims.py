@@ -487,16 +487,18 @@ def _of_benchmarks(benchmarks: Any) -> dict[str, Any]:
         spread = record.get("spread") if key == ranged else None
         return {"value": record[key], "ci95": spread, "n": record["n"]}
 
-    return {
-        # "enron, repacked": the data set and its variant
-        "data": {name: record["data"].split(", ")[-1] for name, record in benchmarks.items()},
-        "metrics": {
-            f"{name}.{key}": metric(record, key)
-            for name, record in benchmarks.items()
-            for key, value in record.items()
-            if isinstance(value, int | float)
-        },
-    }
+    return checked(
+        {
+            # "enron, repacked": the data set and its variant
+            "data": {name: record["data"].split(", ")[-1] for name, record in benchmarks.items()},
+            "metrics": {
+                f"{name}.{key}": metric(record, key)
+                for name, record in benchmarks.items()
+                for key, value in record.items()
+                if isinstance(value, int | float)
+            },
+        }
+    )
 
 
 def scorecard_path(profile: str) -> Path:

@@ -268,7 +268,7 @@ class Terms:
 
 def _state() -> tuple[str, str, tuple[tuple[str, str], ...]]:
     about, tree = machine(), tree_state()
-    packages = {name: version.partition("+")[0] for name, version in about["versions"].items()}
+    packages = {name: str(version).partition("+")[0] for name, version in about["versions"].items()}
     versions = {"python": _minor(about["python"]), **packages}
     changed = " with uncommitted changes" if tree["dirty"] else ""
     return _code(), f"{str(tree['commit'])[:10]}{changed}", tuple(versions.items())

@@ -24,12 +24,20 @@ from replication.syntax import Reference, Table
 
 
 class Coder:
-    """Digests of units' arguments and fingerprints of their functions, each computed once."""
+    """Digests of units' arguments and fingerprints of their functions.
+
+    What was found is kept until :meth:`forget`: arrays and functions must not change before.
+    """
 
     def __init__(self) -> None:
         self._reader = Reader(Project.of_tree())
         self._digester = Digester(self.fingerprint)
         self._known: dict[Any, str] = {}
+
+    def forget(self) -> None:
+        """Look anew at arrays, and at what functions read, which a notebook may have changed."""
+        self._known.clear()
+        self._digester.forget()
 
     def identify(self, function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[str, str]:
         """The digest of a unit's arguments, and the fingerprint of what it computes with.

@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
@@ -421,6 +422,8 @@ def _model(raw: dict[str, Any]) -> type[Params]:
             says = f"a mapping with the knobs {', '.join(of)}" if of else "{}, for it has no knobs"
             optional = {} if of or key in given else {"default": None}
             blocks[key] = (block(key, of), Field(description=says, **optional))
+        if not blocks and content is None:
+            continue  # a folder without notebooks
         says = f"a mapping with the blocks {', '.join(blocks)}"
         of_paper = create_model(paper, __base__=Knobs, **blocks)
         papers[paper] = (of_paper, Field(description=says))
@@ -472,7 +475,7 @@ def load_all(path: Path | None = None, profiles: Sequence[str] = PROFILES) -> di
 def _agree(loaded: Params, profile: str, file: str) -> None:
     """Raise for the first knobs that are valid each by itself, and not together."""
     blocks = {}
-    for paper in _folders():
+    for paper in set(_folders()) & set(type(loaded).model_fields):
         for key in getattr(loaded, paper).model_fields_set:
             shared = f"{paper}/{key}"
             name = shared if shared in SHARED else f"{paper}/{key.replace('_', '-')}"
@@ -561,8 +564,13 @@ def check() -> None:
     except ParameterError as error:
         # Contents, not `git diff`: after `dvc exp run -S` git's index may call the file unchanged.
         command = ["git", "show", f"HEAD:./{paths.PARAMS.name}"]
-        kept = subprocess.run(command, cwd=paths.PARAMS.parent, capture_output=True, check=False)
-        changed = kept.returncode == 0 and kept.stdout != paths.PARAMS.read_bytes()
+        changed = False
+        with suppress(OSError):  # there may be no git
+            kept = subprocess.run(
+                command, cwd=paths.PARAMS.parent, capture_output=True, check=False
+            )
+            now = paths.PARAMS.read_bytes() if paths.PARAMS.is_file() else None
+            changed = kept.returncode == 0 and kept.stdout != now
         back = " (`git checkout params.yaml` takes back what was changed in it.)"
         raise ParameterError(f"{error}{back if changed else ''}") from None
 

@@ -74,7 +74,8 @@ def metrics(name: str, processor: str) -> dict[str, Any]:
         command, env=kept | settings | own, cwd=paths.ROOT, capture_output=True, text=True
     )
     if done.returncode != 0:
-        raise ProcessorError(f"{name} as {processor}: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
+        raise ProcessorError(f"{name} as {processor}: {said[-1]}")
     file = folder / PROFILE / name / "metrics.json"
     return json.loads(file.read_text(encoding="utf-8"))["metrics"]
 

@@ -1,12 +1,12 @@
 """How far a run has come: a bar on a terminal, a line a minute in a log."""
 
+import io
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -30,9 +30,8 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
             if now - told >= LINE_EVERY:
                 told = now
                 minutes = (now - begun) / 60
-                print(
-                    f"{label}: {done} of {total} after {minutes:.0f} min", file=target, flush=True
-                )
+                line = f"{label}: {done} of {total} after {minutes:.0f} min"
+                print(line, file=target, flush=True)
             yield item
 
 
@@ -44,8 +43,18 @@ def stream() -> Iterator[TextIO]:
         yield sys.stderr
         return
     try:
-        with Path(target).open("a", encoding="utf-8") as opened:
-            yield opened
-    except OSError:  # the terminal is gone; the work goes on
-        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-            yield nowhere
+        raw = _Lenient(target, "a")
+    except OSError:
+        raw = _Lenient(os.devnull, "a")
+    with io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8") as log:
+        yield log
+
+
+class _Lenient(io.FileIO):
+    """A file that may vanish, such as a terminal that is closed: the work goes on."""
+
+    def write(self, text: Any) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            return len(text)

@@ -2,11 +2,13 @@
 
 import ast
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 from replication import paths
+from replication.reading import ReadingError
 from replication.syntax import (
     FIGURE,
     PARAMETERS,
@@ -89,10 +91,15 @@ class Project(Resolver):
         return module if whole else module.rpartition(".")[0]
 
     def table(self, module: str) -> Table:
-        """The top-level names of a module."""
+        """The top-level names of a module.
+
+        Raises:
+            ReadingError: its file is no Python.
+        """
         if module not in self._tables:
-            code = self.files[self.modules[module]]
-            self._tables[module] = read_module(module, code, self.package(module))
+            file = self.modules[module]
+            with _parsing(file):
+                self._tables[module] = read_module(module, self.files[file], self.package(module))
         return self._tables[module]
 
     def resolve(self, path: str) -> tuple[Reference, int] | None:
@@ -182,8 +189,16 @@ class Project(Resolver):
         )
 
     def cells(self, notebook: str) -> list[Cell]:
-        """The code cells of a notebook."""
-        return read_cells(self.files[f"notebooks/{notebook}.ipynb"])
+        """The code cells of a notebook.
+
+        Raises:
+            ReadingError: its file is no notebook.
+        """
+        file = f"notebooks/{notebook}.ipynb"
+        try:
+            return read_cells(self.files[file])
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ReadingError(f"{file} cannot be read as a notebook ({error}).") from None
 
     def notebook_table(self, notebook: str) -> tuple[Table, list[tuple[int, ast.stmt]]]:
         """A notebook as a module, and the statements that always run.
@@ -191,9 +206,15 @@ class Project(Resolver):
         Each of these comes with the number of its cell. Cells that only draw, and the cell of
         parameters, are left out. Statements that merely give a name to a function, a class or a
         literal are definitions and count where they are used.
+
+        Raises:
+            ReadingError: its file is no notebook, or a cell is no Python.
         """
-        counted = [c for c in self.cells(notebook) if not c.tags & {FIGURE, PARAMETERS}]
-        every = [(cell.number, statement) for cell in counted for statement in cell.body]
+        every = []
+        for cell in self.cells(notebook):
+            if not cell.tags & {FIGURE, PARAMETERS}:
+                with _parsing(f"notebooks/{notebook}.ipynb, cell {cell.number}"):
+                    every += [(cell.number, statement) for statement in cell.body]
         table = read_statements(notebook, [statement for _, statement in every], "")
         running = {
             name
@@ -209,6 +230,17 @@ class Project(Resolver):
             if id(statement) not in named and not isinstance(statement, ast.Import | ast.ImportFrom)
         ]
         return table, run
+
+
+@contextmanager
+def _parsing(place: str) -> Iterator[None]:
+    try:
+        yield
+    except SyntaxError as error:
+        raise ReadingError(
+            f"{place}: line {error.lineno} is no Python ({error.msg}), so that nothing can tell "
+            "what it computes: write what Python itself can run."
+        ) from None
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
             if text != path.read_text(encoding="utf-8"):
                 files.write_text(path, text)
         except (ProseError, ReadingError, DataError) as error:
-            print(f"{path.relative_to(paths.ROOT)}: {error}.", file=sys.stderr)
+            print(f"{path.relative_to(paths.ROOT)}: {str(error).rstrip('.')}.", file=sys.stderr)
             failed = True
     return int(failed)
 

@@ -161,11 +161,14 @@ def results_section() -> str:
     after = sum(row["asked_after"] for row in rows)
     parts += [
         "",
-        f"{after} of the claims were asked when a run had been seen; the scorecard marks them.",
+        f"For {after} claims the rule was written after a run had been seen: *asked after* in the "
+        "scorecard.",
     ]
     if changed:
-        parts += [f"{changed} of the {len(folders)} notebooks with results are of earlier code or "
-                  "knobs; the first page of each says so."]  # fmt: skip
+        parts += [
+            f"{changed} of the {len(folders)} notebooks with results were run with earlier code or "
+            "knobs; the page of each says so."
+        ]
     return "\n".join(parts + which_defense())
 
 
@@ -319,10 +322,11 @@ def section_page(folder: Path, rows: list[dict[str, Any]]) -> str:
     found = [other for other in others if (folder.parents[1] / other / "metrics.json").is_file()]
     rows = [row for row in rows if name in row["notebooks"]]
     counts = Counter(row["verdict"] for row in rows)
+    deviations = f"../../../../DEVIATIONS.md#{_anchor(DEVIATIONS.get(paper, ''))}"
     links = [
         f"[the notebook, executed]({section}.ipynb)",
         f"[its source](../../../../notebooks/{name}.ipynb)",
-        f"[where we depart from the paper](../../../../DEVIATIONS.md#{_anchor(DEVIATIONS[paper])})",
+        *([f"[where we depart from the paper]({deviations})"] if paper in DEVIATIONS else []),
         "[all claims](../../SCORECARD.md)",
         *(f"[`{other}`](../../{other}/README.md)" for other in found),
     ]
@@ -366,13 +370,15 @@ def run_of(folder: Path) -> dict[str, Any]:
     """
     name = "/".join(folder.parts[-2:])
     found = read_result(folder / "provenance.json", _record, "run the notebook again")
-    since = f"git diff {found['commit'][:12]} -- params.yaml lib notebooks/{name}.ipynb"
+    commit = (found["commit"] or "unknown")[:12]
+    since = f"git diff {commit} -- params.yaml lib notebooks/{name}.ipynb"
+    now = _fingerprints().get(name, {}).get("code")
     return {
-        "commit": found["commit"][:12],
+        "commit": commit,
         "dirty": found["dirty"],
         "cpu_hours": cpu_hours(folder),
-        "changed": None if found["fingerprint"] == _fingerprints()[name]["code"] else since,
-        "command": f"dvc repro --force {paths.stage_name(name)}@paper",
+        "changed": None if found["fingerprint"] == now else since,
+        "command": f"dvc repro --force --single-item {paths.stage_name(name)}@paper",
     }
 
 
@@ -388,7 +394,7 @@ def _fingerprints() -> dict[str, Any]:
 def told(run: dict[str, Any]) -> str:
     """The same in sentences; ``run`` is as from :func:`run_of`."""
     hours = "" if run["cpu_hours"] is None else f" in {number(run['cpu_hours'])} CPU hours"
-    dirty = ", with uncommitted changes," if run["dirty"] else ""
+    dirty = " with uncommitted changes" if run["dirty"] else ""
     since = run["changed"]
     changed = f" Its code or knobs have changed since; `{since}` shows how." if since else ""
     again = f"`{run['command']}` computes it as it is today; units that are on record are read."

@@ -255,6 +255,10 @@ class Digester:
         self._name_function = name_function
         self._arrays: dict[int, tuple[np.ndarray, str]] = {}
 
+    def forget(self) -> None:
+        """Digest arrays anew, which may have been changed in place."""
+        self._arrays.clear()
+
     def digest(self, value: Any) -> str:
         """The digest of one value (:func:`replication.digests.digest`)."""
         return digest(self._texts(value))

@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -79,6 +79,11 @@ def run_notebook(name: str, profile: str) -> Path:
             executed = _execute(source, knobs, working, paths.cache() / "failed" / profile / name)
         seconds = time.perf_counter() - begun
         folder = working / profile / name
+        if not (folder / paths.USED).is_file():
+            raise NotebookError(
+                f"{source.relative_to(paths.ROOT)} has run, but has not ended its results: make "
+                f'`notebook = Notebook("{name}", profile)`, and end with `notebook.finish(…)`.'
+            )
         nbformat.write(strip_noise(executed), folder / source.name)
         _record(needs, loaded, folder, knobs, seconds)
         target = paths.section_results(profile, name)
@@ -86,7 +91,8 @@ def run_notebook(name: str, profile: str) -> Path:
             target = paths.pipeline_results(profile, name)
         _replace(folder, target)
     if profile == "paper":
-        keep_small_units(target)
+        with _alone("kept-units"):
+            keep_small_units(target)
     return target
 
 
@@ -399,8 +405,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebook", help="<paper>/<section>, for example koh2021/kkt")
     parser.add_argument("--profile", required=True, choices=params.PROFILES)
     options = parser.parse_args(arguments)
+    return reported(lambda: _run(options.notebook, options.profile))
+
+
+def _run(name: str, profile: str) -> int:
+    folder = run_notebook(name, profile)
+    count, size = cache_size()
+    print(
+        f"results in {paths.shown(folder)}; {count} units of work in .cache take "
+        f"{size / 1e6:.0f} MB (`make clean` removes them)"
+    )
+    return 0
+
+
+def reported(command: Callable[[], int]) -> int:
+    """The status of a command that runs notebooks; where it cannot end, one sentence says why."""
     try:
-        folder = run_notebook(options.notebook, options.profile)
+        return command()
     except (params.ParameterError, NotebookError, ReadingError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -419,12 +440,6 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         print("interrupted: finished units are kept, the next run goes on there.", file=sys.stderr)
         return 130
-    count, size = cache_size()
-    print(
-        f"results in {paths.shown(folder)}; {count} units of work in .cache take "
-        f"{size / 1e6:.0f} MB (`make clean` removes them)"
-    )
-    return 0
 
 
 if __name__ == "__main__":

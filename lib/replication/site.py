@@ -157,7 +157,7 @@ def summary(name: str, rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
             counts={verdict: found.count(verdict) for verdict in VERDICTS if verdict in found},
             picture=pictures[0] if pictures else None,
             run=run,
-            deviations=make_id(readme.DEVIATIONS[paper]),
+            deviations=make_id(readme.DEVIATIONS.get(paper, "")),
         )
     )
 

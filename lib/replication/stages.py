@@ -25,6 +25,7 @@ from replication.digests import digest
 from replication.fingerprint import Fingerprint, Reader
 from replication.project import Project
 from replication.provenance import tracked_notebooks
+from replication.reading import ReadingError
 from replication.syntax import Reference
 
 PYTHON = "PYTHONPATH=lib python"
@@ -294,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
             _write(paths.FINGERPRINTS, json.dumps(pipeline.fingerprints(), indent=1) + "\n")
         else:
             _write(paths.PIPELINE, text)
-    except (params.ParameterError, DataError) as error:
+    except (params.ParameterError, ReadingError, DataError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -226,6 +226,7 @@ class _Normaliser(ast.NodeTransformer):
         self.device = False
         self.refused: list[str] = []
         self.hints_count: list[bool] = []
+        self._firsts: set[ast.comprehension] = set()
 
     # Names ------------------------------------------------------------------------------------
 
@@ -463,8 +464,18 @@ class _Normaliser(ast.NodeTransformer):
         for generator in node.generators:
             names |= dict.fromkeys(_stored(generator.target))
         self.scopes.append(("function", names))
+        self._firsts.add(node.generators[0])
         self.generic_visit(node)
         self.scopes.pop()
+        return node
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
+        """One ``for`` of a comprehension; what the first goes through is read outside of it."""
+        node.target = self.visit(node.target)
+        inside = [self.scopes.pop()] if node in self._firsts else []
+        node.iter = self.visit(node.iter)
+        self.scopes += inside
+        node.ifs = [self.visit(one) for one in node.ifs]
         return node
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension

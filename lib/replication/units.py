@@ -130,6 +130,7 @@ class Units:
         self, function: Callable[..., Any], arguments: Sequence[dict[str, Any]], label: str
     ) -> list[Unit]:
         units = []
+        self._coder.forget()
         for call in arguments:
             asked, code = self._coder.identify(function, call)
             key = digest([code, asked])
@@ -224,13 +225,19 @@ def find_class(name: str, module: str) -> type:
     try:
         return records.load_class(name, module)
     except records.RecordError:
-        from replication.project import Project  # parses the project
-
-        project = Project.of_tree()
-        homes = [m for m in project.modules if name in project.table(m).definitions]
+        homes = _homes(name, paths.ROOT)
         if len(homes) != 1:
             raise
         return records.load_class(name, homes[0])
+
+
+@cache
+def _homes(name: str, root: Path) -> list[str]:
+    """The modules of the project that define a name; each search parses the project."""
+    from replication.project import Project
+
+    project = Project.of_tree(root)
+    return [module for module in project.modules if name in project.table(module).definitions]
 
 
 def cache_size() -> tuple[int, int]:

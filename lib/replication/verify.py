@@ -1,7 +1,8 @@
 """Units computed again and compared with their records.
 
 python -m replication.verify --sample 5 --seed 0 [--profile quick] [--notebook koh2021/kkt]
-    random units from nothing; writes results/verify.json
+    random units from nothing, of notebooks whose code and knobs are those of their results; writes
+    results/verify.json
 python -m replication.verify --adopt koh2021/kkt --profile paper --sample 3
     after a change of the code that should change no number: a sample of every kind of unit is
     computed anew; if all are equal to the last bit, the other records are filed under the new code,
@@ -17,34 +18,33 @@ from pathlib import Path
 from typing import Any
 
 from poisoning.datasets import files
-from poisoning.errors import DataError
 from replication import params, paths, records
 from replication.checking import place
+from replication.fingerprint import Reader
+from replication.project import Project
 from replication.provenance import machine, tree_state
-from replication.reading import ReadingError, read_result
-from replication.run import NotebookError, compare_units, staging
+from replication.reading import read_result
+from replication.run import NotebookError, compare_units, reported, staging
 from replication.units import TABLE, find, places, read_table, unit_file
 
 REPORT = "verify.json"
 
 
-class VerifyError(RuntimeError):
+class VerifyError(NotebookError):
     """There is nothing to compare, or a comparison fails; one sentence."""
 
 
-def recorded(profile: str, notebook: str | None = None) -> list[dict[str, Any]]:
-    """The units of a profile whose records lie here, each with its notebook."""
-    found = []
-    base = paths.ROOT / "results" / profile
-    for table in sorted(base.glob(f"*/*/{TABLE}")):
-        name = f"{table.parent.parent.name}/{table.parent.name}"
-        if notebook in (None, name):
-            rows = read_table(table.parent)
-            found += [
-                row | {"notebook": name}
-                for row in rows
-                if any(file.is_file() for file in places(row["key"]))
-            ]
+def recorded(profile: str) -> dict[str, list[dict[str, Any]]]:
+    """The units of a profile, by notebook, each once; ``here`` says whether its record lies here.
+
+    Notebooks without any record here are left out.
+    """
+    found = {}
+    for table in sorted((paths.ROOT / "results" / profile).glob(f"*/*/{TABLE}")):
+        rows = {row["key"]: row for row in read_table(table.parent)}.values()
+        rows = [row | {"here": any(f.is_file() for f in places(row["key"]))} for row in rows]
+        if any(row["here"] for row in rows):
+            found[f"{table.parent.parent.name}/{table.parent.name}"] = rows
     return found
 
 
@@ -52,28 +52,35 @@ def verify(profile: str, sample: int, seed: int, notebook: str | None = None) ->
     """Compute ``sample`` random units from nothing and compare; the content of ``verify.json``.
 
     Raises:
-        VerifyError: no unit is on record.
+        NotebookError: there is no such notebook.
+        VerifyError: no unit is on record that could be computed by the present code.
     """
-    known = recorded(profile, notebook)
+    if notebook is not None and not params.notebook_file(notebook).is_file():
+        raise NotebookError(f"there is no notebook {notebook!r}: write <paper>/<section>.")
+    known = {n: rows for n, rows in recorded(profile).items() if notebook in (None, n)}
     if not known:
         raise VerifyError(
-            f"no units of the profile {profile} are on record here: run `make repro "
-            f"PROFILE={profile}` first, or verify another profile."
+            f"no units of {notebook or 'any notebook'} in the profile {profile} are on record "
+            f"here: run `make repro PROFILE={profile}` first, or verify another profile."
         )
-    chosen = random.Random(seed).sample(known, min(sample, len(known)))
-    lines, skipped = [], []
-    for name in sorted({row["notebook"] for row in chosen}):
-        keys = [row["key"] for row in chosen if row["notebook"] == name]
-        print(f"{name}: {len(keys)} of its units from nothing", flush=True)
-        found, reason = _compare(name, profile, {"mode": "verify", "keys": keys})
+    reader = Reader(Project.of_tree())
+    reasons = {name: _changed(name, profile, reader) for name in known}
+    units = [(n, row) for n, rows in known.items() if not reasons[n] for row in rows if row["here"]]
+    chosen = random.Random(seed).sample(units, min(sample, len(units)))
+    lines = []
+    for name in sorted({name for name, _ in chosen}):
+        keys = [row["key"] for its, row in chosen if its == name]
+        print(f"{name}: {len(keys)} of its units from nothing{_lacking(known[name])}", flush=True)
+        found, reasons[name] = _compare(name, profile, {"mode": "verify", "keys": keys})
         lines += [line | {"notebook": name} for line in found if "verdict" in line]
-        if reason:
-            skipped.append({"notebook": name, "reason": reason})
+        if not reasons[name] and len(found) < len(keys):
+            reasons[name] = "with its data as they are here, it asks for other units."
+    skipped = [{"notebook": name, "reason": why} for name, why in reasons.items() if why]
     return {
         "profile": profile,
         "sample": sample,
         "seed": seed,
-        "on_record": len(known),
+        "on_record": len(units),
         "tolerance": records.TOLERANCE,
         "counts": dict(Counter(line["verdict"] for line in lines)),
         "units": lines,
@@ -81,6 +88,31 @@ def verify(profile: str, sample: int, seed: int, notebook: str | None = None) ->
         **tree_state(),
         **machine(),
     }
+
+
+def _changed(name: str, profile: str, reader: Reader) -> str:
+    """Why the units of a notebook cannot be those of the present tree; empty if they can."""
+    folder = paths.pipeline_results(profile, name)
+    again = f"run `dvc repro --force --single-item {paths.stage_name(name)}@{profile}`"
+    code = read_result(folder / "provenance.json", lambda found: str(found["fingerprint"]), again)
+    if not params.notebook_file(name).is_file():
+        return "there is no such notebook any more."
+    if reader.notebook(name).value != code:
+        return "its code has changed since its units were computed."
+    try:
+        _same_inputs(name, profile, folder)
+    except VerifyError as error:
+        return str(error).removeprefix(f"{name}: ")
+    return ""
+
+
+def _lacking(rows: list[dict[str, Any]]) -> str:
+    """What has to be computed besides, in words."""
+    rows = [row for row in rows if not row["here"]]
+    if not rows:
+        return ""
+    hours = sum(row["cpu_seconds"] for row in rows) / 3600
+    return f"; {len(rows)} others are not in this clone: up to {hours:.2g} CPU hours more"
 
 
 def adopt(name: str, profile: str, sample: int, seed: int) -> tuple[int, int]:
@@ -170,7 +202,7 @@ def _compare(name: str, profile: str, plan: dict[str, Any]) -> tuple[list[dict[s
             compare_units(name, profile, file)
         except NotebookError as error:
             if error.cause == "NoRecordError":
-                reason = "its code or knobs have changed since its units were computed."
+                reason = "a unit is on no record here: run its stage in place of adopting it."
             elif error.cause != "Compared":
                 reason = str(error)
         text = report.read_text(encoding="utf-8") if report.is_file() else ""
@@ -193,16 +225,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--notebook")
     parser.add_argument("--adopt", metavar="NOTEBOOK")
     options = parser.parse_args(arguments)
-    try:
-        if options.adopt:
-            compared, filed = adopt(options.adopt, options.profile, options.sample, options.seed)
-            print(f"{options.adopt}: {compared} units computed anew, all equal; {filed} filed.")
-            return 0
-        found = verify(options.profile, options.sample, options.seed, options.notebook)
-        files.write_text(paths.ROOT / "results" / REPORT, json.dumps(found, indent=1) + "\n")
-    except (VerifyError, NotebookError, ReadingError, params.ParameterError, DataError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    return reported(lambda: _adopt(options) if options.adopt else _verify(options))
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    compared, filed = adopt(options.adopt, options.profile, options.sample, options.seed)
+    print(f"{options.adopt}: {compared} units computed anew, all equal; {filed} filed.")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    found = verify(options.profile, options.sample, options.seed, options.notebook)
+    files.write_text(paths.ROOT / "results" / REPORT, json.dumps(found, indent=1) + "\n")
     for line in found["units"]:
         by = "" if line["verdict"] == "equal" else f" by {line['worst']:.2g} at {line['where']}"
         print(f"  {line['notebook']}, {line['label']} {line['index']}: {line['verdict']}{by}")

@@ -58,6 +58,22 @@ def test_every_record_says_its_machine_and_commit(monkeypatch, tmp_path):
     assert row["machine"]["cores"] >= 1
 
 
+def test_an_entry_whose_peer_is_not_installed_is_left_out(monkeypatch, tmp_path, capsys):
+    def lacks(bar):
+        raise ModuleNotFoundError("pip install primme")
+
+    entries = (
+        SimpleNamespace(NAME="first", run=lacks),
+        SimpleNamespace(NAME="second", run=lambda bar: {"ours_s": 1.0}, summary=lambda record: ""),
+    )
+    monkeypatch.setattr(command, "ENTRIES", entries)
+    monkeypatch.setattr(command.paths, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench"])
+    assert command.main() == 0
+    assert list(json.loads((tmp_path / "results" / "bench.json").read_text())) == ["second"]
+    assert "first: left out: pip install primme" in capsys.readouterr().err
+
+
 def test_a_race_pairs_the_seconds_of_both_sides(monkeypatch):
     seconds = iter([1.0, 3.0, 20.0, 1.0, 1.0, 2.0, 2.0, 10.0, 2.0, 2.0])
     monkeypatch.setattr("bench.timing.timed", lambda side: (next(seconds), side()))
@@ -118,6 +134,18 @@ def test_what_is_not_reached_is_null(monkeypatch, mail, l2_error, minimum, expec
     assert record["five_defenses_s"] is None
     assert (record["ours_s"] is None) == (l2_error < to_17pct.TARGET)
     assert expected in line
+
+
+def test_a_spread_is_of_runs_that_all_reach_the_target(monkeypatch, mail):
+    errors = iter([0.18, 0.18, 0.16, 0.18, 0.18, 0.18])
+
+    def attack(game, rng, *, enough):
+        error = next(errors)
+        return attack_of(error, error)(game, rng, enough=enough)
+
+    record, _ = seventeen(monkeypatch, mail, attack)
+    assert record["ours_s"] is not None
+    assert record["spread"] is None
 
 
 def test_from_scratch_is_what_the_game_answers(mail):

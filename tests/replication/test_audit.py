@@ -1,7 +1,10 @@
 """An audit's measurements, and its report: one file, whole, and true to its numbers."""
 
 import json
+import os
 import re
+import signal
+import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,7 +12,7 @@ import pandas as pd
 import pytest
 
 from replication import paths, plotting, words
-from replication.audit import features, measuring, report, summary, tables
+from replication.audit import features, figures, measuring, report, summary, tables
 from replication.audit.__main__ import audit
 
 N = 90
@@ -210,6 +213,26 @@ def test_time_ends_an_audit_though_the_first_stop_is_dropped_or_changed(problem,
     assert len(stopped) == 1
 
 
+@pytest.mark.parametrize("where", ["__enter__", "__exit__"])
+def test_no_stop_reaches_what_follows_the_measurements(where, problem, monkeypatch):
+    """The time may also end while the timer is being set or ended."""
+    method = getattr(measuring._Stopping, where)
+
+    def slow(self, *given):
+        if where == "__exit__":
+            time.sleep(0.05)
+        found = method(self, *given)
+        time.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(measuring._Stopping, where, slow)
+    monkeypatch.setattr(measuring, "_AGAIN", 0.02)
+    monkeypatch.setattr(measuring, "_measure_splits", lambda *given: None)
+    assert measuring.measure(problem, 0.01, lambda what: None).ended == "done"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_an_error_that_is_no_stop_is_raised(problem, toy):
     def tell(what):
         raise RuntimeError("a bug")
@@ -229,6 +252,14 @@ def test_an_audit_without_time_says_so(table, toy, monkeypatch, tmp_path):
     page = Page((folder / report.HTML).read_text(encoding="utf-8"))
     assert "before anything was measured" in page.text
     assert json.loads((folder / report.JSON).read_text(encoding="utf-8"))["ended"] == "time"
+
+
+def test_a_file_may_have_a_name_that_is_no_text(table, toy, monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    file = tmp_path / os.fsdecode(b"caf\xe9.csv")
+    file.write_bytes(table.read_bytes())
+    folder = audit(str(file), "label", "1e-5", "", "auto", "")
+    assert json.loads((folder / report.JSON).read_text(encoding="utf-8"))["file"] == "caf\ufffd.csv"
 
 
 # Estimates --------------------------------------------------------------------------------------
@@ -273,6 +304,32 @@ def test_lambda_is_chosen_by_its_bound_where_attacks_do_not_tell():
     choice = summary._lam(summary.Tables(found), 2, found)
     assert (choice["best"], choice["by"], choice["clear"]) == (1.0, "certified", True)
     assert choice["gain"]["value"] == pytest.approx(0.2)
+
+
+def test_what_was_measured_on_different_splits_is_not_compared():
+    """An attacker who knows found poison for each defense, but on no split for both."""
+    found = measuring.Findings(lam=0.01, points={2: 0.03}, train_rows=63, test_rows=27)
+    for split, defense in enumerate(("none", "l2")):
+        found.bounds.append(
+            measuring.Bound(split, (0.01, 0.1)[split], "svm", 1, 0.3 - 0.1 * split, 0.5)
+        )
+        for lam in (0.01, 0.1):
+            for points, attack, knows in ((0, "none", "fixed"), (2, "kkt", "fixed")):
+                found.errors += [
+                    measuring.Measured(k, lam, attack, knows, points, one, 0.2, 0.0, 0.0)
+                    for k in range(2)
+                    for one in ("none", "l2")
+                ]
+        found.errors.append(
+            measuring.Measured(split, 0.01, "kkt", "adaptive", 2, defense, 0.3, 0.0, 0.0)
+        )
+    tables = summary.Tables(found)
+    assert summary._defense(tables, 2) is None
+    assert summary._lam(tables, 2, found)["by"] == "attacked"
+    found.errors = [one for one in found.errors if one.knows == "fixed"]
+    lone = measuring.Measured(7, 0.01, "kkt", "adaptive", 2, "l2", 0.3, 0.0, 0.0)
+    found.errors.append(lone)
+    assert summary.Tables(found).known(2, "l2") is None
 
 
 # The report -------------------------------------------------------------------------------------
@@ -334,6 +391,13 @@ def test_texts_of_the_table_are_shown_and_never_run(made):
     assert HOSTILE in content["data"]["classes"]
     assert HOSTILE not in page
     assert HOSTILE in Page(page).text
+
+
+def test_names_of_features_are_no_formulas():
+    """matplotlib reads what stands between two dollars as one, and fails on most."""
+    shifts = [{"name": name, "before": 0.0, "after": 1.0} for name in ("price = $$", "$a_$ − b_$")]
+    drawn = figures.draw(figures.weights({"explanation": {"shifts": shifts}}), "weights")
+    assert "price = $$" in drawn
 
 
 @pytest.mark.slow

@@ -127,6 +127,8 @@ def test_a_bad_table_is_refused_in_one_sentence(name, tmp_path):
         ({"minutes": "1e9"}, "MINUTES"),
         ({"name": "../elsewhere"}, "NAME"),
         ({"name": ".."}, "NAME"),
+        ({"name": "😀" * 99}, "NAME"),
+        ({"name": "ॐ" * 99}, "NAME"),
         ({"told": "floats"}, "FEATURES"),
         ({"told": "counts"}, "whole numbers from 0"),
         ({"against": "ugly"}, "no class 'ugly'"),
@@ -137,6 +139,17 @@ def test_a_bad_argument_is_refused_in_one_sentence(wrong, match, tmp_path):
     given = {"data": str(tmp_path / "t.csv"), "label": "label", "minutes": "1", "name": "",
              "told": "auto", "against": ""}  # fmt: skip
     sentence(lambda: audit(**given | wrong), match)
+
+
+def test_amounts_are_no_counts_and_told_to_be_so_are_refused(tmp_path):
+    """Whole numbers up to 10¹⁵, mostly zeros: as they are, no SVM can be trained on them."""
+    amounts = np.where(RNG.random((N, 3)) < 0.1, RNG.integers(1, 10**15, (N, 3)), 0)
+    file = tmp_path / "t.csv"
+    pd.DataFrame(amounts, columns=["a", "b", "c"]).assign(label=Y).to_csv(file, index=False)
+    assert not prepared(file).domain.integer
+    assert abs(prepared(file).X).max() < N
+    told = prepared(file, told="counts")
+    sentence(lambda: measuring.choose_lam(told, 0), "rescale")
 
 
 def test_the_command_says_why_and_fails(monkeypatch, capsys):
@@ -296,6 +309,35 @@ def test_formats_hold_the_same_table(tmp_path):
         found = prepared(tmp_path / name)
         assert np.allclose(found.X.toarray() * found.scale, values)
         assert np.array_equal(found.y, wanted.y)
+
+
+def test_classes_may_have_the_names_of_missing_values(tmp_path):
+    for name in ("NA", "None", "nan", "null"):
+        (tmp_path / "t.csv").write_bytes(csv(label=np.where(Y == "bad", name, "else")))
+        assert prepared(tmp_path / "t.csv").classes == {name: N // 2, "else": N // 2}
+    lines = csv().splitlines()
+    (tmp_path / "t.csv").write_bytes(b"\n".join([*lines, b"1,2,3,", b"1,2,3"]))
+    assert "2 rows without a label" in noted(prepared(tmp_path / "t.csv"), "2 rows")
+
+
+def test_an_ending_in_capitals_is_the_same_format(tmp_path):
+    FRAME.rename(columns={"a": "a, in cm, at 20 °C, mean"}).to_csv(
+        tmp_path / "t.TSV", index=False, sep="\t"
+    )
+    assert prepared(tmp_path / "t.TSV").names == ("a, in cm, at 20 °C, mean", "b", "c")
+
+
+def test_texts_and_durations_of_arrays_are_what_they_say(tmp_path):
+    days = np.arange(N) * np.timedelta64(36, "h")
+    city = np.array([b"Bern", b"Z\xc3\xbcrich"] * (N // 2))
+    np.savez(tmp_path / "t.npz", since=days[::-1], city=city, label=np.char.encode(Y))
+    problem = prepared(tmp_path / "t.npz", against="good")
+    assert problem.positive == "good"
+    assert set(problem.names) == {"since", "city = Bern", "city = Zürich"}
+    assert "since" in noted(problem, "Durations")
+    column = problem.names.index("since")
+    since = problem.centre[column] + problem.scale[column] * problem.X[:, column]
+    assert np.allclose(since, 1.5 * np.arange(N)[::-1])
 
 
 def test_of_a_long_table_a_uniform_sample_is_kept(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from replication import fingerprint, paths, stages
 from replication.fingerprint import Reader
 from replication.project import Project, RevisionError
+from replication.reading import ReadingError
 from replication.syntax import FIGURE, Reference
 
 NOTEBOOK = {
@@ -134,6 +135,34 @@ ADDED = {
     "moved function": MOVED,
     "renamed file": RENAMED,
 }
+
+
+def test_a_comprehension_reads_what_it_goes_through_outside_of_itself():
+    """Its variable may have the name of the function that gives what it goes through."""
+    code = "from toy.shadow import total\nnotebook.metric('c', total())"
+    text = (
+        "def parts():\n    return [1, 2]\n\n\n"
+        "def total():\n    return sum(parts for parts in parts())\n"
+    )
+    values_of = [
+        values(project(extra={"lib/toy/shadow.py": one, "notebooks/p/c.ipynb": notebook(code)}))
+        for one in (text, text.replace("[1, 2]", "[1, 3]"), text.replace("(parts for", "(sum for"))
+    ]
+    assert len({found["p/c"] for found in values_of}) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"notebooks/p/c.ipynb": notebook("%matplotlib inline")}, "p/c.ipynb, cell 0: line 1"),
+        ({"notebooks/p/c.ipynb": "{"}, "notebooks/p/c.ipynb cannot be read as a notebook"),
+        ({"notebooks/p/c.ipynb": "[]"}, "notebooks/p/c.ipynb cannot be read as a notebook"),
+        ({"lib/toy/base.py": "def broken(:"}, "lib/toy/base.py: line 1 is no Python"),
+    ],
+)
+def test_what_is_no_python_is_named(files, told):
+    with pytest.raises(ReadingError, match=told):
+        values(project(extra=files))
 
 
 @pytest.mark.parametrize("edit", SAME.values(), ids=SAME)

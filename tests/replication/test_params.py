@@ -252,6 +252,24 @@ def test_a_refused_value_is_told_how_to_get_rid_of(inside, capsys):
     assert "(`git checkout params.yaml` takes back" in capsys.readouterr().err
 
 
+def test_a_file_that_is_gone_and_a_missing_git_are_one_sentence(inside, monkeypatch, capsys):
+    text = (inside / "params.yaml").read_text()
+    (inside / "params.yaml").unlink()
+    assert params.main([]) == 1
+    assert "(`git checkout params.yaml` takes back" in capsys.readouterr().err
+    (inside / "params.yaml").write_text(text.replace("scale: 0.1", "scale: 7"))
+    monkeypatch.setenv("PATH", str(inside))
+    assert params.main([]) == 1
+    told = capsys.readouterr().err
+    assert "toy.one.scale = 7" in told
+    assert told.count("\n") == 1
+
+
+def test_a_folder_without_notebooks_needs_no_block(inside):
+    (inside / "notebooks" / "scratch").mkdir()
+    assert params.load("quick").section("toy/one") == {"scale": 0.1, "repeats": 3}
+
+
 def test_every_knob_says_what_would_be_right():
     def walk(model, name):
         for field, info in model.model_fields.items():

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import pytest
 
@@ -174,10 +175,22 @@ def test_a_run_of_earlier_code_says_so():
     run = {"commit": "0123456789ab", "dirty": True, "cpu_hours": 1.25, "changed": "git diff a"}
     run["command"] = "dvc repro --force a@paper"
     text = readme.told(run)
-    assert text.startswith("Computed at commit 0123456789ab, with uncommitted changes, in 1.25 CPU")
+    assert text.startswith("Computed at commit 0123456789ab with uncommitted changes in 1.25 CPU")
     assert "have changed since; `git diff a` shows how." in text
     present = readme.told(run | {"dirty": False, "cpu_hours": None, "changed": None})
     assert present.startswith("Computed at commit 0123456789ab. `dvc repro --force a@paper`")
+
+
+def test_a_notebook_of_a_new_folder_has_a_page(tmp_path):
+    """It has no part in DEVIATIONS.md, and its run may be of no commit and of no fingerprint."""
+    source = paths.ROOT / "results" / "paper" / "zhao2018" / "gradients"
+    folder = tmp_path / "mine" / "gradients"
+    shutil.copytree(source, folder)
+    record = json.loads((folder / "provenance.json").read_text())
+    (folder / "provenance.json").write_text(json.dumps(record | {"commit": None}))
+    page = readme.section_page(folder, [])
+    assert "DEVIATIONS" not in page
+    assert "Computed at commit unknown" in page
 
 
 def test_first_paragraphs_end_with_a_whole_sentence():

@@ -337,6 +337,16 @@ def test_a_full_disk_is_one_sentence(inside, monkeypatch, capsys):
     )
 
 
+def test_a_notebook_that_does_not_end_its_results_is_told_how(inside, capsys):
+    file = inside / "notebooks" / "toy" / "one.ipynb"
+    text = file.read_text()
+    assert "toy/one" in text
+    file.write_text(text.replace("toy/one", "toy/two"))
+    assert run.main(["toy/one", "--profile", "demo"]) == 1
+    told = capsys.readouterr().err
+    assert 'has not ended its results: make `notebook = Notebook("toy/one", profile)`' in told
+
+
 def test_a_second_run_of_a_notebook_waits_for_the_first(project):
     pause = "import time\ntime.sleep(4)\n"
     write_notebook(project, cells=(SETUP, pause, COMPUTE, DRAW, FINISH))

@@ -1,5 +1,6 @@
 """Units of work: filed once, resumed, the same on every backend, gone with their notebook."""
 
+import builtins
 import errno
 import os
 import signal
@@ -414,6 +415,38 @@ def test_seeds_differ_by_setting_and_repeat_and_stay_the_same():
 def test_a_terminal_that_is_gone_does_not_stop_the_work(monkeypatch, own_cache):
     monkeypatch.setenv(paths.PROGRESS_VARIABLE, str(own_cache / "no" / "terminal"))
     assert mapped(divide, [{"a": 4, "b": 2}])[0] == [2]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, TimeoutError, BrokenPipeError])
+def test_what_a_unit_raises_is_what_is_raised(error, monkeypatch, own_cache):
+    monkeypatch.setenv(paths.PROGRESS_VARIABLE, str(own_cache / "log.txt"))
+    with pytest.raises(error, match="of the unit"):
+        mapped(fail, [{"error": error.__name__}])
+
+
+def fail(error):
+    raise getattr(builtins, error)("of the unit")
+
+
+def test_a_log_that_cannot_be_written_any_more_does_not_stop_the_work(monkeypatch):
+    from replication import progress
+
+    monkeypatch.setenv(paths.PROGRESS_VARIABLE, "/dev/full")
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    assert list(progress.track(range(3), 3, "attacks")) == [0, 1, 2]
+
+
+def test_what_a_notebook_changes_between_two_calls_is_seen(own_cache):
+    """An array changed in place, and a constant beside the unit's function."""
+    made = Units("koh2021/kkt", workers())
+    given = np.ones(3)
+    assert made.map(total, [{"values": given}], "sums") == [3.0]
+    given[0] = 5.0
+    assert made.map(total, [{"values": given}], "sums") == [7.0]
+
+
+def total(values):
+    return float(values.sum())
 
 
 def test_a_log_gets_a_line_a_minute_and_no_bars(monkeypatch, own_cache):

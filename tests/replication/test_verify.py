@@ -53,16 +53,57 @@ def test_a_record_that_was_tampered_with_is_found(computed, capsys):
     assert "within tolerance by 1e-09" in capsys.readouterr().out
 
 
-def test_code_that_has_changed_since_is_not_called_equal(computed, capsys):
+def test_code_or_knobs_that_have_changed_since_are_not_called_equal(computed, capsys):
     edit(computed, "scale * rng", "2 * scale * rng")
     assert verify.main(["--profile", "demo", "--sample", "1"]) == 1
-    assert "not compared: its code or knobs have changed" in capsys.readouterr().out
+    assert "not compared: its code has changed" in capsys.readouterr().out
+    edit(computed, "2 * scale * rng", "scale * rng")
+    edit(computed, "scale: 0.1", "scale: 0.2", "params.yaml")
+    assert verify.main(["--profile", "demo", "--sample", "1"]) == 1
+    assert "not compared: scale is 0.2 now and was 0.1" in capsys.readouterr().out
+
+
+def test_units_that_a_clone_lacks_are_computed(computed, capsys):
+    """Git keeps some records only; a unit that is verified may come after others."""
+    lost = units.unit_file(rows(computed)[0]["key"])
+    lost.unlink()
+    assert verify.main(["--profile", "demo", "--sample", "2"]) == 0
+    found = json.loads((computed / "results" / "verify.json").read_text())
+    assert found["counts"] == {"equal": 1}
+    assert found["on_record"] == 1
+    assert "1 others are not in this clone" in capsys.readouterr().out
+    assert lost.is_file()
+
+
+def test_a_unit_that_occurs_twice_is_compared_once(inside, capsys):
+    again = "notebook.map(draw, {0: units[0]}, 'first')"
+    edit(inside, "range(repeats)}", f"range(repeats)}}\\n{again}")
+    run.run_notebook("toy/one", "demo")
+    assert len(rows(inside)) == 3
+    assert verify.main(["--profile", "demo", "--sample", "3"]) == 0
+    found = json.loads((inside / "results" / "verify.json").read_text())
+    assert found["counts"] == {"equal": 2}
+    assert found["skipped"] == []
+
+
+def test_a_notebook_that_does_not_exist_is_said_so(inside, capsys):
+    assert verify.main(["--notebook", "toy/won"]) == 1
+    assert "there is no notebook 'toy/won'" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_one_sentence(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify, "verify", interrupted)
+    assert verify.main(["--profile", "demo"]) == 130
+    assert capsys.readouterr().err.startswith("interrupted: finished units are kept")
 
 
 def test_without_records_there_is_one_sentence(inside, capsys):
     assert verify.main(["--profile", "paper"]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("no units of the profile paper are on record here")
+    assert told.startswith("error: no units of any notebook in the profile paper are on record")
     assert told.count("\n") == 1
 
 

@@ -1,6 +1,7 @@
 """How poisonable is a table? ``make audit DATA=table.csv LABEL=column``; ``docs/audit.md``."""
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -22,6 +23,7 @@ _ARGUMENTS = (
     ("FEATURES", "auto", "auto, real, box or counts"),
     ("CLASS", "", "the class that is set against all others"),
 )
+_NAME_BYTES = 240  # file systems take 255, and the folder is written beside its place
 _SEED = 0
 _RESERVE = 0.1  # of the budget, for the report
 _LINE_EVERY = 10.0  # seconds, where standard error is no terminal
@@ -54,9 +56,12 @@ def audit(data: str, label: str, minutes: str, name: str, told: str, against: st
     findings = measuring.measure(problem, left, progress.tell, _SEED)
     progress.tell("writing the report")
     about = {
-        "name": folder.name, "file": path.name, "label": label, "minutes": float(minutes),
+        "name": folder.name,
+        "file": os.fsencode(path.name).decode("utf-8", "replace"),  # names may be any bytes
+        "label": label,
+        "minutes": float(minutes),
         "seed": _SEED,
-    }  # fmt: skip
+    }
     report.write(folder, about | summary.summarise(problem, findings))
     progress.clear()
     return folder
@@ -75,7 +80,7 @@ def _minutes(text: str) -> float:
 
 
 def _name(name: str) -> str:
-    if not re.fullmatch(r"[\w][\w.-]{0,99}", name):
+    if not re.fullmatch(r"[\w][\w.-]{0,99}", name) or len(os.fsencode(name)) > _NAME_BYTES:
         raise DataError(
             "NAME must be letters, digits, '.', '-' and '_', at most 100 of them, not "
             f"{name[:40]!r}: give one by NAME=."

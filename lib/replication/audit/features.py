@@ -34,6 +34,7 @@ WORDS_BESIDE = 200
 
 _NUMERIC = 0.8  # of a column's texts, from which on the others count as missing
 _SPARSE = 0.8  # of zeros, from which on whole numbers are counts like words
+_MOST_COUNTED = 10_000  # up to which whole numbers are counts like words, and no amounts
 _BOX = 0.8  # of [0, 1] that a column covers to be bounded by it
 _LARGEST = 1e100  # as in poisoning.checks
 _NOTES = {
@@ -42,6 +43,7 @@ _NOTES = {
     "identifier": "Left out, because they hold names or other texts that hardly repeat: {}.",
     "constant": "Left out, because they hold one value or none: {}.",
     "date": "Dates become days since the earliest: {}.",
+    "duration": "Durations become days: {}.",
     "category": "Categories become one column of 0 and 1 for each value: {}.",
     "text": "Texts become counts of their most frequent words: {}.",
     "mixed": "Entries that are no numbers count as missing: {}.",
@@ -200,6 +202,9 @@ def _numbers(name: str, values: pd.Series, noted: dict[str, list[str]]) -> ndarr
     if types.is_datetime64_any_dtype(values):
         found = _days(values)
         noted["date"].append(name)
+    elif types.is_timedelta64_dtype(values):
+        found = (values / pd.Timedelta(days=1)).to_numpy(np.float64)
+        noted["duration"].append(name)
     elif types.is_numeric_dtype(values) and not types.is_complex_dtype(values):
         found = values.to_numpy(np.float64, na_value=np.nan)
     else:
@@ -380,4 +385,4 @@ def _whole(values: Matrix) -> ndarray:
 
 def _like_words(values: Matrix) -> bool:
     zeros = 1.0 - sp.csr_array(values).nnz / (values.shape[0] * values.shape[1])
-    return zeros >= _SPARSE and bool(_whole(values).all())
+    return bool(zeros >= _SPARSE and values.max() <= _MOST_COUNTED and _whole(values).all())

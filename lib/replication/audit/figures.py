@@ -25,7 +25,9 @@ _VARIABLES = {_INK: "--ink", _LINE: "--line"} | {
 }
 _WIDE, _HIGH = 4.3, 3.4  # inches: a phone's width at the size that texts have
 _LOOK: dict[str, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "audit", "figure.facecolor": "none",
+    "svg.fonttype": "none", "svg.hashsalt": "audit",
+    "text.parse_math": False,  # names of features may hold any signs
+    "figure.facecolor": "none",
     "axes.facecolor": "none", "savefig.facecolor": "none", "text.color": _INK,
     "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "axes.edgecolor": _LINE,
     "grid.color": _LINE, "legend.frameon": False, "font.size": 10, "legend.fontsize": 8.5,

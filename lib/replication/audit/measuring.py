@@ -7,9 +7,11 @@ so that an audit that ends early lacks what matters least, and has intervals for
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from numpy import ndarray
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit, cross_val_score
 
 import poisoning as po
-from poisoning.errors import SolverError
+from poisoning.errors import DataError, SolverError
 from poisoning.games.linear import NONE, LinearGame, Outcome
 from replication.audit.explaining import Explanation, explain
 from replication.audit.features import Problem
@@ -111,31 +113,32 @@ class Stop(BaseException):
 
 
 class _Stopping:
-    """Raise :class:`Stop` in what runs inside, after ``seconds`` and again, or at Ctrl-C.
+    """Raise :class:`Stop` in :func:`_measure_splits`, after ``seconds`` and again, or at Ctrl-C.
 
     Again, because code that is called back by compiled code cannot raise: Python drops what it
-    raises, or makes another error of it. ``why`` is "time", "interrupted", or None so far.
+    raises, or makes another error of it. Only there, so that what sets the timer also ends it.
+    ``why`` is "time", "interrupted", or None so far.
     """
 
     def __init__(self, seconds: float) -> None:
         self.why: str | None = None
-        self._seconds, self._armed = max(seconds, 1e-3), False
+        self._seconds = max(seconds, 1e-3)
 
     def __enter__(self) -> None:
-        self._armed = True
         self._before = {one: signal.signal(one, self._stop) for one in _STOPS}
         signal.setitimer(signal.ITIMER_REAL, self._seconds, _AGAIN)
 
     def __exit__(self, *_: object) -> None:
-        self._armed = False
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         for one, handler in self._before.items():
             signal.signal(one, handler)
 
-    def _stop(self, number: int, _: Any) -> None:
+    def _stop(self, number: int, frame: FrameType | None) -> None:
         self.why = self.why or _STOPS[number]
-        if self._armed:
-            raise Stop
+        while frame is not None:
+            if frame.f_code is _measure_splits.__code__:
+                raise Stop
+            frame = frame.f_back
 
 
 _STOPS = {signal.SIGALRM: "time", signal.SIGINT: "interrupted"}
@@ -149,20 +152,14 @@ def measure(
 
     A keyboard interrupt ends them early. What is kept of a split that was not finished is whole
     measurements.
+
+    Raises:
+        DataError: no SVM can be trained on these features.
     """
     findings, begun, stopping = Findings(), time.monotonic(), _Stopping(seconds)
     try:
         with stopping:
-            findings.lam = choose_lam(problem, seed)
-            draw = StratifiedShuffleSplit(MOST_SPLITS, test_size=TEST, random_state=seed)
-            rows = list(draw.split(problem.y, problem.y))
-            for first in range(0, MOST_SPLITS, SPLITS):
-                numbers = range(first, first + SPLITS)
-                splits = [_Split(problem, findings, k, *rows[k], tell, seed) for k in numbers]
-                for stage in stages(splits[0].game.n):
-                    for split in splits:
-                        split.play(stage)
-                findings.complete = first + SPLITS
+            _measure_splits(problem, findings, tell, seed)
     except (Stop, KeyboardInterrupt):
         findings.ended = stopping.why or "interrupted"
     except Exception:
@@ -173,13 +170,40 @@ def measure(
     return findings
 
 
+def _measure_splits(
+    problem: Problem, findings: Findings, tell: Callable[[str], None], seed: int
+) -> None:
+    findings.lam = choose_lam(problem, seed)
+    draw = StratifiedShuffleSplit(MOST_SPLITS, test_size=TEST, random_state=seed)
+    rows = list(draw.split(problem.y, problem.y))
+    for first in range(0, MOST_SPLITS, SPLITS):
+        numbers = range(first, first + SPLITS)
+        splits = [_Split(problem, findings, k, *rows[k], tell, seed) for k in numbers]
+        for stage in stages(splits[0].game.n):
+            for split in splits:
+                split.play(stage)
+        findings.complete = first + SPLITS
+
+
 def choose_lam(problem: Problem, seed: int) -> float:
-    """The λ with the least error in a cross-validation of five folds; of equals the largest."""
+    """The λ with the least error in a cross-validation of five folds; of equals the largest.
+
+    Raises:
+        DataError: with no λ can an SVM be trained on all folds.
+    """
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    accuracy = {
-        lam: cross_val_score(po.SVM(lam=lam), problem.X, problem.y, cv=folds).mean()
-        for lam in sorted(LAMBDAS, reverse=True)
-    }
+    accuracy = {}
+    for lam in sorted(LAMBDAS, reverse=True):
+        svm = po.SVM(lam=lam)
+        with suppress(SolverError):
+            accuracy[lam] = cross_val_score(
+                svm, problem.X, problem.y, cv=folds, error_score="raise"
+            ).mean()
+    if not accuracy:
+        raise DataError(
+            "DATA: no model can be trained on these features, whose largest is "
+            f"{abs(problem.X).max():.2g}: rescale them, or say FEATURES=real."
+        )
     return max(accuracy, key=accuracy.__getitem__)
 
 

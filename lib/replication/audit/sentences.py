@@ -14,7 +14,11 @@ def rows_of(points: int) -> str:
 def verdicts(summary: dict[str, Any]) -> list[str]:
     """The findings that matter most."""
     if not summary["clean"]:
-        return ["The time ended before anything was measured: give more MINUTES."]
+        return {
+            "done": ["Nothing could be measured on these data; what failed, and why, is below."],
+            "time": ["The time ended before anything was measured: give more MINUTES."],
+            "interrupted": ["The audit was interrupted before anything was measured."],
+        }[summary["ended"]]
     found = [_clean(summary), *_attacked(summary), _certain(summary)]
     choice = summary["choice"]
     if choice["defense"] is not None:

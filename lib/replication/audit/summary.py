@@ -101,7 +101,8 @@ class Tables:
         fixed = self.worst(points=points, defense=defense)
         if fixed is None or not len(adaptive):
             return None
-        return pd.concat([adaptive, fixed[1]], axis=1).dropna().max(axis=1)
+        both = pd.concat([adaptive, fixed[1]], axis=1).dropna()
+        return both.max(axis=1) if len(both) else None
 
 
 def summarise(problem: Problem, findings: Findings) -> dict[str, Any]:
@@ -271,6 +272,8 @@ def _defense(tables: Tables, main: int) -> dict[str, Any] | None:
     if NONE not in errors:
         return None
     common = pd.concat(errors, axis=1).dropna()
+    if not len(common):
+        return None
     best = common.mean().idxmin()
     clean = tables.by_split(attack=NONE, defense=best)
     cost = (clean - tables.by_split(attack=NONE, defense=NONE)).dropna()
@@ -302,6 +305,8 @@ def _lam(tables: Tables, main: int, findings: Findings) -> dict[str, Any] | None
         if findings.lam in errors and not (chosen and chosen["clear"]):
             best = min(errors, key=lambda lam: errors[lam].mean())
             gain = (errors[findings.lam] - errors[best]).dropna()
+            if not len(gain):
+                continue
             clean = tables.by_split(lam=best, attack=NONE, defense=NONE)
             cost = (clean - tables.by_split(attack=NONE, defense=NONE)).dropna()
             chosen = _chosen(best, findings.lam, errors[best], gain, cost) | {"by": by}

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +28,7 @@ MOST_SPARSE_COLUMNS = 200_000
 _CHUNK = 5_000_000  # cells of a CSV in memory at a time
 _START = 1 << 20
 _DELIMITERS = ",;\t|"
+_MARK = "="  # before labels of a CSV: pandas takes NA, None and others for missing
 _SPARSE = {"data", "indices", "indptr", "shape"}
 
 
@@ -119,20 +119,21 @@ def _csv(path: Path, label: str, rng: np.random.Generator) -> Table:
 def _decoded(path: Path, label: str, rng: np.random.Generator, encoding: str) -> Table:
     with path.open(encoding=encoding, newline="") as stream:
         first = stream.readline(_START)
-        delimiter = max(_DELIMITERS, key=first.count) if path.suffix != ".tsv" else "\t"
+        delimiter = max(_DELIMITERS, key=first.count) if path.suffix.lower() != ".tsv" else "\t"
         stream.seek(0)
         header = next(csv.reader(stream, delimiter=delimiter), [])
     names = [name.strip() for name in header]
     _check_columns(path, names, label)
     chunks = pd.read_csv(
         path, sep=delimiter, encoding=encoding, names=names, header=0, index_col=False,
-        dtype={label: str}, low_memory=False, skip_blank_lines=True,
+        converters={label: _MARK.__add__}, low_memory=False, skip_blank_lines=True,
         chunksize=max(100, _CHUNK // len(names)),
     )  # fmt: skip
     with chunks:
         frame, rows, total = _sample(chunks, rng)
     notes = () if delimiter == "," else (f"Columns are separated by {delimiter!r}.",)
-    return Table(frame.drop(columns=label), _texts(frame[label]), rows, total, notes)
+    labels = frame[label].str.removeprefix(_MARK)
+    return Table(frame.drop(columns=label), _texts(labels), rows, total, notes)
 
 
 def _check_columns(path: Path, names: list[str], label: str) -> None:
@@ -207,13 +208,14 @@ def _npz(path: Path, label: str, rng: np.random.Generator) -> Table:
         matrix = make(tuple(parts), shape=tuple(arrays["shape"].tolist()))
         matrix.check_format(full_check=True)
         return _of_matrix(path, sp.csr_array(matrix), labels, rng)
-    columns: dict[str, Any] = {}
+    labels, columns = _decoded_bytes(labels), {}
     for name, array in arrays.items():
         if array.ndim not in (1, 2) or len(array) != len(labels):
             raise DataError(
                 f"DATA: the array {name!r} of {path.name} has the shape {array.shape}: it must "
                 f"have a row for each of the {len(labels)} labels, and one or two dimensions."
             )
+        array = _decoded_bytes(array)
         parts = {name: array} if array.ndim == 1 else {
             f"{name}[{j}]": array[:, j] for j in range(array.shape[1])
         }  # fmt: skip
@@ -221,6 +223,11 @@ def _npz(path: Path, label: str, rng: np.random.Generator) -> Table:
     _check_columns(path, [*columns, label], label)
     frame, rows, total = _sample([pd.DataFrame(columns | {label: labels})], rng)
     return Table(frame.drop(columns=label), _texts(frame[label]), rows, total)
+
+
+def _decoded_bytes(array: ndarray) -> ndarray:
+    """Texts that were saved as bytes."""
+    return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
 
 
 def _svmlight(path: Path, label: str, rng: np.random.Generator) -> Table:
