@@ -16,8 +16,8 @@ endif
 
 # Minutes are for two cores and start after installation.
 COST_demo  := 8 minutes, no download, 20 MB of disk, embedded stand-in data
-COST_quick := 40 minutes, 130 MB of download, 500 MB of disk
-COST_paper := about a day, 130 MB of download, 500 MB of disk
+COST_quick := 40 minutes, 300 MB of download, 500 MB of disk
+COST_paper := about a day, 300 MB of download, 500 MB of disk
 
 # What `make verify` compares unless told otherwise: the profile that claims are judged by.
 VERIFIED := $(if $(filter file,$(origin PROFILE)),paper,$(PROFILE))
