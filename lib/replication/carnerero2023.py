@@ -265,11 +265,12 @@ def network_quantities(group: Sequence[Trial]) -> dict[str, np.ndarray]:
     compares it with a single λ, ``dead`` says whether a large λ leaves an error near one half. A
     layer's growth is that of its λ since the clean data; the lead of the later layers is their mean
     growth less the first layer's. ``early-later-first`` is the lead after the first batch,
-    ``later-first`` that at the middle budget, ``first-catches-up`` how much of the early lead is
-    gone at the largest, ``evened-out`` by how much the gap between the layers' λ narrows from the
-    first batch to the last. ``norm-follows-lambda`` is the correlation of a layer's λ and the
-    logarithm of its norm along the budget, averaged over the layers. The suffix ``-flips`` marks
-    the same quantity under plain flips, where all policies of a repeat meet the same poison.
+    ``later-first`` that at the middle budget (``second-first``, ``output-first`` of one layer
+    alone), ``first-catches-up`` how much of the early lead is gone at the largest, ``evened-out``
+    by how much the gap between the layers' λ narrows from the first batch to the last.
+    ``norm-follows-lambda`` is the correlation of a layer's λ and the logarithm of its norm along
+    the budget, averaged over the layers. The suffix ``-flips`` marks the same quantity under plain
+    flips, where all policies of a repeat meet the same poison.
     """
     names = group[0].names
     error = {p: np.array([t.error[t.row(p)] for t in group]) for p in names}
@@ -300,6 +301,10 @@ def network_quantities(group: Sequence[Trial]) -> dict[str, np.ndarray]:
                 f"{penalty}.first-catches-up{suffix}": lead[suffix][:, 1] - lead[suffix][:, -1],
                 f"{penalty}.evened-out{suffix}": np.ptp(lam[:, 1], 1) - np.ptp(lam[:, -1], 1),
             }
+            for name, layer in (("second", 1), ("output", -1)):
+                own = grown[:, :, layer] - grown[:, :, 0]
+                found[f"{penalty}.{name}-first{suffix}"] = own[:, middle]
+                found[f"{penalty}.early-{name}-first{suffix}"] = own[:, 1]
         if FLIPS in lead:
             found[f"{penalty}.early-later-first.optimised"] = (lead[""] - lead[FLIPS])[:, 1]
     return found

@@ -41,7 +41,7 @@ POSTER = {
         "C": PosterCurve(56.0, 57.3, 56.6),
     },
 }
-"""The figure of the slides, by data set and attack."""
+"""The figure of the poster, by data set and attack."""
 
 OVERALL = {"mnist": 800.0 / np.sqrt(60_000), "cifar-10": 300.0 / np.sqrt(50_000)}
 """Attack A's S = C √n per example at the authors' n: C = 800 and 300 on all training images."""

@@ -11,8 +11,9 @@ N examples moves the test loss by (Eq. 9 to 11)
     ∂L/∂x̃ = −(w/N) vᵀ ∂²ℓ(θ̂; x̃, ỹ)/∂(θ, b)∂x̃ = (w/N) h [ỹ v_θ − ((1 − h)/δ) (v·(x̃, 1)) θ̂].
 
 The hinge has no Hessian, so that g, H and h = σ((1 − m)/δ), which is minus the slope of the loss at
-the margin m, are those of the smoothed hinge; the model itself is trained with the hinge. Every
-step retrains the model (warm-started), moves each point along its gradient and projects it.
+the margin m, are those of the smoothed hinge; the model itself is trained with the hinge. The paper
+prints no w/N; our steps have a fixed length, so that it does not matter. Every step retrains the
+model (warm-started), moves each point along its gradient and projects it.
 """
 
 from collections.abc import Iterator

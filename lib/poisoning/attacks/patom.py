@@ -11,10 +11,10 @@ are drawn at random and then moved, in one of two ways:
 - "ascent", Eq. (4): all points along the gradient of U at once, x̂ ← Proj(x̂ + η ∇U), with a line
   search in which U is that of the model learned anew.
 - "sequential", Eq. (6), Algorithm 1: for one example of the target tasks after the other, drawn at
-  random, all points take a step of length η along the gradient of that example's loss, and are
-  projected, before the model is learned anew. The gradient is the paper's, in which W, Ω and the
-  multipliers stay those of the last model: it depends on the poison through these alone, so that
-  all points can be moved in parallel.
+  random, all points move by η times the gradient of that example's loss, and are projected, before
+  the model is learned anew. The gradient is the paper's, in which W, Ω and the multipliers stay
+  those of the last model: it depends on the poison through these alone, so that all points can be
+  moved in parallel.
 """
 
 from collections.abc import Iterator
@@ -66,8 +66,9 @@ class Iterate:
 class PATOM(Settings):
     """Algorithm 1, or the ascent along a gradient: ``PATOM(0.2)(game, rng)``.
 
-    The paper's attack is ``PATOM(0.2, update="sequential", gradient="paper", step=100.0)``; the
-    sequential update has no other gradient.
+    The paper's attack is ``PATOM(0.2, update="sequential", gradient="paper", step=100.0)``, but
+    that the best iterate is returned, where Algorithm 1 keeps the last. The sequential update has
+    no other gradient.
     """
 
     budget: float = setting(

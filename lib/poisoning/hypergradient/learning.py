@@ -170,7 +170,7 @@ def learn(
     starts: Starts,
     move: Move | None = None,
 ) -> Learned:
-    """H hyperiterations for k problems side by side; lines 4–9 of Alg. 2.
+    """H hyperiterations for k problems side by side; lines 4–10 of Alg. 2.
 
     ``problem`` holds the k problems with poison, λ and w^(0) of the first hyperiteration;
     ``problems`` are their numbers among those of ``starts``, and ``exponents`` those of the k. Of

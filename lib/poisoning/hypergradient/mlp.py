@@ -64,7 +64,7 @@ class MLP(Model):
         return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
 
     def initial(self, d: int, generator: torch.Generator) -> Float[Tensor, "1 p"]:
-        """w^(0): Xavier-uniform with biases 0 (Glorot and Bengio 2010; Section V-C), float64.
+        """w^(0): Xavier-uniform with biases 0 (Glorot and Bengio 2010; Section V-A), float64.
 
         It is drawn on the CPU, so that training starts from the same w on every device.
         """
