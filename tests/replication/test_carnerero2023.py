@@ -73,6 +73,8 @@ def test_the_lead_of_the_later_layers_is_their_growth_beyond_the_first_layers():
     np.testing.assert_allclose(found["l2.layers-relief"], 0.2)
     assert found["l2.early-later-first"] == 2.0
     assert found["l2.later-first"] == 1.5
+    assert (found["l2.early-second-first"], found["l2.early-output-first"]) == (1.0, 3.0)
+    assert (found["l2.second-first"], found["l2.output-first"]) == (1.0, 2.0)
     assert found["l2.first-catches-up"] == 2.0
     assert found["l2.evened-out"] == 3.0
     np.testing.assert_allclose(found["l2.layers-save"], error[2, 3] - 0.2)
