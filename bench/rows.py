@@ -1,10 +1,12 @@
-"""results/bench.json: one row for everything that was timed."""
+"""results/bench.json: one row for everything that was timed.
+
+Written without the lock of :mod:`poisoning.datasets.files`, which needs more than a bare GPU machine
+has.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
-
-from poisoning.datasets import files
 
 
 def merge(target: Path, rows: dict[str, dict[str, Any]]) -> None:
@@ -12,4 +14,6 @@ def merge(target: Path, rows: dict[str, dict[str, Any]]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
     text = json.dumps(known | rows, indent=2, sort_keys=True) + "\n"
-    files.write_text(target, text)
+    temporary = target.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(target)

@@ -342,9 +342,9 @@ def test_what_is_wrong_inside_a_mapping_is_named(edited, knob, value, told):
 @pytest.mark.slow
 def test_random_invalid_files_are_refused_in_one_sentence():
     """`make fuzz` tries as many as its time allows; each of these kinds is among them."""
-    found = fuzz_params.run(seed=7, count=200)
+    found = fuzz_params.run(seed=7, count=100)
     assert found["samples"] == []
-    assert found["refused"] == found["tried"] == 200
+    assert found["refused"] == found["tried"] == 100
     assert all(found["by_kind"].values())
 
 
