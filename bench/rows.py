@@ -1,7 +1,6 @@
 """results/bench.json: one row for everything that was timed.
 
-Written without the lock of :mod:`poisoning.datasets.files`, which needs more than a bare GPU machine
-has.
+Written without the lock of :mod:`poisoning.datasets.files`, which a bare GPU machine lacks.
 """
 
 import json
