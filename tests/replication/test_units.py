@@ -436,17 +436,22 @@ def test_a_log_that_cannot_be_written_any_more_does_not_stop_the_work(monkeypatc
     assert list(progress.track(range(3), 3, "attacks")) == [0, 1, 2]
 
 
-def test_what_a_notebook_changes_between_two_calls_is_seen(own_cache):
+def test_what_a_notebook_changes_between_two_calls_is_seen(own_cache, monkeypatch):
     """An array changed in place, and a constant beside the unit's function."""
     made = Units("koh2021/kkt", workers())
     given = np.ones(3)
     assert made.map(total, [{"values": given}], "sums") == [3.0]
     given[0] = 5.0
     assert made.map(total, [{"values": given}], "sums") == [7.0]
+    monkeypatch.setitem(globals(), "TIMES", 2.0)
+    assert made.map(total, [{"values": given}], "sums") == [14.0]
+
+
+TIMES = 1.0
 
 
 def total(values):
-    return float(values.sum())
+    return TIMES * float(values.sum())
 
 
 def test_a_log_gets_a_line_a_minute_and_no_bars(monkeypatch, own_cache):
