@@ -262,8 +262,9 @@ def network_quantities(group: Sequence[Trial]) -> dict[str, np.ndarray]:
     """Quantities of networks, per repeat, in addition to :func:`policy_quantities`.
 
     ``layers-relief`` is how much of the unregularised rise one λ per layer saves, ``layers-save``
-    compares it with a single λ, ``dead`` says whether a large λ leaves an error near one half. A
-    layer's growth is that of its λ since the clean data; the lead of the later layers is their mean
+    compares it with a single λ, ``large-over-learned-clean`` is what a large λ costs more than a
+    learned one without poison, ``dead`` says whether it leaves an error near one half. A layer's
+    growth is that of its λ since the clean data; the lead of the later layers is their mean
     growth less the first layer's. ``early-later-first`` is the lead after the first batch,
     ``later-first`` that at the middle budget (``second-first``, ``output-first`` of one layer
     alone), ``first-catches-up`` how much of the early lead is gone at the largest, ``evened-out``
@@ -283,6 +284,7 @@ def network_quantities(group: Sequence[Trial]) -> dict[str, np.ndarray]:
         found |= {
             f"{penalty}.layers-relief": found["none.rise"] - rise,
             f"{penalty}.layers-save": last[one] - last[many],
+            f"{penalty}.large-over-learned-clean": error[large][:, 0] - error[one][:, 0],
             f"{penalty}.dead": np.array([float((e > 0.45).any()) for e in error[large]]),
             f"{penalty}.norm-follows-lambda": np.array(
                 [_norm_follows_lambda(t, many) for t in group]

@@ -141,7 +141,9 @@ class Claim(_Strict):
     ordering: list[str] = Field(default=[], description="metrics, largest first")
     magnitude: list[Magnitude] = []
     number: Number | None = None
-    sensitivity: list[Magnitude] = Field(default=[], description="bounds for the worst settings")
+    sensitivity: list[Magnitude | Direction] = Field(
+        default=[], description="of the worst settings"
+    )
     out_of_scope: str | None = Field(default=None, description="why it is not tested")
 
     @property
@@ -311,9 +313,11 @@ def judge(claim: Claim, run: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _names(claim: Claim) -> set[str]:
-    bounded = *claim.requires, *claim.level, *claim.magnitude, *claim.sensitivity
-    names = {rule.metric for rule in (*claim.direction, *bounded)} | set(claim.ordering)
-    names |= {rule.than for rule in claim.direction if isinstance(rule.than, str)}
+    bounded = *claim.requires, *claim.level, *claim.magnitude
+    compared = *claim.direction, *claim.sensitivity
+    names = {rule.metric for rule in (*bounded, *compared)} | set(claim.ordering)
+    directions = [rule for rule in compared if isinstance(rule, Direction)]
+    names |= {rule.than for rule in directions if isinstance(rule.than, str)}
     return names | ({claim.metric} if claim.metric else set())
 
 
@@ -350,11 +354,10 @@ def _tests(claim: Claim, metrics: dict[str, dict[str, Any]]) -> Iterator[Test]:
         down = math.hypot(a.value - a.low, b.high - b.value)
         return _Measured(gap, gap - down, gap + math.hypot(a.high - a.value, b.value - b.low))
 
-    for kind in ("level", "magnitude", "sensitivity"):
-        for rule in getattr(claim, kind):
+    def tested(kind: str, rule: Magnitude | Direction) -> Test:
+        if isinstance(rule, Magnitude):
             ours = measured(rule.metric)
-            yield Test(kind, f"{_text(rule)}, ours {ours}", ours.within(*_ends(rule)))
-    for rule in claim.direction:
+            return Test(kind, f"{_text(rule)}, ours {ours}", ours.within(*_ends(rule)))
         if isinstance(rule.than, str):
             ours, low = difference(rule.metric, rule.than), rule.by
         else:
@@ -363,7 +366,10 @@ def _tests(claim: Claim, metrics: dict[str, dict[str, Any]]) -> Iterator[Test]:
         text = f"{rule.metric} {sign} {rule.than}{f' {rule.by:+g}' if rule.by else ''}"
         gap = "difference" if isinstance(rule.than, str) else "ours"
         least = low if rule.by else low + math.ulp(low)
-        yield Test("direction", f"{text}, {gap} {ours}", ours.within(least, math.inf))
+        return Test(kind, f"{text}, {gap} {ours}", ours.within(least, math.inf))
+
+    for kind in ("level", "magnitude", "sensitivity", "direction"):
+        yield from (tested(kind, rule) for rule in getattr(claim, kind))
     for more, less in pairwise(claim.ordering):
         ours = difference(more, less)
         outcome = ours.within(math.ulp(0.0), math.inf)

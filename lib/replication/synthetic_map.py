@@ -158,19 +158,23 @@ def unpoisoned(drawn: SyntheticMap, lam: float) -> Validated:
     return validate(drawn.train, drawn.held, torch.empty(1, 0, 2, dtype=torch.float64), lam)
 
 
-def synthetic_quantities(drawn: SyntheticMap) -> dict[str, float]:
-    """What the claims are judged by, for one draw.
+def synthetic_quantities(drawn: SyntheticMap, regularised: float) -> dict[str, float]:
+    """What the claims are judged by, for one draw; ``regularised`` as for :func:`synthetic_map`.
 
-    Errors over all places, with and without a penalty: the worst, the best, and their difference.
-    The mean best λ over the tenth of the places where poison does most harm, over that where it
-    does least, and the correlation of harm and best λ. Harm is the validation loss without a
-    penalty.
+    Errors over all places, with and without a penalty: the worst, the best, and their difference;
+    and the error without the poisoned point. The mean best λ over the tenth of the places where
+    poison does most harm, over that where it does least, and the correlation of harm and best λ.
+    Harm is the validation loss without a penalty.
     """
     harm = drawn.free_loss - drawn.free_loss.min()
     order = np.argsort(harm, kind="stable")
     tenth = max(1, len(order) // 10)
     free, regular, best = drawn.free_error, drawn.regular_error, drawn.best
-    return {
+    clean = {
+        name: unpoisoned(drawn, lam).error[0]
+        for name, lam in (("none", NO_REGULARISATION), ("regularised", regularised))
+    }
+    return {f"{name}.clean_error": error for name, error in clean.items()} | {
         "none.worst_error": free.max(),
         "none.best_error": free.min(),
         "regularised.worst_error": regular.max(),

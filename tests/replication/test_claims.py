@@ -164,6 +164,14 @@ def test_sensitivity_takes_away_and_never_adds(worst, half, expected):
     assert verdict({"a": 0.45, "worst": metric(worst, half)}, **rules) == "not replicated"
 
 
+@pytest.mark.parametrize(("worst", "expected"), [(0.25, "replicated"), (0.15, "partial")])
+def test_sensitivity_may_compare_the_worst_with_another_metric(worst, expected):
+    rules = {"magnitude": MAGNITUDE, "sensitivity": [{"metric": "worst", "than": "other"}]}
+    values = {"a": 0.25, "worst": metric(worst, 0.01), "other": metric(0.2, 0.01)}
+    assert verdict(values, **rules) == expected
+    assert "other" in claims.judge(claim(**rules), run(**values))["metrics"]
+
+
 def test_levels_are_judged_before_shapes():
     rules = {"magnitude": MAGNITUDE, "level": [{"metric": "accuracy", "at_least": 0.5}]}
     assert verdict({"a": 0.25, "accuracy": 0.6}, **rules) == "replicated"

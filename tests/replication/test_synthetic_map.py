@@ -49,8 +49,9 @@ def test_the_ascent_stays_in_the_square_and_raises_the_loss(drawn):
 
 
 def test_quantities_are_those_of_the_map(drawn):
-    found = synthetic.synthetic_quantities(drawn)
+    found = synthetic.synthetic_quantities(drawn, 1.0)
     assert found["none.range"] == np.ptp(drawn.free_error)
+    assert found["regularised.clean_error"] == synthetic.unpoisoned(drawn, 1.0).error[0]
     harmful = np.argsort(drawn.free_loss, kind="stable")[-8:]
     assert found["best_lambda.harmful"] == pytest.approx(drawn.best[harmful].mean())
     assert -1.0 <= found["best_lambda.correlation"] <= 1.0
