@@ -82,7 +82,6 @@ check: $(STAMP) lint  ## lint, layers, tests that take under a second each (3 mi
 
 test: $(STAMP) lint  ## lint, demo pipeline, all tests with coverage, nbval on the demo (20 to 40 min)
 	@echo "Demo pipeline and all tests: 20 to 40 minutes."
-	@python -m replication.stages
 	$(call DEMO,--quiet)
 	python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=90
 

@@ -64,9 +64,9 @@ def test_the_surface_is_the_golden_one():
     assert found == GOLDEN.read_text("utf-8")
 
 
-def test_importing_the_library_is_quick_and_touches_nothing():
+def test_importing_the_library_imports_nothing_heavy():
     command = (
-        "import sys, builtins, io, time; before = set(sys.modules); opened = []\n"
+        "import sys; before = set(sys.modules)\n"
         "import poisoning\n"
         "heavy = {'numpy', 'numba', 'sklearn', 'torch', 'cvxpy', 'scipy', 'pandas', 'yaml'}\n"
         "assert not heavy & (set(sys.modules) - before), heavy & set(sys.modules)\n"
@@ -101,4 +101,4 @@ def test_every_name_is_documented_and_listed():
     for name in po.__all__:
         thing = getattr(po, name)
         if callable(thing):
-            assert first_line(thing).endswith((".", ";", ":", ",")) or first_line(thing), name
+            assert first_line(thing), name

@@ -130,23 +130,50 @@ def template(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def template_with_results(template, tmp_path_factory):
+    """The small project once DVC has run its demo, committed; tests work on copies."""
+    root = tmp_path_factory.mktemp("with-results") / "project"
+    shutil.copytree(template, root, symlinks=True)
+    done = call(root, "dvc", "repro", "--glob", "*@demo")
+    assert "Running stage 'toy-one@demo'" in done.stdout
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "results")
+    return root
+
+
 @pytest.fixture
 def project(template, tmp_path):
     """A copy of the small project to run commands in."""
-    root = tmp_path / "project"
-    shutil.copytree(template, root, symlinks=True)
+    return shutil.copytree(template, tmp_path / "project", symlinks=True)
+
+
+@pytest.fixture
+def with_results(template_with_results, tmp_path):
+    """A copy of the small project with results of its demo, to run commands in."""
+    return shutil.copytree(template_with_results, tmp_path / "project", symlinks=True)
+
+
+def enter(root, monkeypatch):
+    """Calls in this process work there: every path of the project leads into the copy."""
+    for name in ("PARAMS", "CLAIMS", "REQUIREMENTS", "NOTEBOOKS", "FINGERPRINTS", "PIPELINE"):
+        monkeypatch.setattr(paths, name, root / getattr(paths, name).relative_to(ROOT))
+    monkeypatch.setattr(paths, "ROOT", root)
+    monkeypatch.delenv(paths.RESULTS_VARIABLE, raising=False)
+    monkeypatch.setenv(paths.PROGRESS_VARIABLE, os.devnull)
     return root
 
 
 @pytest.fixture
 def inside(project, monkeypatch):
-    """The same, for calls in this process: every path of the project leads into the copy."""
-    for name in ("PARAMS", "CLAIMS", "REQUIREMENTS", "NOTEBOOKS", "FINGERPRINTS", "PIPELINE"):
-        monkeypatch.setattr(paths, name, project / getattr(paths, name).relative_to(ROOT))
-    monkeypatch.setattr(paths, "ROOT", project)
-    monkeypatch.delenv(paths.RESULTS_VARIABLE, raising=False)
-    monkeypatch.setenv(paths.PROGRESS_VARIABLE, os.devnull)
-    return project
+    """A copy of the small project for calls in this process."""
+    return enter(project, monkeypatch)
+
+
+@pytest.fixture
+def inside_with_results(with_results, monkeypatch):
+    """The same, with results of the demo."""
+    return enter(with_results, monkeypatch)
 
 
 @pytest.fixture

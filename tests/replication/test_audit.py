@@ -209,7 +209,7 @@ def test_time_ends_an_audit_though_the_first_stop_is_dropped_or_changed(problem,
                 raise RuntimeError("compiled code failed") from None
 
     measuring.choose_lam(problem, 0)  # what it needs is compiled before the time begins
-    found = measuring.measure(problem, 2.0, tell)
+    found = measuring.measure(problem, 0.5, tell)
     assert found.ended == "time"
     assert len(stopped) == 1
 

@@ -237,6 +237,7 @@ def test_a_scheduler_that_stays_away_ends_the_run_in_a_sentence(tmp_path, own_ca
 
 
 def test_without_a_scheduler_the_run_ends_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECTED", 2.0)
     begun = time.monotonic()
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
         on("tcp://127.0.0.1:1", fails, [{"x": 1.0}])

@@ -123,7 +123,7 @@ def test_a_fault_in_own_code_is_told_with_its_place(code, told, tmp_path, monkey
     assert "\n" not in str(refusal.value)
 
 
-def test_the_settings_of_an_attack_are_read_without_importing_it():
+def test_the_settings_of_an_attack_are_those_that_its_class_declares():
     """By name, its bases' first; kinds, lists and None as the class declares them."""
     from dataclasses import fields
 

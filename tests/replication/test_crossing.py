@@ -73,7 +73,6 @@ def test_trusting_defenders_choose_among_what_they_are_given():
         (n, t) for n in ("roni", "learned-lambda", "learned-p") for t in (4, 8)
     }
     assert set(found) == names
-    assert all(0.0 <= met.test_error <= 1.0 for met in found.values())
 
 
 @pytest.mark.parametrize("counts", [False, True])

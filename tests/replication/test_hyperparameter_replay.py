@@ -25,8 +25,10 @@ def pixels(n, d=12, seed=0):
     return np.clip(np.rint(X), 0, 255).astype(np.uint8), y
 
 
-def replayed_and_tried(penalty="l2"):
+@pytest.fixture(scope="module", params=["l2", "l1"])
+def tried_and_replayed(request):
     """A trial, and a replay of its poison with λ learned again and as the trial had it."""
+    penalty = request.param
     policies = {"none": ALL["none"], "learned": ALL[penalty]}
     setting = (Pool(*pixels(160)), Sizes(60, 20, 40), policies, SMALL, FinalTraining(60, 0.5))
     trial = run_trial(*setting, np.random.default_rng(0), flips=("none",))
@@ -39,16 +41,14 @@ def replayed_and_tried(penalty="l2"):
     return trial, replay
 
 
-@pytest.mark.parametrize("penalty", ["l2", "l1"])
 @pytest.mark.slow
-def test_a_replay_has_the_poison_and_the_tests_of_the_trial(penalty):
-    trial, replay = replayed_and_tried(penalty)
+def test_a_replay_has_the_poison_and_the_tests_of_the_trial(tried_and_replayed):
+    trial, replay = tried_and_replayed
     assert replay["none"].error[-1] == trial.error[trial.row("none"), -1]
     assert replay["learned"].error[2] == trial.error[trial.row("learned"), -1]
     assert np.array_equal(replay["none"].lam[2:], replay["learned"].lam[2:])
 
 
-@pytest.mark.parametrize("penalty", ["l2", "l1"])
-def test_learners_on_finished_poison_lower_their_loss(penalty):
-    for found in replayed_and_tried(penalty)[1].values():
+def test_learners_on_finished_poison_lower_their_loss(tried_and_replayed):
+    for found in tried_and_replayed[1].values():
         assert np.all(found.loss[:2] < found.loss[3])

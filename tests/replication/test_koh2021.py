@@ -8,6 +8,7 @@ from poisoning.attacks.label_flips import RandomFlips
 from poisoning.datasets import Dataset
 from poisoning.defenses import FIVE
 from poisoning.learners import SVM, LogisticRegression
+from replication import paths
 from replication.koh2021 import (
     attack_on_one_defense,
     game_on_split,
@@ -50,7 +51,8 @@ def test_another_learner_or_defense_is_that_of_its_own_game(mail):
     assert len(game(mail).defenses) == 5
 
 
-def test_splits_are_repeated_and_on_a_published_one_seeds(mail):
+def test_splits_are_repeated_and_on_a_published_one_seeds(mail, tmp_path, monkeypatch):
+    monkeypatch.setenv(paths.RESULTS_VARIABLE, str(tmp_path))
     published = Dataset("mnist-1-7", "test", "counts", mail.X, mail.y, mail.X, mail.y)
     knobs = {"splits": 3, "seeds": 2}
     assert list(repeats(knobs, mail)) == [0, 1, 2]

@@ -125,16 +125,6 @@ def test_a_record_with_any_byte_changed_is_damaged_or_still_right(tmp_path):
         assert records.compare(value, found).equal, position
 
 
-def test_a_pickle_in_a_record_is_not_loaded(tmp_path):
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.array([{}], dtype=object), allow_pickle=True)
-    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
-        archive.writestr("record.json", json.dumps({"result": {"#": "array", "at": 0}}))
-        archive.writestr("0.npy", buffer.getvalue())
-    with pytest.raises(RecordError):
-        records.read(tmp_path / "a.npz")
-
-
 def digest(value):
     return Digester(lambda f: f.__name__).digest(value)
 

@@ -166,7 +166,12 @@ def page(tmp_path):
 
 
 @pytest.mark.slow
-def test_every_page_opens_without_a_complaint_and_without_sideways_scrolling(built, page):
+def test_the_site_is_built_without_a_fault(built):
+    assert (built / "index.html").is_file()
+
+
+@pytest.mark.slow
+def test_every_page_opens_without_a_complaint_and_without_sideways_scrolling(page, built):
     names = sorted(built.rglob("*.html"))
     stems = {name.stem for name in names}
     assert {
@@ -184,7 +189,7 @@ def test_every_page_opens_without_a_complaint_and_without_sideways_scrolling(bui
 
 
 @pytest.mark.slow
-def test_the_scorecard_filters_sorts_and_opens_a_claim(built, page):
+def test_the_scorecard_filters_sorts_and_opens_a_claim(page, built):
     rows = json.loads((paths.ROOT / "results/paper/scorecard.json").read_text("utf-8"))
     address = (built / "scorecard.html").as_uri()
     shown = "[...document.querySelectorAll('#claims tbody tr:not([hidden])')].map(row => row.id)"
@@ -223,7 +228,7 @@ def test_the_scorecard_filters_sorts_and_opens_a_claim(built, page):
 
 
 @pytest.mark.slow
-def test_a_slider_shows_the_row_that_is_chosen(built, page):
+def test_a_slider_shows_the_row_that_is_chosen(page, built):
     page.open((built / "essays/five-detectors.html").as_uri())
     table = "[...document.querySelectorAll('.slider tbody tr')].map(row => row.innerText.trim())"
     assert page.value("document.querySelector('.slider details').open") is False
@@ -250,7 +255,7 @@ def test_a_slider_shows_the_row_that_is_chosen(built, page):
 
 
 @pytest.mark.slow
-def test_the_search_finds_a_page_and_the_home_page_leads_to_claims(built, page):
+def test_the_search_finds_a_page_and_the_home_page_leads_to_claims(page, built):
     page.open(f"{(built / 'search.html').as_uri()}?q=hypergradient")
     page.until("document.querySelectorAll('ul.search li').length > 0")
     page.open((built / "index.html").as_uri())

@@ -55,7 +55,7 @@ def fitted(rng, n):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "jobs"), [("loky", 1), ("loky", 2), ("loky", 4), ("dask", 2)])
+@pytest.mark.parametrize(("backend", "jobs"), [("loky", 2), ("dask", 2)])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_neither_backend_nor_order_changes_a_bit(backend, jobs, own_cache, monkeypatch):
     calls = [{"rng": conventions.generator(1, "toy", i), "n": 100 + i} for i in range(6)]

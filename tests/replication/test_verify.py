@@ -5,18 +5,14 @@ import json
 import pytest
 
 from replication import records, run, units, verify
-from tests.replication.conftest import git
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def computed(inside):
-    """The small project with one notebook's units on record, committed."""
-    run.run_notebook("toy/one", "demo")
-    git(inside, "add", "-A")
-    git(inside, "commit", "-qm", "results")
-    return inside
+def computed(inside_with_results):
+    """The small project with its demo's units on record."""
+    return inside_with_results
 
 
 def edit(root, old, new, file="notebooks/toy/one.ipynb"):
@@ -30,7 +26,7 @@ def rows(root):
     return units.read_table(root / "results" / "demo" / "toy" / "one")
 
 
-def test_units_computed_again_are_equal(computed, monkeypatch):
+def test_units_computed_again_are_equal(computed):
     assert verify.main(["--profile", "demo", "--sample", "2", "--seed", "1"]) == 0
     found = json.loads((computed / "results" / "verify.json").read_text())
     assert found["counts"] == {"equal": 2}
@@ -117,7 +113,11 @@ def test_a_disk_that_is_full_is_one_sentence(full_disk, monkeypatch, capsys):
 
 def test_a_refactoring_that_changes_no_number_keeps_its_records(computed, capsys):
     before = rows(computed)
-    edit(computed, "return scale * rng.normal(size=3)", "return rng.normal(size=3) * scale")
+    edit(
+        computed,
+        "return scale * rng.normal(size=3)",
+        "return rng.normal(size=3) * scale",
+    )
     assert verify.main(["--adopt", "toy/one", "--profile", "demo", "--sample", "1"]) == 0
     assert "1 units computed anew, all equal; 2 filed" in capsys.readouterr().out
     run.run_notebook("toy/one", "demo")
@@ -136,7 +136,11 @@ def test_a_refactoring_that_changes_no_number_keeps_its_records(computed, capsys
 
 
 def test_a_refactoring_that_changes_a_number_is_not_adopted(computed, capsys):
-    edit(computed, "return scale * rng.normal(size=3)", "return scale * rng.normal(size=3) + 1e-15")
+    edit(
+        computed,
+        "return scale * rng.normal(size=3)",
+        "return scale * rng.normal(size=3) + 1e-15",
+    )
     assert verify.main(["--adopt", "toy/one", "--profile", "demo", "--sample", "2"]) == 1
     told = capsys.readouterr().err
     assert "is not what it was" in told

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication import koh2021, words
+from replication import koh2021, paths, words
 from replication.notebook import Notebook
 
 LONG = pd.DataFrame({
@@ -61,8 +61,8 @@ def test_a_notebook_shows_tables_in_words_and_writes_keys(tmp_path, monkeypatch)
     formatter = SimpleNamespace(for_type=known.__setitem__)
     shell = SimpleNamespace(display_formatter=SimpleNamespace(formatters={"text/html": formatter}))
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
-    monkeypatch.setattr("replication.paths.section_results", lambda profile, name: tmp_path)
+    monkeypatch.setenv(paths.RESULTS_VARIABLE, str(tmp_path))
     notebook = Notebook("koh2021/attacks", "demo")
     shown = notebook.table(LONG, "figure-3")
     assert "random flips" in known[pd.DataFrame](shown)
-    assert "flip" in set(pd.read_csv(tmp_path / "tables" / "figure-3.csv")["attack"])
+    assert "flip" in set(pd.read_csv(notebook.folder / "tables" / "figure-3.csv")["attack"])

@@ -17,7 +17,7 @@ from poisoning.feasible import reference
 from poisoning.feasible.sets import FeasibleSet
 from poisoning.feasible.solver import EmptySetError
 from poisoning.games.linear import LinearGame
-from poisoning.learners import SVM, LogisticRegression
+from poisoning.learners import SVM
 from poisoning.models.linear import LinearModel
 
 COUNTS = "counts"
@@ -246,14 +246,6 @@ def test_the_basic_attack_tries_no_decoy(attacked):
     assert result.source.decoy is None
     made = poison(COUNTS, seed=5)
     assert (result.poison.X != made.poisoned.X).nnz == 0
-
-
-def test_only_an_svm_is_modelled(attacked):
-    game, _ = attacked
-    data = game.X, game.y, game.X_test, game.y_test
-    other = LinearGame(*data, domain=COUNTS, learner=LogisticRegression(LAMBDA))
-    with pytest.raises(TypeError, match="learner must be SVM"):
-        ATTACK(other, 0)
 
 
 @pytest.mark.real

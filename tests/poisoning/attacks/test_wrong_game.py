@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.svm import LinearSVC
 
 import poisoning as po
 
@@ -66,10 +67,11 @@ def test_attacks_on_two_classes_refuse_more(attack):
         attack(three_classes(), 0)
 
 
-@pytest.mark.parametrize("attack", [po.Influence(), po.KKT()])
+@pytest.mark.parametrize("attack", [po.Alfa(), po.Influence(), po.KKT(), po.MinMax()])
 def test_attacks_that_model_an_svm_refuse_another_learner(attack):
-    with pytest.raises(TypeError, match="the game's learner must be SVM"):
-        attack(linear(learner=po.LogisticRegression(0.1)), 0)
+    for learner in (po.LogisticRegression(0.1), LinearSVC()):
+        with pytest.raises(TypeError, match=r"the game's learner must be SVM .* not "):
+            attack(linear(learner=learner), 0)
 
 
 @pytest.mark.parametrize("rng", [None, True, 0.5, "a", np.random.RandomState(0)])

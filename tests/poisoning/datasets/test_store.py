@@ -1,6 +1,7 @@
 """What is written is read back, is the same every time, and is noticed when altered."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,10 +132,15 @@ def test_an_array_is_missing(tmp_path):
 
 
 def test_pickled_objects_are_never_loaded(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "made",))
+
     save(tmp_path / "tiny", TEXT, ABOUT)
-    np.savez(tmp_path / "tiny/arrays.npz", X=np.array([{}], dtype=object), y=TEXT.y)
+    np.savez(tmp_path / "tiny/arrays.npz", X=np.array([Bomb()], dtype=object), y=TEXT.y)
     with pytest.raises(DataError, match="pickle"):
         load(tmp_path / "tiny")
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from poisoning.games.bilevel import (
     FinalTraining,
     Policy,
 )
-from poisoning.hypergradient.learning import HyperparameterLearning, LamRange
+from poisoning.hypergradient.learning import HyperparameterLearning
 
 LEARNING = HyperparameterLearning(steps=60, rate=0.5, hyperiterations=6)
 TRAINING = FinalTraining(1000, 1.0)
@@ -50,7 +50,6 @@ def test_plain_arrays_make_a_game_that_answers_by_policy():
                        box=(0, 1), training=FinalTraining(50, 0.5), dtype="float64")  # fmt: skip
     outcomes = game.evaluate(np.zeros((0, 6)), np.zeros(0))
     assert list(outcomes) == ["none", "l2-learned", "l1-learned"]
-    assert all(0.0 <= one.test_error <= 1.0 for one in outcomes.values())
     assert game.value(outcomes) == min(
         outcomes[name].test_error for name in ("l2-learned", "l1-learned")
     )
@@ -112,8 +111,9 @@ def test_poison_of_several_policies_belongs_to_no_one_game():
         game_of().poisoned(points, labels)
 
 
-def test_auto_is_a_device_that_there_is():
-    assert game_of(device="auto").device == ("cuda" if torch.cuda.is_available() else "cpu")
+def test_auto_is_a_device_that_there_is(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert game_of(device="auto").device == "cpu"
 
 
 def test_a_learned_lam_lowers_the_validation_loss():
@@ -225,5 +225,3 @@ def test_poison_that_does_not_fit_is_refused(points, labels, more, message):
 def test_settings_outside_their_range_are_refused():
     with pytest.raises(ValueError, match="exceed 20 epochs"):
         FinalTraining(20, checkpoints=3)
-    with pytest.raises(ValueError, match="start must lie between"):
-        LamRange(2.0, -8.0, 1.0)

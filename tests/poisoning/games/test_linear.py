@@ -18,7 +18,6 @@ from sklearn.preprocessing import MaxAbsScaler
 from sklearn.svm import SVC, LinearSVC, OneClassSVM
 
 from poisoning.attacks.kkt import KKT
-from poisoning.attacks.label_flips import Alfa
 from poisoning.attacks.min_max import MinMax
 from poisoning.attacks.poisoned_set import PoisonedSet
 from poisoning.defenses import FIVE, svd
@@ -291,11 +290,6 @@ def test_with_more_classes_the_price_of_the_defense_remains():
     assert outcomes["l2"].clean_removed == pytest.approx(0.05, abs=0.01)
 
 
-def test_the_slab_is_for_two_classes():
-    with pytest.raises(ValueError, match="slab defense is for two classes"):
-        three_classes(defenses=FIVE)
-
-
 def test_the_generator_decides_the_order_of_training():
     poison = blobs(2, 30)
     game = three_classes()
@@ -418,12 +412,6 @@ def test_only_the_loss_defense_needs_scores_of_the_learner():
     assert np.array_equal(given.keep("loss"), cloud_game().attacked(points, labels).keep("loss"))
 
 
-@pytest.mark.parametrize("attack", [KKT(0.05), Alfa(0.05), MinMax(0.05)])
-def test_attacks_that_model_the_learner_refuse_another(attack):
-    with pytest.raises(TypeError, match=r"learner must be SVM .* not LinearSVC\(\)"):
-        attack(cloud_game(learner=LinearSVC()), 0)
-
-
 def test_min_max_with_more_classes_refuses_another_learner_and_sparse_data():
     with pytest.raises(
         TypeError, match="models CrammerSingerSVM, not the game's learner LinearSVC"
@@ -519,30 +507,6 @@ def test_a_detector_of_ones_own_is_a_defense():
     outcomes = named.evaluate(points, labels)
     assert list(outcomes) == ["none", "median", "svd of half"]
     assert named.value(outcomes) == min(outcomes[name].test_error for name in named.defenses)
-
-
-@pytest.mark.parametrize(
-    ("scores", "message"),
-    [
-        (lambda X: np.ones(3), "'scripted' must score each of 168 points"),
-        (lambda X: np.ones((len(X), 1)), r"shape \(168, 1\)"),
-        (
-            lambda X: np.full(len(X), np.nan),
-            "168 points, 168 of its scores are NaN",
-        ),
-    ],
-)
-def test_scores_that_are_none_are_refused(scores, message):
-    class Scripted:
-        def fit(self, X, y):
-            return self
-
-        def score(self, X, y):
-            return scores(X)
-
-    _, _, points, labels = clouds()
-    with pytest.raises(ValueError, match=message):
-        cloud_game(defenses=[Scripted()]).evaluate(points, labels)
 
 
 def test_a_defense_that_derives_from_ours_is_its_own():
@@ -1150,9 +1114,13 @@ def test_a_learner_that_predicts_a_column_is_refused_by_name():
     "learner", [OnePassSVM(), PartitionedVote(SGDClassifier(), 2), SGDClassifier()]
 )
 def test_a_generator_seeds_any_learner(learner):
-    game = two_heaps(learner)
-    first, again = (game.evaluate(game.X[:1], game.y[:1], rng=3) for _ in range(2))
-    assert first["none"].test_error == again["none"].test_error
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 3)), np.where(rng.random(300) < 0.5, 1.0, -1.0)
+    game = LinearGame(X, y, X, y, domain="real", learner=learner, defenses=())
+    first, again, other = (
+        game.evaluate(X[:1], y[:1], rng=seed)["none"].test_error for seed in (3, 3, 4)
+    )
+    assert first == again != other
 
 
 class Odd:
@@ -1173,7 +1141,8 @@ class Odd:
     [(lambda n: np.full(n, np.nan), "defense 'odd' must score each of 41 points, 41 of its"),
      (lambda n: np.full(n, "a"), "defense 'odd' failed: ValueError"),
      (lambda n: 1 / 0, "defense 'odd' failed: ZeroDivisionError"),
-     (lambda n: np.zeros((n, 1)), r"defense 'odd' must score each of 41 points, its")],
+     (lambda n: np.zeros((n, 1)), r"points, its scores have .*shape \(41, 1\)"),
+     (lambda n: np.ones(3), "defense 'odd' must score each of 41 points")],
 )  # fmt: skip
 def test_what_goes_wrong_in_a_defense_names_it(scores, said):
     game = two_heaps(defenses=[Odd(scores)])

@@ -111,7 +111,6 @@ def test_l1_reaches_zeros_where_finite_differences_still_agree(problem_of):
     problem = replace(
         problem_of("logistic", penalty="l1", steps=60), lam=torch.full((3, 1), -3.0).double()
     )
-    problem = replace(problem, lam=problem.lam.double())
     found = rmd(problem)
     assert 0 < int((found.w == 0).sum()) < found.w.numel()
     size = 1e-6
