@@ -71,11 +71,15 @@ class _Strict(BaseModel):
 
 
 class Direction(_Strict):
-    """``metric`` is at least ``than``, a metric or a number, plus ``by``; without it, above."""
+    """``metric`` is at least ``than``, a metric or a number, plus ``by``; without it, above.
+
+    With ``at_most`` it is also no more than that above ``than``: by −x and at most x, similar.
+    """
 
     metric: str
     than: str | float
     by: float = 0.0
+    at_most: float | None = None
 
 
 class Magnitude(_Strict):
@@ -359,14 +363,16 @@ def _tests(claim: Claim, metrics: dict[str, dict[str, Any]]) -> Iterator[Test]:
             ours = measured(rule.metric)
             return Test(kind, f"{_text(rule)}, ours {ours}", ours.within(*_ends(rule)))
         if isinstance(rule.than, str):
-            ours, low = difference(rule.metric, rule.than), rule.by
+            ours, zero, gap = difference(rule.metric, rule.than), 0.0, "difference"
         else:
-            ours, low = measured(rule.metric), rule.than + rule.by
+            ours, zero, gap = measured(rule.metric), rule.than, "ours"
         sign = "≥" if rule.by else ">"
         text = f"{rule.metric} {sign} {rule.than}{f' {rule.by:+g}' if rule.by else ''}"
-        gap = "difference" if isinstance(rule.than, str) else "ours"
+        low, high = zero + rule.by, math.inf
+        if rule.at_most is not None:
+            text, high = f"{text} and ≤ {rule.than} {rule.at_most:+g}", zero + rule.at_most
         least = low if rule.by else low + math.ulp(low)
-        return Test(kind, f"{text}, {gap} {ours}", ours.within(least, math.inf))
+        return Test(kind, f"{text}, {gap} {ours}", ours.within(least, high))
 
     for kind in ("level", "magnitude", "sensitivity", "direction"):
         yield from (tested(kind, rule) for rule in getattr(claim, kind))

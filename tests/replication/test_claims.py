@@ -172,6 +172,17 @@ def test_sensitivity_may_compare_the_worst_with_another_metric(worst, expected):
     assert "other" in claims.judge(claim(**rules), run(**values))["metrics"]
 
 
+@pytest.mark.parametrize(
+    ("a", "expected"),
+    [(0.28, "replicated"), (0.22, "replicated"), (0.35, "not replicated"), (0.1, "not replicated")],
+)
+def test_similar_is_asked_of_both_sides(a, expected):
+    similar = [{"metric": "a", "than": "b", "by": -0.05, "at_most": 0.05}]
+    assert verdict({"a": metric(a, 0.01), "b": metric(0.25, 0.01)}, direction=similar) == expected
+    to_a_number = [{"metric": "a", "than": 0.25, "by": -0.05, "at_most": 0.05}]
+    assert verdict({"a": metric(a, 0.01)}, direction=to_a_number) == expected
+
+
 def test_levels_are_judged_before_shapes():
     rules = {"magnitude": MAGNITUDE, "level": [{"metric": "accuracy", "at_least": 0.5}]}
     assert verdict({"a": 0.25, "accuracy": 0.6}, **rules) == "replicated"
