@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib import style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import RendererAgg
@@ -64,7 +65,6 @@ GRADIENTS = {
     "random": PLUM, "paper": ORANGE, "printed": ORANGE, "small": SKY, "fixed": GREEN, "total": NAVY,
 }  # fmt: skip
 POLICIES = {"none": RED, "large": GREEN, "cv": PLUM, "learned": NAVY, "layers": ORANGE}
-LAYERS = {"first hidden": SKY, "second hidden": ORANGE, "output": NAVY}
 PENALTIES = {"l2": NAVY, "l1": ORANGE}
 POISONS = {"A": ORANGE, "A, other": RED, "B": GREEN, "B, other": PLUM, "C": NAVY, "C, less": SKY}
 SETS = {"sarcos": NAVY, "landmine": ORANGE, "mnist": GREEN}
@@ -96,7 +96,7 @@ WHO_SETS = {
 """Who sets λ, by the part of a policy's name that follows the penalty."""
 
 _WHISKER = {"fmt": "none", "ecolor": "#444444", "elinewidth": 1.1, "capsize": 2.5, "zorder": 6}
-STAMP, WRITTEN = "stamp", "value of a bar"
+STAMP, WRITTEN, REFERENCE = "stamp", "value of a bar", "what others are compared with"
 ASIDE = 3.0
 """Points between lines that share their x; in panels of three or more columns two thirds."""
 
@@ -325,13 +325,15 @@ def published(axes: Axes, x: ArrayLike, y: ArrayLike, **look: Any) -> None:
     """The paper's numbers; NaN where it has none."""
     drawn = {"label": "paper", "color": PAPER, "marker": "D", "markersize": 7} | look
     axes.plot(np.asarray(x, float), np.asarray(y, float), linestyle="", markerfacecolor="white",
-              markeredgewidth=1.6, zorder=8, **drawn)  # fmt: skip
+              markeredgewidth=1.6, zorder=8, gid=REFERENCE, **drawn)  # fmt: skip
 
 
 def without_attack(axes: Axes, value: float, label: str = "no attack") -> None:
     """A line where the number is without an attack; none if it is NaN."""
     if np.isfinite(value):
-        axes.axhline(value, color=CLEAN, linestyle=":", linewidth=1.8, label=label, zorder=1)
+        axes.axhline(
+            value, color=CLEAN, linestyle=":", linewidth=1.8, label=label, zorder=1, gid=REFERENCE
+        )
 
 
 def boundary(axes: Axes, model: LinearModel) -> None:
@@ -345,19 +347,31 @@ def boundary(axes: Axes, model: LinearModel) -> None:
 
 def finish(figure: Figure, finding: str, note: str) -> None:
     """The finding as title, one legend of all panels below them, and a note on data and repeats."""
-    sentence = re.sub(r"(?<![\w.])-(?=\d)", "−", finding[:1].upper() + finding[1:])
+    sentence = _minus(finding[:1].upper() + finding[1:])
     figure.suptitle(_balanced(sentence, 84), x=0.01, ha="left", fontweight="bold")
     entries = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
+            entries.setdefault(_minus(label), handle)
+    entries = dict(sorted(entries.items(), key=lambda entry: _is_reference(entry[1])))
     widest = max(map(len, entries), default=0)
-    below = textwrap.fill(_unbroken(note.replace("`", "")), 112, break_on_hyphens=False)
+    quoted = re.sub(r"`([^`]*)`", r"“\1”", _minus(note))
+    below = textwrap.fill(_unbroken(quoted), 112, break_on_hyphens=False)
     figure.legend(
         entries.values(), entries, title=below, alignment="left", loc="outside lower left",
         ncols=max(1, min(len(entries), 104 // (widest + 8))),
     )  # fmt: skip
     _lift_values(figure)
+
+
+def _minus(text: str) -> str:
+    """With a minus before negative numbers; formulas have their own."""
+    return text if "$" in text else re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+
+
+def _is_reference(handle: Any) -> bool:
+    """Whether an entry of a legend is what others are compared with: it stands behind them."""
+    return isinstance(handle, Artist) and handle.get_gid() == REFERENCE
 
 
 def _balanced(sentence: str, width: int) -> str:

@@ -28,7 +28,7 @@ SEEN = {
 XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 XYZ /= XYZ.sum(axis=1, keepdims=True)
 
-FAMILIES = ("CLASSES", "ATTACKS", "DEFENSES", "GRADIENTS", "POLICIES", "LAYERS", "PENALTIES",
+FAMILIES = ("CLASSES", "ATTACKS", "DEFENSES", "GRADIENTS", "POLICIES", "PENALTIES",
             "POISONS", "VERDICTS", "SETS", "OTHERS")  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def test_the_alternative_text_says_what_is_shown():
     figure = picture()
     assert plotting.describe(figure) == (
         "The error rises from 3.1 to 24 %. test error (%). growth: test error (%) against "
-        "examples. Series: paper, no attack, ours, mean. Enron. Mean of 6 splits and its 95 % "
+        "examples. Series: ours, mean, paper, no attack. Enron. Mean of 6 splits and its 95 % "
         "interval."
     )
     assert plotting.describe(figure, finding=False).startswith("test error (%).")
@@ -219,6 +219,20 @@ def test_a_title_begins_large_and_has_a_proper_minus():
     figure = plotting.canvas()[0]
     plotting.finish(figure, "min-max: -0.2, not 1e-06", "")
     assert figure.get_suptitle() == "Min-max: −0.2, not 1e-06"
+
+
+def test_what_others_are_compared_with_ends_the_legend():
+    figure, ((axes,),) = plotting.canvas()
+    plotting.published(axes, [0.0], [1.0])
+    plotting.without_attack(axes, 0.5)
+    plotting.bars(axes, [1.0, 2.0], [0.1, 0.1], label="class -1")
+    axes.plot([0.0, 1.0], label="$10^{-3}$")
+    plotting.finish(figure, "A finding", "As `make bench` measures, -2 at least.")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "$10^{-3}$", "class −1", "paper", "no attack"
+    ]  # fmt: skip
+    assert legend.get_title().get_text() == "As “make bench” measures, −2 at least."
 
 
 def test_a_crowded_curve_keeps_its_numbers_and_stands_aside_on_the_page():
