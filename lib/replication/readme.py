@@ -20,6 +20,7 @@ from replication.claims import BENCH, VERDICTS
 from replication.costs import cpu_hours
 from replication.plotting import DATA
 from replication.reading import ReadingError, read_result
+from replication.syntax import FIGURE
 from replication.words import DEFENDERS
 
 BEGIN = "<!-- results: begin (python -m replication.readme writes this part) -->"
@@ -52,7 +53,7 @@ GALLERY = {
         ("convex/figures/excess-risk.png", "SGD with a poisoned oracle: rates and floors"),
         ("convex/figures/tightness.png", "Bound, lower bound, measurement"),
         ("two-layer/figures/width.png", "Two-layer networks, narrow to wide: poison and step size"),
-        ("two-layer/figures/why.png", "Noise silences narrow networks, not wide ones"),
+        ("two-layer/figures/why.png", "At a fixed step noise silences narrow networks"),
         ("width/figures/figure-mnist.png", "Small CNNs: labels harm wide ones, pixels narrow ones"),
     ),
 }  # fmt: skip
@@ -146,12 +147,13 @@ def results_section() -> str:
     shown = [verdict for verdict in VERDICTS if verdict in {row["verdict"] for row in rows}]
     parts = [f"![{CAPTION}](results/paper/{PICTURE})", f"*{CAPTION}*", ""]
     parts += [f"![Verdicts by paper](results/paper/{BARS})"]
-    parts += [f"*{_counted(rows)}*", ""]
+    parts += ["*Verdicts on the papers' claims; our own stand in the table*", ""]
     parts += [f"| [claims](results/paper/SCORECARD.md) | | {' | '.join(shown)} | CPU hours |"]
     parts += ["|---" * (3 + len(shown)) + "|"]
     for paper, claims in _by_paper(rows).items():
         hours = cost({name for row in claims for name in row["notebooks"]} - {BENCH})
-        for origin, whose in (("paper", ""), ("ours", ", our own claims")):
+        own = "" if paper == "crossing" else ", our own claims"
+        for origin, whose in (("paper", ""), ("ours", own)):
             verdicts = [row["verdict"] for row in claims if row["origin"] == origin]
             counts = " | ".join(str(verdicts.count(verdict)) for verdict in shown)
             if verdicts:
@@ -213,17 +215,6 @@ def which_defense() -> list[str]:
         f"- Against one who does: {told['adaptive']}.",
         f"- Points of error that the latter cost without an attack: {told['price']}.",
     ]
-
-
-def _counted(rows: list[dict[str, Any]]) -> str:
-    """How many claims have each verdict, the papers' and our own."""
-    parts = []
-    for origin, whose in (("paper", "claims of the papers"), ("ours", "of our own")):
-        own = Counter(row["verdict"] for row in rows if row["origin"] == origin)
-        if own:
-            told = ", ".join(f"{own[verdict]} {verdict}" for verdict in VERDICTS if own[verdict])
-            parts.append(f"{own.total()} {whose}: {told}")
-    return "; ".join(parts)
 
 
 def cost(notebooks: Collection[str]) -> str:
@@ -368,6 +359,7 @@ def run_of(folder: Path) -> dict[str, Any]:
     """What a reader needs to know about the run of a notebook, and to run it again.
 
     ``changed`` is how to see what has changed since in its code or knobs; None: nothing has.
+    ``drawn`` says whether its pictures are of today's cells; these do not count there.
     """
     name = "/".join(folder.parts[-2:])
     found = read_result(folder / "provenance.json", _record, "run the notebook again")
@@ -379,8 +371,22 @@ def run_of(folder: Path) -> dict[str, Any]:
         "dirty": found["dirty"],
         "cpu_hours": cpu_hours(folder),
         "changed": None if found["fingerprint"] == now else since,
+        "drawn": _drawing(paths.NOTEBOOKS / f"{name}.ipynb") == _drawing(executed(folder)),
         "command": f"dvc repro --force --single-item {paths.stage_name(name)}@paper",
     }
+
+
+def executed(folder: Path) -> Path:
+    """The executed notebook of a folder of results."""
+    return folder / f"{folder.name}.ipynb"
+
+
+def _drawing(notebook: Path) -> list[str]:
+    """The code of its cells that draw; none if there is no such notebook."""
+    if not notebook.is_file():
+        return []
+    cells = nbformat.read(notebook, as_version=4).cells
+    return [cell.source for cell in cells if FIGURE in cell.metadata.get("tags", [])]
 
 
 def _record(found: Any) -> dict[str, Any]:
@@ -398,6 +404,8 @@ def told(run: dict[str, Any]) -> str:
     dirty = " with uncommitted changes" if run["dirty"] else ""
     since = run["changed"]
     changed = f" Its code or knobs have changed since; `{since}` shows how." if since else ""
+    if not since and not run["drawn"]:
+        changed = " Its pictures are older than the cells that draw them."
     again = f"`{run['command']}` computes it as it is today; units that are on record are read."
     return f"Computed at commit {run['commit']}{dirty}{hours}.{changed} {again}"
 

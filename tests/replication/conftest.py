@@ -102,11 +102,11 @@ def surroundings(root):
     return {name: value for name, value in os.environ.items() if name not in away} | own
 
 
-def call(root, *command, check=True, **environment):
+def call(root, *command, check=True, timeout=None, **environment):
     """Run a command of the small project there, with this interpreter first on the path."""
     settings = surroundings(root) | environment
     done = subprocess.run(
-        command, cwd=root, env=settings, capture_output=True, text=True, check=False
+        command, cwd=root, env=settings, capture_output=True, text=True, timeout=timeout
     )
     assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done

@@ -173,11 +173,15 @@ def test_examples_in_the_how_to_are_the_files(name):
 
 def test_a_run_of_earlier_code_says_so():
     run = {"commit": "0123456789ab", "dirty": True, "cpu_hours": 1.25, "changed": "git diff a"}
-    run["command"] = "dvc repro --force a@paper"
+    run |= {"command": "dvc repro --force a@paper", "drawn": False}
     text = readme.told(run)
     assert text.startswith("Computed at commit 0123456789ab with uncommitted changes in 1.25 CPU")
     assert "have changed since; `git diff a` shows how." in text
-    present = readme.told(run | {"dirty": False, "cpu_hours": None, "changed": None})
+    assert "pictures" not in text
+    run |= {"dirty": False, "cpu_hours": None, "changed": None}
+    old = "Computed at commit 0123456789ab. Its pictures are older than the cells that draw them. `"
+    assert readme.told(run).startswith(old)
+    present = readme.told(run | {"drawn": True})
     assert present.startswith("Computed at commit 0123456789ab. `dvc repro --force a@paper`")
 
 

@@ -89,6 +89,7 @@ def test_a_notebooks_summary_has_its_claims_its_picture_and_how_to_run_it():
         "dirty": False,
         "cpu_hours": 1.25,
         "changed": None,
+        "drawn": True,
         "command": "dvc repro --force koh2021-attacks@paper",
     }
     text = site.summary("koh2021/attacks", rows, run)
