@@ -8,7 +8,7 @@ the numbers that are drawn, so that it changes when they do.
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -150,6 +150,14 @@ def repeated(n: int, what: str = "split") -> str:
     if n == 1:
         return f"One {what}, no interval."
     return f"Mean of {n} {what}s and its 95 % interval."
+
+
+def repeated_by(counts: Mapping[str, int]) -> str:
+    """The same where data sets have their own number of repeats, by data set."""
+    if len(set(counts.values())) == 1:
+        return repeated(next(iter(counts.values())), "repeat")
+    each = ", ".join(f"{DATA.get(name, name)} {n}" for name, n in counts.items())
+    return f"Means of repeats and their 95 % intervals: {each}."
 
 
 def bars(

@@ -235,6 +235,12 @@ def test_what_others_are_compared_with_ends_the_legend():
     assert legend.get_title().get_text() == "As “make bench” measures, −2 at least."
 
 
+def test_repeats_are_told_by_data_set_where_they_differ():
+    assert plotting.repeated_by({"enron": 3, "imdb": 3}) == plotting.repeated(3, "repeat")
+    told = plotting.repeated_by({"enron": 18, "mine": 1})
+    assert told == "Means of repeats and their 95 % intervals: Enron 18, mine 1."
+
+
 def test_a_crowded_curve_keeps_its_numbers_and_stands_aside_on_the_page():
     axes = plt.subplots()[1]
     for place in (0, 1):
