@@ -307,7 +307,7 @@ def section_page(folder: Path, rows: list[dict[str, Any]]) -> str:
     """
     name = "/".join(folder.parts[-2:])
     paper, section = name.split("/")
-    notebook = nbformat.read(folder / f"{section}.ipynb", 4)
+    notebook = nbformat.read(executed(folder), 4)
     title, _, text = notebook.cells[0].source.partition("\n")
     said = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     others = sorted(set(NAMED.findall(said)) - {name})

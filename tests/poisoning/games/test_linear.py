@@ -1138,10 +1138,12 @@ class Odd:
 
 @pytest.mark.parametrize(
     ("scores", "said"),
-    [(lambda n: np.full(n, np.nan), "defense 'odd' must score each of 41 points, 41 of its"),
+    [(lambda n: np.full(n, np.nan),
+      "defense 'odd' must score each of 41 points, 41 of its scores are NaN"),
      (lambda n: np.full(n, "a"), "defense 'odd' failed: ValueError"),
      (lambda n: 1 / 0, "defense 'odd' failed: ZeroDivisionError"),
-     (lambda n: np.zeros((n, 1)), r"points, its scores have .*shape \(41, 1\)"),
+     (lambda n: np.zeros((n, 1)),
+      r"defense 'odd' must score each of 41 points, its .*shape \(41, 1\)"),
      (lambda n: np.ones(3), "defense 'odd' must score each of 41 points")],
 )  # fmt: skip
 def test_what_goes_wrong_in_a_defense_names_it(scores, said):
